@@ -1,0 +1,79 @@
+"""Attention over token lists of unequal length: the one place that picks a kernel."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def packed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: list[int],
+    key_lengths: list[int],
+    dropout: float = 0.0,
+) -> Tensor:
+    """Scaled dot-product attention within each sequence of a packed batch.
+
+    Args:
+        query: Shape (sum of query lengths, heads, head_dims).
+        key: Shape (sum of key lengths, heads, head_dims).
+        value: Like ``key``.
+        query_lengths: Queries of each sequence; they may differ from its keys.
+        key_lengths: Keys of each sequence, at least 1.
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        Shape (sum of query lengths, heads, head_dims).
+
+    Raises:
+        ValueError: If the lengths do not match the tensors.
+    """
+    if sum(query_lengths) != len(query) or sum(key_lengths) != len(key) or len(query_lengths) != len(key_lengths):
+        raise ValueError(
+            f'{len(query)} queries and {len(key)} keys do not divide into lengths {query_lengths} and {key_lengths}'
+        )
+    if len(set(query_lengths)) == len(set(key_lengths)) == 1:
+        batch = len(query_lengths)
+        return _attend(*(x.unflatten(0, (batch, -1)) for x in (query, key, value)), dropout=dropout).flatten(0, 1)
+    sequences = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths), strict=True)
+    return torch.cat([_attend(q[None], k[None], v[None], dropout=dropout)[0] for q, k, v in sequences])
+
+
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attention in which every token is a query and only some are keys and values.
+
+    Args:
+        query: Shape (B, N, heads, head_dims); ``key`` and ``value`` alike.
+        key_mask: Which tokens are keys, boolean, or key weights as for :func:`weighted_attention`, shape (B, N).
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        Shape (B, N, heads, head_dims).
+    """
+    if key_mask.dtype != torch.bool:
+        return weighted_attention(query, key, value, key_mask, dropout)
+    return _attend(query, key, value, mask=key_mask[:, None, None, :], dropout=dropout)
+
+
+def weighted_attention(query: Tensor, key: Tensor, value: Tensor, key_weights: Tensor, dropout: float = 0.0) -> Tensor:
+    r"""Attention with a weight per key, differentiable in the weights also where they are 0.
+
+    .. math:: a_{ij} = w_j \exp(q_i k_j / \sqrt d) \,/\, \textstyle\sum_j w_j \exp(q_i k_j / \sqrt d)
+
+    With straight-through weights this is the mask path from the task loss to the gate.
+
+    Args:
+        key_weights: :math:`w_j` in [0, 1], at least one positive in each row, shape (B, N).
+    """
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, H, D) -> (B, H, N, D)
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    scores = (scores - scores.amax(-1, keepdim=True).detach()).exp() * key_weights[:, None, None, :]
+    weights = scores / scores.sum(-1, keepdim=True)
+    return (F.dropout(weights, dropout) @ value).transpose(1, 2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """(B, N, heads, head_dims) -> the same, by torch's fused kernels."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)

@@ -1,0 +1,43 @@
+"""Closed-form multiply-adds of one gated forward pass, and a counter for everything else.
+
+One MAC is one multiply and one add. Norms, activations, softmax, biases and gathers are not counted, as in the papers.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from .regions import RegionGrid
+
+
+def embedding_macs(grid: RegionGrid, embed_dims: int, in_channels: int = 3) -> int:
+    """Patch embedding of all candidates of one image, both scales."""
+    return grid.num_regions * grid.slots * embed_dims * in_channels * grid.patch_size**2
+
+
+def encoder_macs(num_tokens: Tensor | int, embed_dims: int, ffn_macs: int, num_layers: int) -> Tensor | int:
+    r"""Transformer layers over N tokens: :math:`L (N (4 C^2 + F) + 2 N^2 C)`.
+
+    Args:
+        num_tokens: :math:`N`, with the class token, any shape.
+        embed_dims: :math:`C`.
+        ffn_macs: :math:`F`, multiply-adds of the feed-forward network for one token.
+        num_layers: :math:`L`.
+
+    Example:
+        >>> encoder_macs(196, embed_dims=384, ffn_macs=2 * 384 * 1536, num_layers=12) / 1e9
+        4.515889152
+    """
+    return num_layers * (num_tokens * (4 * embed_dims**2 + ffn_macs) + 2 * num_tokens**2 * embed_dims)
+
+
+def count_macs(function: Callable, *args) -> int:
+    """Multiply-adds that ``function(*args)`` really dispatches, attention included.
+
+    Fused attention kernels hide their work from some counters, so the math kernel is used while counting.
+    """
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        function(*args)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,54 @@
+"""Token lists of unequal length as one sequence, and back.
+
+``pack`` and ``unpack`` are a pair: ``unpack(pack(tokens))`` is ``tokens`` where a token is selected and 0 elsewhere.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Which candidates of a batch stand where in the packed sequence.
+
+    Attributes:
+        index: Candidate of every packed token, into B * N, ascending, shape (T,).
+        lengths: Packed tokens of each image; they sum to T.
+        shape: (B, N) of the candidate table.
+    """
+
+    index: Tensor
+    lengths: list[int]
+    shape: tuple[int, int]
+
+    @classmethod
+    def select(cls, mask: Tensor) -> 'Packing':
+        """Pack the candidates where ``mask`` (B, N) is true.
+
+        Example:
+            >>> packing = Packing.select(torch.tensor([[True, False, True], [False, True, False]]))
+            >>> packing.index, packing.lengths
+            (tensor([0, 2, 4]), [2, 1])
+        """
+        return cls(mask.flatten().nonzero().squeeze(1), mask.sum(1).tolist(), tuple(mask.shape))
+
+    def pack(self, tokens: Tensor) -> Tensor:
+        """Gather the selected tokens, (B, N, C) -> (T, C)."""
+        return tokens.flatten(0, 1)[self.index]
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Put packed tokens back into the candidate table, zeros elsewhere, (T, C) -> (B, N, C)."""
+        table = packed.new_zeros(self.shape[0] * self.shape[1], packed.shape[-1])
+        return table.index_copy(0, self.index, packed).unflatten(0, self.shape)
+
+    def positions(self) -> Tensor:
+        """Place of each candidate in the packed sequence, meaningful where selected, shape (B, N)."""
+        places = self.index.new_zeros(self.shape[0] * self.shape[1])
+        places[self.index] = torch.arange(len(self.index), device=self.index.device)
+        return places.unflatten(0, self.shape)
+
+    def image_of_token(self) -> Tensor:
+        """Image that each packed token belongs to, shape (T,)."""
+        return self.index.div(self.shape[1], rounding_mode='floor')
