@@ -1,0 +1,7 @@
+"""Data sets and transforms; importing them registers them in mmengine's root registries."""
+
+from .camvid import CamVidDataset
+from .scenes import ScenesDataset
+from .transforms import CheckLabels, GateCrops, PackGatedSegInputs
+
+__all__ = ['CamVidDataset', 'CheckLabels', 'GateCrops', 'PackGatedSegInputs', 'ScenesDataset']

@@ -1,0 +1,127 @@
+"""Transforms: a check of labels, and further crops that only the gate sees."""
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.registry import TRANSFORMS
+from mmseg.datasets.transforms import PackSegInputs
+
+
+@TRANSFORMS.register_module()
+class CheckLabels(BaseTransform):
+    """Stop at labels that are neither a class nor ignored: metrics drop them in silence, losses fail unclearly.
+
+    Comes after ``LoadAnnotations``, which applies `reduce_zero_label`. Samples without labels pass unchanged, because
+    inferencers remove ``LoadAnnotations`` alone from the test pipeline.
+
+    Args:
+        num_classes: Labels 0 to ``num_classes - 1`` are classes.
+        ignore_index: Label of pixels that count for nothing.
+
+    Raises:
+        ValueError: If `num_classes` is not positive; when called, if ``results['gt_seg_map']``, shape (height, width),
+            holds another label.
+
+    Example:
+        >>> CheckLabels(num_classes=2)(dict(gt_seg_map=np.array([[0, 1, 255]])))['gt_seg_map']
+        array([[  0,   1, 255]])
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        if num_classes < 1:
+            raise ValueError(f'num_classes: wanted at least 1, got {num_classes}')
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict) -> dict:
+        """Return `results` unchanged, or raise."""
+        if 'gt_seg_map' not in results:
+            return results
+        labels = results['gt_seg_map']
+        wrong = (labels != self.ignore_index) & ((labels < 0) | (labels >= self.num_classes))
+        if wrong.any():
+            raise ValueError(
+                f'wanted labels in [0, {self.num_classes - 1}] or {self.ignore_index}, '
+                f'got {np.unique(labels[wrong]).tolist()} in {results.get("seg_map_path")!r}'
+            )
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
+
+
+@TRANSFORMS.register_module()
+class GateCrops(BaseTransform):
+    """Take further random crops of the image, without labels, for the gate alone.
+
+    A gate is cheap, and its loss compares distributions over the batch: more images make it sharper. Comes before
+    ``RandomCrop``; each crop is flipped horizontally half of the time. Smaller images are padded with zeros below and
+    to the right. Adds ``results['gate_crops']``, uint8, shape (num_crops, height, width, 3), channels as in the image.
+
+    Args:
+        num_crops: Crops per image, at least 1.
+        crop_size: (height, width) in pixels.
+
+    Raises:
+        ValueError: If an argument is out of its range; when called, if the image is not uint8.
+
+    Example:
+        >>> results = GateCrops(num_crops=2, crop_size=(8, 16))(dict(img=np.zeros((20, 20, 3), np.uint8)))
+        >>> results['gate_crops'].shape
+        (2, 8, 16, 3)
+    """
+
+    def __init__(self, num_crops: int, crop_size: tuple[int, int]) -> None:
+        if num_crops < 1:
+            raise ValueError(f'num_crops: wanted at least 1, got {num_crops}')
+        if len(crop_size) != 2 or min(crop_size) < 1:
+            raise ValueError(f'crop_size: wanted (height, width), each at least 1, got {crop_size}')
+        self.num_crops = num_crops
+        self.crop_size = tuple(crop_size)
+
+    def transform(self, results: dict) -> dict:
+        """Add ``results['gate_crops']``."""
+        img = results['img']
+        if img.dtype != np.uint8:
+            raise ValueError(f'GateCrops: wanted an image of uint8, got {img.dtype}; leave normalisation to the model')
+        height, width = self.crop_size
+        crops = np.zeros((self.num_crops, height, width, 3), np.uint8)
+        for target in crops:
+            top = np.random.randint(max(img.shape[0] - height, 0) + 1)
+            left = np.random.randint(max(img.shape[1] - width, 0) + 1)
+            crop = img[top : top + height, left : left + width]
+            if np.random.random() < 0.5:
+                crop = crop[:, ::-1]
+            target[: crop.shape[0], : crop.shape[1]] = crop
+        results['gate_crops'] = crops
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_crops={self.num_crops}, crop_size={self.crop_size})'
+
+
+@TRANSFORMS.register_module()
+class PackGatedSegInputs(PackSegInputs):
+    """``PackSegInputs`` that also packs the gate's crops.
+
+    Adds ``data_sample.gate_crops``, a uint8 tensor of shape (num_crops, 3, height, width), not normalised, that moves
+    with ``data_sample.to(device)``. Arguments are those of :class:`mmseg.datasets.transforms.PackSegInputs`.
+
+    Raises:
+        ValueError: When called, if there are no crops.
+
+    Example:
+        >>> results = dict(img=np.zeros((8, 8, 3), np.uint8), gate_crops=np.zeros((2, 4, 4, 3), np.uint8))
+        >>> PackGatedSegInputs()(results)['data_samples'].gate_crops.shape
+        torch.Size([2, 3, 4, 4])
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack inputs, labels, meta information and the gate's crops."""
+        if 'gate_crops' not in results:
+            raise ValueError(f"wanted results['gate_crops'] of an earlier GateCrops, got the keys {sorted(results)}")
+        packed = super().transform(results)
+        # (num_crops, H, W, 3) -> (num_crops, 3, H, W)
+        crops = torch.from_numpy(results['gate_crops']).permute(0, 3, 1, 2).contiguous()
+        packed['data_samples'].set_field(crops, 'gate_crops')
+        return packed
