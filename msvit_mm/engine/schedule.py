@@ -1,0 +1,61 @@
+"""When the gate learns, and how hard its loss pulls."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class GateScheduleHook(Hook):
+    """Warm the backbone up under random decisions, then let the gate learn while the weight of its loss ramps up.
+
+    Phase and weight are functions of the iteration alone, so a resumed run goes on as if never stopped. The weight
+    holds ``weights[0]`` until the share ``ramp[0]`` of gate learning, then rises linearly to ``weights[1]`` at
+    ``ramp[1]`` and stays.
+
+    Args:
+        warmup: Share of all iterations spent on random decisions, in [0, 1).
+        weights: Weight of the gate loss before and after the ramp, >= 0.
+        ramp: Begin and end of the ramp, shares of the iterations after the warm-up.
+
+    Raises:
+        ValueError: If a share is out of range or the ramp runs backwards.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(
+        self,
+        warmup: float = 0.4,
+        weights: tuple[float, float] = (0.2, 3.0),
+        ramp: tuple[float, float] = (0.4, 0.9),
+    ) -> None:
+        if not 0 <= warmup < 1:
+            raise ValueError(f'warmup must lie in [0, 1), got {warmup}')
+        if not 0 <= ramp[0] < ramp[1] <= 1:
+            raise ValueError(f'ramp must be (begin, end) with 0 <= begin < end <= 1, got {ramp}')
+        if min(weights) < 0:
+            raise ValueError(f'weights must not be negative, got {weights}')
+        self.warmup = warmup
+        self.weights = weights
+        self.ramp = ramp
+
+    def phase_and_weight(self, iteration: int, max_iters: int) -> tuple[str, float]:
+        """Phase (``'warmup'`` or ``'learn'``) and gate-loss weight of an iteration, counted from 0.
+
+        Example:
+            >>> hook = GateScheduleHook(warmup=0.5, weights=(0.2, 3.0), ramp=(0.4, 0.9))
+            >>> hook.phase_and_weight(10, 100), hook.phase_and_weight(99, 100)
+            (('warmup', 0.2), ('learn', 3.0))
+        """
+        progress = (iteration / max_iters - self.warmup) / (1 - self.warmup)
+        rise = (progress - self.ramp[0]) / (self.ramp[1] - self.ramp[0])
+        weight = self.weights[0] + (self.weights[1] - self.weights[0]) * min(max(rise, 0.0), 1.0)
+        return 'warmup' if progress < 0 else 'learn', weight
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.gate_phase, weight = self.phase_and_weight(runner.iter, runner.max_iters)
+        if model.gate_loss is not None:
+            model.gate_loss.weight = weight

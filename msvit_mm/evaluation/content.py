@@ -1,0 +1,122 @@
+"""Does the gate follow the content? Its choices against the label map."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
+from mmseg.evaluation import IoUMetric
+from torch import Tensor
+
+
+def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Probability that a positive scores above a negative, ties counting half (area under the ROC curve).
+
+    Args:
+        scores: Real numbers, shape (n,).
+        labels: Boolean, shape (n,).
+
+    Returns:
+        In [0, 1]; NaN if one of the two kinds is missing.
+
+    Example:
+        >>> area_under_curve(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
+        0.875
+    """
+    num_positive, num_negative = int(labels.sum()), int((~labels).sum())
+    if not num_positive or not num_negative:
+        return float('nan')
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]  # tied scores share their mean rank
+    return float((ranks[labels].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+
+
+def regions_with_boundary(labels: Tensor, coarse_patch_size: int, ignore_index: int = 255) -> Tensor:
+    """Which regions hold pixels of more than one class.
+
+    Args:
+        labels: Class of each pixel, integers, shape (H, W).
+        coarse_patch_size: Side of a region in pixels; those at the right and bottom may be cut.
+        ignore_index: Label of pixels that count for nothing.
+
+    Returns:
+        Boolean, shape (rows, cols).
+    """
+    labels = labels.float()[None]
+    ignored = labels == ignore_index
+    highest = F.max_pool2d(labels.masked_fill(ignored, -1), coarse_patch_size, ceil_mode=True)
+    lowest = -F.max_pool2d(-labels.masked_fill(ignored, 1e4), coarse_patch_size, ceil_mode=True)
+    return (highest > lowest)[0]
+
+
+def near_boundary(labels: Tensor, distance: int, ignore_index: int = 255) -> Tensor:
+    """Pixels within ``distance`` pixels (Chebyshev) of a class boundary, (H, W) integers -> (H, W) boolean."""
+    valid = labels != ignore_index
+    edge = torch.zeros_like(labels, dtype=torch.float)
+    for dim, length in enumerate(labels.shape):
+        here, there = (labels.narrow(dim, start, length - 1) for start in (0, 1))
+        differs = (here != there) & valid.narrow(dim, 0, length - 1) & valid.narrow(dim, 1, length - 1)
+        for start in (0, 1):
+            edge.narrow(dim, start, length - 1).masked_fill_(differs, 1.0)
+    return F.max_pool2d(edge[None], 2 * distance + 1, stride=1, padding=distance)[0] > 0
+
+
+@METRICS.register_module()
+class GateContentMetric(BaseMetric):
+    """AUC of the gate logits against "this region holds a class boundary", and the coarse share of every class.
+
+    A fine choice should go with a boundary, so the score of a region is minus its gate logit. 0.5 = no information.
+
+    Args:
+        ignore_index: Label of pixels that count for nothing.
+
+    Returns (as metrics):
+        ``auc`` in [0, 1]; ``coarse.<class>``, the share of that class's pixels that lie in coarse regions.
+    """
+
+    def __init__(self, ignore_index: int = 255, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.ignore_index = ignore_index
+
+    def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        num_classes = len(self.dataset_meta['classes'])
+        for sample in data_samples:
+            size = sample['coarse_patch_size']
+            scale_map = sample['scale_map']['data'][0].float().cpu()
+            labels = sample['gt_sem_seg']['data'].float().cpu()[None]  # regions are those of the resized image
+            labels = F.interpolate(labels, size=tuple(sample['img_shape'][:2]), mode='nearest')[0, 0].long()
+            boundary = regions_with_boundary(labels, size, self.ignore_index)
+            coarse = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)[: labels.shape[0], : labels.shape[1]]
+            counted = labels != self.ignore_index
+            pixels = torch.bincount(labels[counted], minlength=num_classes)
+            coarse_pixels = torch.bincount(labels[counted], weights=coarse[counted], minlength=num_classes)
+            logits = sample['gate_logits']['data'].float().cpu().flatten()
+            self.results.append((logits, boundary.flatten(), pixels, coarse_pixels))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        logits, boundary, pixels, coarse_pixels = zip(*results, strict=True)
+        shares = sum(coarse_pixels) / sum(pixels)
+        metrics = {'auc': area_under_curve(-torch.cat(logits).numpy(), torch.cat(boundary).numpy())}
+        return metrics | {f'coarse.{n}': float(x) for n, x in zip(self.dataset_meta['classes'], shares, strict=True)}
+
+
+@METRICS.register_module()
+class BoundaryIoUMetric(IoUMetric):
+    """mmseg's IoUMetric on the pixels near class boundaries alone.
+
+    Args:
+        distance: Pixels of the label map within this (Chebyshev) distance of a boundary count.
+    """
+
+    default_prefix = 'boundary'
+
+    def __init__(self, distance: int = 8, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.distance = distance
+
+    def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        for sample in data_samples:
+            labels = sample['gt_sem_seg']['data']
+            near = near_boundary(labels.squeeze(0), self.distance, self.ignore_index)
+            masked = {'data': labels.masked_fill(~near, self.ignore_index)}
+            super().process(data_batch, [{**sample, 'gt_sem_seg': masked}])

@@ -1,0 +1,21 @@
+"""Backbones, gates, gate losses and the models around them."""
+
+from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate
+from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
+from .msvit import GateOutput, MSViT
+from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
+
+__all__ = [
+    'BaseGate',
+    'BatchShapingLoss',
+    'BetaShapingLoss',
+    'EdgeGate',
+    'FixedGate',
+    'GateOutput',
+    'GatedEncoderDecoder',
+    'GatedSegTTAModel',
+    'MSViT',
+    'RandomGate',
+    'RatioLoss',
+    'ScaleGate',
+]

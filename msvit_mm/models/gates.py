@@ -1,0 +1,206 @@
+"""Gates: per region of an image one logit, above 0 = coarse. One interface for the learned gate and its stand-ins."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+
+class BaseGate(BaseModule):
+    """Interface of all gates.
+
+    Args:
+        coarse_patch_size: Side of a region in pixels; the backbone fills it in.
+    """
+
+    def __init__(self, coarse_patch_size: int = 32) -> None:
+        super().__init__()
+        self.coarse_patch_size = coarse_patch_size
+
+    @property
+    def learnable(self) -> bool:
+        """Whether a gradient step can change this gate."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def num_regions(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of regions that cover images of shape (B, 3, H, W)."""
+        return tuple(-(-side // self.coarse_patch_size) for side in images.shape[-2:])
+
+    def macs_per_region(self) -> int:
+        """Multiply-adds for one region; rules without multiplications by weights count 0."""
+        return 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) of any size to gate logits (B, rows, cols)."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class ScaleGate(BaseGate):
+    """The learned gate: a four-layer perceptron on the pixels of each region, and on nothing else.
+
+    Args:
+        coarse_patch_size: Side of a region in pixels.
+        hidden_dims: Width of the three hidden layers.
+        sample_size: A region is averaged down to ``sample_size`` x ``sample_size`` pixels first.
+        pixels: What the perceptron sees: ``'raw'`` pixels, ``'normalized'`` ones (mean of each channel removed, divided
+            by the region's deviation), or ``'both'``.
+        initial_ratio: Mean decision at the start, in (0, 1); set it to the target.
+        frozen: Keep the gate as loaded: no gradient, and the backbone then trains on the active tokens alone.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source: MSViT (arXiv 2307.02321), section 3.
+    """
+
+    PIXELS = {'raw': 3, 'normalized': 3, 'both': 6}
+
+    def __init__(
+        self,
+        coarse_patch_size: int = 32,
+        hidden_dims: int = 64,
+        sample_size: int = 16,
+        pixels: str = 'both',
+        initial_ratio: float = 0.75,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(coarse_patch_size)
+        if pixels not in self.PIXELS:
+            raise ValueError(f'pixels must be one of {sorted(self.PIXELS)}, got {pixels!r}')
+        if coarse_patch_size % sample_size:
+            raise ValueError(f'sample_size must divide coarse_patch_size {coarse_patch_size}, got {sample_size}')
+        if not 0 < initial_ratio < 1:
+            raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
+        self.sample_size = sample_size
+        self.pixels = pixels
+        dims = [self.PIXELS[pixels] * sample_size**2, hidden_dims, hidden_dims, hidden_dims, 1]
+        layers = []
+        for in_dims, out_dims in zip(dims, dims[1:], strict=False):
+            layers += [nn.Linear(in_dims, out_dims), nn.GELU()]
+        self.layers = nn.Sequential(*layers[:-1])
+        nn.init.constant_(self.layers[-1].bias, math.log(initial_ratio / (1 - initial_ratio)))
+        self.requires_grad_(not frozen)
+
+    def macs_per_region(self) -> int:
+        return sum(layer.weight.numel() for layer in self.layers if isinstance(layer, nn.Linear))
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, cols = self.num_regions(images)
+        size = self.coarse_patch_size
+        images = F.pad(images, (0, cols * size - images.shape[3], 0, rows * size - images.shape[2]))
+        images = F.avg_pool2d(images, size // self.sample_size)
+        k = self.sample_size
+        regions = images.unflatten(3, (cols, k)).unflatten(2, (rows, k))  # (B, 3, H, W) -> (B, 3, rows, k, cols, k)
+        regions = regions.permute(0, 2, 4, 1, 3, 5).flatten(4)  # -> (B, rows, cols, 3, k * k)
+        return self.layers(self._inputs(regions).flatten(3)).squeeze(-1)
+
+    def _inputs(self, regions: Tensor) -> Tensor:
+        if self.pixels == 'raw':
+            return regions
+        centred = regions - regions.mean(-1, keepdim=True)
+        normalized = centred / (centred.square().mean((-2, -1), keepdim=True) + 1e-3).sqrt()
+        return normalized if self.pixels == 'normalized' else torch.cat([regions, normalized], dim=3)
+
+
+@MODELS.register_module()
+class FixedGate(BaseGate):
+    """All regions at one scale: the dense backbone (``'fine'``) or one of twice the patch size (``'coarse'``)."""
+
+    LOGITS = {'fine': -10.0, 'coarse': 10.0}
+
+    def __init__(self, scale: str = 'fine', coarse_patch_size: int = 32) -> None:
+        super().__init__(coarse_patch_size)
+        if scale not in self.LOGITS:
+            raise ValueError(f'scale must be one of {sorted(self.LOGITS)}, got {scale!r}')
+        self.scale = scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_full((len(images), *self.num_regions(images)), self.LOGITS[self.scale])
+
+
+@MODELS.register_module()
+class RandomGate(BaseGate):
+    """Random regions are coarse, the same share of each image; what is no whole region is rounded at random.
+
+    Args:
+        coarse_ratio: Share of coarse regions in [0, 1], or a (low, high) range from which each batch draws its own.
+        extremes: Share of the batches that are all fine or all coarse instead, half each; for warming a backbone up.
+        coarse_patch_size: Side of a region in pixels.
+
+    Raises:
+        ValueError: If a share lies outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        coarse_ratio: float | tuple[float, float] = 0.75,
+        extremes: float = 0.0,
+        coarse_patch_size: int = 32,
+    ) -> None:
+        super().__init__(coarse_patch_size)
+        low, high = (coarse_ratio, coarse_ratio) if isinstance(coarse_ratio, int | float) else coarse_ratio
+        if not (0 <= low <= high <= 1 and 0 <= extremes <= 1):
+            raise ValueError(
+                f'coarse_ratio must lie in [0, 1] or be such a range, and extremes in [0, 1], '
+                f'got {coarse_ratio} and {extremes}'
+            )
+        self.low, self.high, self.extremes = low, high, extremes
+
+    def forward(self, images: Tensor) -> Tensor:
+        ratio = self.low + (self.high - self.low) * torch.rand(()).item()
+        if torch.rand(()).item() < self.extremes:
+            ratio = float(ratio > (self.low + self.high) / 2)
+        rows, cols = self.num_regions(images)
+        num_coarse = (ratio * rows * cols + torch.rand(len(images), 1, 1, device=images.device)).floor()
+        return rank_logits(torch.rand(len(images), rows, cols, device=images.device), num_coarse)
+
+
+@MODELS.register_module()
+class EdgeGate(BaseGate):
+    """The rule a learned gate has to beat: in each image the regions with the least blurred-edge energy are coarse.
+
+    Args:
+        coarse_ratio: Share of coarse regions of every image, in [0, 1].
+        blur: Side in pixels, odd, of the box that is applied twice before the gradient, so that noise is no edge.
+        coarse_patch_size: Side of a region in pixels.
+    """
+
+    def __init__(self, coarse_ratio: float = 0.75, blur: int = 5, coarse_patch_size: int = 32) -> None:
+        super().__init__(coarse_patch_size)
+        if not 0 <= coarse_ratio <= 1:
+            raise ValueError(f'coarse_ratio must lie in [0, 1], got {coarse_ratio}')
+        if blur < 1 or blur % 2 == 0:
+            raise ValueError(f'blur must be a positive odd number of pixels, got {blur}')
+        self.coarse_ratio = coarse_ratio
+        self.blur = blur
+
+    def forward(self, images: Tensor) -> Tensor:
+        for _ in range(2):
+            images = F.avg_pool2d(images, self.blur, stride=1, padding=self.blur // 2, count_include_pad=False)
+        dy = F.pad(images.diff(dim=2), (0, 0, 0, 1))
+        dx = F.pad(images.diff(dim=3), (0, 1, 0, 0))
+        energy = (dx.square() + dy.square()).sum(1).sqrt()
+        energy = F.avg_pool2d(energy, self.coarse_patch_size, ceil_mode=True, count_include_pad=False)
+        return rank_logits(energy, round(self.coarse_ratio * energy[0].numel()))
+
+
+def rank_logits(scores: Tensor, num_coarse: Tensor | int) -> Tensor:
+    """Logits above 0 for exactly the ``num_coarse`` regions of each image with the lowest scores.
+
+    Args:
+        scores: Shape (B, rows, cols).
+        num_coarse: Whole number for all images, or one for each, shape (B, 1, 1).
+
+    Returns:
+        Logits that fall as the score rises, in [-1, 1] and never 0, shape (B, rows, cols).
+
+    Example:
+        >>> rank_logits(torch.tensor([[[3.0, 1.0, 2.0, 9.0]]]), num_coarse=3)
+        tensor([[[ 0.1250,  0.6250,  0.3750, -0.1250]]])
+    """
+    ranks = scores.flatten(1).argsort(dim=1).argsort(dim=1).view_as(scores)
+    return ((num_coarse - 0.5 - ranks) / scores[0].numel()).to(scores.dtype)

@@ -1,0 +1,366 @@
+"""MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
+
+from typing import NamedTuple
+
+import torch
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones import VisionTransformer
+from torch import Tensor, nn
+
+from ..ops.attention import masked_attention, packed_attention
+from ..ops.gating import hard_decisions, relaxed_gate_sample, straight_through, zero_with_gradient
+from ..ops.macs import embedding_macs, encoder_macs
+from ..ops.packing import Packing
+from ..ops.regions import (
+    RegionGrid,
+    active_slots,
+    cell_slots,
+    cells_to_slots,
+    pad_to_regions,
+    regions_to_cells,
+    token_areas,
+)
+from ..ops.resample import mixed_position_table, shrink_regions, stack_slots
+
+TRAIN_EXECUTIONS = ('masked', 'counterfactual', 'packed')
+TEST_EXECUTIONS = ('masked', 'padded', 'packed')
+GATE_GRADIENTS = ('output', 'mask', 'both')
+
+
+class GateOutput(NamedTuple):
+    """What the gate said about a batch.
+
+    Attributes:
+        gate_logits: Real numbers, above 0 = coarse, shape (B, rows, cols).
+        gate_values: Relaxed sample in [0, 1], with gradient where the gate learns, shape (B, rows, cols).
+        decisions: 1 = coarse, 0 = fine, as executed, shape (B, rows, cols).
+        num_tokens: Active patch tokens of each image, integers, shape (B,).
+    """
+
+    gate_logits: Tensor
+    gate_values: Tensor
+    decisions: Tensor
+    num_tokens: Tensor
+
+
+@MODELS.register_module()
+class MSViT(VisionTransformer):
+    """Mixed-scale vision transformer.
+
+    A gate chooses one coarse token or ``(coarse_patch_size / patch_size)**2`` fine ones for every region of the image.
+    Both scales share mmpretrain's ``VisionTransformer``, whose constructor words and state-dict keys are kept; only
+    ``gate.*`` is new. The features return to the grid of fine cells, each cell from the one token that covers it.
+
+    Args:
+        arch: Any architecture of the host: ``'deit-tiny'``, ``'deit-small'``, ``'base'``, ... or a dict.
+        img_size: Image size in pixels for which the position embedding is laid out; other sizes interpolate it.
+        patch_size: Side of a fine patch in pixels.
+        coarse_patch_size: Side of a coarse patch and of a region in pixels, a larger multiple of ``patch_size``.
+        gate: Config of the gate: ``ScaleGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
+        gate_temperature: Temperature of the relaxed gate sample, > 0.
+        gate_gradient: Path from the task loss to the gate: the ``'output'`` mix where tokens return to the grid, the
+            attention ``'mask'``, or ``'both'``. The mask path needs ``train_execution='masked'``.
+        train_execution: How a learnable gate trains. ``'counterfactual'``: active tokens, and in a share of the regions
+            the tokens of the other scale as queries without backward. ``'masked'``: all tokens are queries, active ones
+            keys; the reference. ``'packed'``: active tokens only, so that the task does not reach the gate. A gate that
+            cannot learn always trains packed.
+        counterfactual_share: Share of the regions, in (0, 1], drawn per image and step.
+        test_execution: ``'packed'``, ``'padded'`` or ``'masked'``; the features are the same.
+        out_indices: Layers whose maps are returned, -1 = the last.
+        **host: All further arguments of ``VisionTransformer``.
+
+    Raises:
+        ValueError: If an argument has no meaning, with the accepted ones.
+
+    Source: Havtorn et al., "MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers", arXiv 2307.02321.
+
+    Example:
+        >>> model = MSViT(arch='deit-tiny', img_size=64, gate=dict(type='RandomGate', coarse_ratio=0.5)).eval()
+        >>> (features,), gate_output = model.forward_gated(torch.rand(2, 3, 64, 64))
+        >>> features.shape, gate_output.num_tokens
+        (torch.Size([2, 192, 4, 4]), tensor([10, 10]))
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'deit-small',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        coarse_patch_size: int = 32,
+        gate: dict | None = None,
+        gate_temperature: float = 1.0,
+        gate_gradient: str = 'output',
+        train_execution: str = 'counterfactual',
+        counterfactual_share: float = 0.5,
+        test_execution: str = 'packed',
+        out_indices: int | list[int] | tuple[int, ...] = -1,
+        out_type: str = 'featmap',
+        **host,
+    ) -> None:
+        _check_choice('train_execution', train_execution, TRAIN_EXECUTIONS)
+        _check_choice('test_execution', test_execution, TEST_EXECUTIONS)
+        _check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
+        _check_choice('out_type', out_type, ('featmap',))
+        if isinstance(arch, str):
+            _check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
+        if gate_gradient != 'output' and train_execution != 'masked':
+            raise ValueError(
+                f"gate_gradient={gate_gradient!r} needs train_execution='masked', got train_execution={train_execution!r}"
+            )
+        if not 0 < counterfactual_share <= 1:
+            raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
+        if gate_temperature <= 0:
+            raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
+        img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        grid = RegionGrid(*img_size, patch_size, coarse_patch_size)
+        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+
+        super().__init__(
+            arch=arch, img_size=img_size, patch_size=patch_size, out_indices=out_indices, out_type=out_type, **host
+        )
+        self.patch_size = patch_size
+        self.coarse_patch_size = coarse_patch_size
+        self.grid_size = (grid.rows, grid.cols)
+        self.gate_temperature = gate_temperature
+        self.gate_gradient = gate_gradient
+        self.train_execution = train_execution
+        self.counterfactual_share = counterfactual_share
+        self.test_execution = test_execution
+        self.gate = MODELS.build({**(gate or dict(type='ScaleGate')), 'coarse_patch_size': coarse_patch_size})
+        self.drop_path_rates = [_take_drop_path(layer) for layer in self.layers]
+
+    def train(self, mode: bool = True) -> 'MSViT':
+        """Set the mode, keep frozen stages in evaluation, and return self as torch does."""
+        super().train(mode)
+        if mode and self.frozen_stages > 0:
+            self._freeze_stages()
+        return self
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Feature maps of :meth:`forward_gated` alone."""
+        return self.forward_gated(images, decisions)[0]
+
+    def forward_gated(
+        self, images: Tensor, decisions: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], GateOutput]:
+        """Feature maps and what the gate said.
+
+        Args:
+            images: Normalised images of any size, shape (B, 3, H, W).
+            decisions: 1 = coarse, 0 = fine, instead of the gate's, shape (B, rows, cols).
+
+        Returns:
+            One map (B, C, ceil(H / patch_size), ceil(W / patch_size)) per entry of ``out_indices``; a GateOutput.
+
+        Raises:
+            ValueError: If images or decisions have the wrong shape or values.
+        """
+        grid = self._check_images(images)
+        gate_logits = self.gate(images)
+        learning = self.training and self.gate.learnable
+        gate_values = relaxed_gate_sample(gate_logits, self.gate_temperature, noise=learning)
+        overridden = decisions is not None
+        decisions = self._check_decisions(decisions, gate_logits) if overridden else hard_decisions(gate_values)
+
+        execution = self.test_execution
+        if self.training:
+            execution = self.train_execution if learning else 'packed'
+        mixing = learning and not overridden and execution != 'packed'
+
+        slots = active_slots(decisions, grid)
+        active = self._with_extra_tokens(slots)
+        packing = Packing.select(active)
+        tokens = self.embed(images, grid)
+        drop_path = self._draw_drop_path(images)
+        sampled = torch.ones_like(decisions)  # regions whose both scales are computed, where the gate learns
+        if execution == 'masked':
+            soft = mixing and self.gate_gradient != 'output'
+            levels = self._run_masked(tokens, self._key_weights(gate_values, grid) if soft else active, packing, drop_path)
+        elif execution == 'padded':
+            levels = self._run_padded(tokens, active, drop_path)
+        else:
+            alternatives = None
+            if mixing:
+                sampled = self.draw_regions(decisions)
+                inside = token_areas(grid, images.device) > 0
+                others = ~slots & inside & sampled.flatten(1).bool().unsqueeze(-1)
+                alternatives = Packing.select(self._with_extra_tokens(others, value=0))
+            levels = self._run_packed(tokens, packing, drop_path, alternatives)
+
+        coarse, fine = (index + self.num_extra_tokens for index in cell_slots(grid, images.device))
+        cell_token = torch.where(regions_to_cells(decisions, grid).bool(), coarse, fine)  # (B, h, w)
+        source = packing.positions().gather(1, cell_token.flatten(1)).view_as(cell_token)
+        maps = []
+        for packed, table in levels:
+            cells = packed[source]  # (T, C) -> (B, h, w, C)
+            if mixing and self.gate_gradient != 'mask':
+                pull = zero_with_gradient(gate_values) * sampled * (sampled.numel() / sampled.sum())
+                contrast = table[:, coarse] - table[:, fine]  # what choosing coarse would change, (B, h, w, C)
+                cells = cells + regions_to_cells(pull, grid).unsqueeze(-1).to(cells) * contrast
+            maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
+        return tuple(maps), GateOutput(gate_logits, gate_values, decisions, slots.flatten(1).sum(1))
+
+    def embed(self, images: Tensor, grid: RegionGrid) -> Tensor:
+        """Positioned tokens of all candidates, class token first, (B, 3, H, W) -> (B, extra + R * (1 + s * s), C)."""
+        images = pad_to_regions(images, grid)
+        fine, size = self.patch_embed(images)
+        coarse, _ = self.patch_embed(shrink_regions(images, grid.scale))
+        tokens = stack_slots(coarse, cells_to_slots(fine.unflatten(1, tuple(size)), grid.scale))
+        positions = self.resize_pos_embed(
+            self.pos_embed,
+            self.patch_resolution,
+            (grid.cell_rows, grid.cell_cols),
+            self.interpolate_mode,
+            self.num_extra_tokens,
+        )
+        extra = self.num_extra_tokens
+        tokens = (tokens + mixed_position_table(positions[:, extra:], grid)).flatten(1, 2)
+        if self.cls_token is not None:
+            tokens = torch.cat([(self.cls_token + positions[:, :extra]).expand(len(tokens), -1, -1), tokens], dim=1)
+        return self.pre_norm(self.drop_after_pos(tokens))
+
+    def draw_regions(self, decisions: Tensor) -> Tensor:
+        """Draw the regions that get counterfactual tokens: the same number in each image, 1 = drawn."""
+        num_regions = decisions[0].numel()
+        num_drawn = max(1, round(self.counterfactual_share * num_regions))
+        ranks = torch.rand_like(decisions).flatten(1).argsort(dim=1).argsort(dim=1)
+        return (ranks < num_drawn).to(decisions.dtype).view_as(decisions)
+
+    def count_macs(self, num_tokens: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Multiply-adds of gate, embedding and encoder for images of ``image_size`` with these active patch tokens."""
+        grid = RegionGrid(*image_size, self.patch_size, self.coarse_patch_size)
+        ffn_macs = sum(m.weight.numel() for m in self.layers[0].ffn.modules() if isinstance(m, nn.Linear))
+        fixed = embedding_macs(grid, self.embed_dims, self.patch_embed.projection.in_channels)
+        fixed += grid.num_regions * self.gate.macs_per_region()
+        tokens = num_tokens.double() + self.num_extra_tokens
+        return fixed + encoder_macs(tokens, self.embed_dims, ffn_macs, self.num_layers)
+
+    # One method per execution. Each returns, for every requested layer, the active tokens (T, C) and, where the gate
+    # learns, the values of all computed candidates (B, N, C) without gradient.
+
+    def _run_packed(
+        self, tokens: Tensor, packing: Packing, drop_path: Tensor | None, alternatives: Packing | None
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        x = packing.pack(tokens)
+        x_keep = _keep_per_token(drop_path, packing)
+        if alternatives is not None:
+            z = alternatives.pack(tokens.detach())
+            z_keep = _keep_per_token(drop_path, alternatives)
+        levels = []
+        for i, layer in enumerate(self.layers):
+            q, k, v = _project_qkv(layer, x)
+            dropout = layer.attn.attn_drop if layer.training else 0.0
+            if alternatives is not None:
+                with torch.no_grad():
+                    attended = packed_attention(
+                        _project_query(layer, z), k, v, alternatives.lengths, packing.lengths, dropout
+                    )
+                    z = self._finish(i, z, attended, z_keep)
+            x = self._finish(i, x, packed_attention(q, k, v, packing.lengths, packing.lengths, dropout), x_keep)
+            if i in self.out_indices:
+                table = None if alternatives is None else packing.unpack(x.detach()) + alternatives.unpack(z)
+                levels.append((x, table))
+        return levels
+
+    def _run_padded(self, tokens: Tensor, active: Tensor, drop_path: Tensor | None) -> list[tuple[Tensor, None]]:
+        longest = active.sum(1).max()
+        order = (~active).long().argsort(dim=1, stable=True)[:, :longest]  # active tokens first, in their order
+        padded = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        present = active.gather(1, order)
+        outputs = self._run_dense(padded, present, drop_path)
+        return [(x[present], None) for x in outputs]
+
+    def _run_masked(
+        self, tokens: Tensor, key_mask: Tensor, packing: Packing, drop_path: Tensor | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        outputs = self._run_dense(tokens, key_mask, drop_path)
+        return [(packing.pack(x), x.detach()) for x in outputs]
+
+    def _run_dense(self, x: Tensor, key_mask: Tensor, drop_path: Tensor | None) -> list[Tensor]:
+        keep = None if drop_path is None else drop_path[..., None, None]
+        outputs = []
+        for i, layer in enumerate(self.layers):
+            dropout = layer.attn.attn_drop if layer.training else 0.0
+            x = self._finish(i, x, masked_attention(*_project_qkv(layer, x), key_mask, dropout), keep)
+            if i in self.out_indices:
+                outputs.append(x)
+        return outputs
+
+    def _finish(self, i: int, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+        """The rest of layer ``i`` after its attention, for tokens of any leading shape."""
+        layer = self.layers[i]
+        branch = layer.attn.gamma1(layer.attn.proj_drop(layer.attn.proj(attended.flatten(-2))))
+        x = x + (branch if keep is None else branch * keep[i, 0])
+        branch = layer.ffn(layer.ln2(x), identity=x.new_zeros(()))
+        x = x + (branch if keep is None else branch * keep[i, 1])
+        return self.ln1(x) if self.final_norm and i == self.num_layers - 1 else x
+
+    def _draw_drop_path(self, images: Tensor) -> Tensor | None:
+        """Stochastic depth: a factor per layer, branch and image, shape (num_layers, 2, B)."""
+        rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
+        if not any(rates):
+            return None
+        keep = 1 - images.new_tensor(rates)[:, None, None]
+        return torch.rand(self.num_layers, 2, len(images), device=images.device).lt(keep) / keep
+
+    def _key_weights(self, gate_values: Tensor, grid: RegionGrid) -> Tensor:
+        """Straight-through weight of every candidate as a key, the mask path to the gate, shape (B, N)."""
+        coarse = straight_through(gate_values).flatten(1).unsqueeze(-1)  # (B, rows, cols) -> (B, R, 1)
+        inside = (token_areas(grid, gate_values.device)[:, 1:] > 0).to(coarse)
+        return self._with_extra_tokens(torch.cat([coarse, (1 - coarse) * inside], dim=-1))
+
+    def _with_extra_tokens(self, slots: Tensor, value: int = 1) -> Tensor:
+        """Prepend the class token's place, (B, R, 1 + s * s) -> (B, extra + R * (1 + s * s))."""
+        return nn.functional.pad(slots.flatten(1), (self.num_extra_tokens, 0), value=value)
+
+    def _check_images(self, images: Tensor) -> RegionGrid:
+        channels = self.patch_embed.projection.in_channels
+        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+            raise ValueError(
+                f'images must be floating point of shape (B, {channels}, H, W), '
+                f'got {images.dtype} of shape {tuple(images.shape)}'
+            )
+        if not images.isfinite().all():
+            bad = (~images.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+            raise ValueError(f'images must be finite, got NaN or infinity in image(s) {bad} of the batch')
+        return RegionGrid(*images.shape[-2:], self.patch_size, self.coarse_patch_size)
+
+    @staticmethod
+    def _check_decisions(decisions: Tensor, gate_logits: Tensor) -> Tensor:
+        if decisions.shape != gate_logits.shape:
+            raise ValueError(
+                f'decisions must have shape (B, rows, cols) = {tuple(gate_logits.shape)}, got {tuple(decisions.shape)}'
+            )
+        if not ((decisions == 0) | (decisions == 1)).all():
+            raise ValueError(f'decisions must be 0 (fine) or 1 (coarse), got {decisions.unique().tolist()[:8]}')
+        return decisions.to(gate_logits)
+
+
+def _check_choice(name: str, value: object, choices: tuple) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+
+
+def _take_drop_path(layer: nn.Module) -> float:
+    """Take the host layer's drop path out and return its rate: here it acts per image, not per row of a tensor."""
+    rate = float(getattr(layer.attn.out_drop, 'drop_prob', 0.0) or 0.0)
+    layer.attn.out_drop = nn.Identity()
+    layer.ffn.dropout_layer = nn.Identity()
+    return rate
+
+
+def _keep_per_token(drop_path: Tensor | None, packing: Packing) -> Tensor | None:
+    """(num_layers, 2, B) -> (num_layers, 2, T, 1)."""
+    return None if drop_path is None else drop_path[:, :, packing.image_of_token()].unsqueeze(-1)
+
+
+def _project_qkv(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(..., C) -> three of (..., heads, head_dims)."""
+    return layer.attn.qkv(layer.ln1(x)).unflatten(-1, (3, layer.attn.num_heads, -1)).unbind(-3)
+
+
+def _project_query(layer: nn.Module, x: Tensor) -> Tensor:
+    """The query alone, (..., C) -> (..., heads, head_dims)."""
+    qkv, dims = layer.attn.qkv, layer.attn.embed_dims
+    bias = None if qkv.bias is None else qkv.bias[:dims]
+    return nn.functional.linear(layer.ln1(x), qkv.weight[:dims], bias).unflatten(-1, (layer.attn.num_heads, -1))
