@@ -19,7 +19,9 @@ class GatedLayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             paramwise_cfg=dict(layer_decay_rate=0.75, custom_keys={'backbone.gate': dict(lr_mult=3, decay_mult=0)}))
     """
 
-    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', get_layer_depth=None, **kwargs) -> None:
+    def add_params(
+        self, params: list[dict], module: nn.Module, prefix: str = '', get_layer_depth=None, **kwargs
+    ) -> None:
         if get_layer_depth is None:
             get_layer_depth = partial(module.backbone.get_layer_depth, prefix='backbone.')
         super().add_params(params, module, prefix, get_layer_depth, **kwargs)

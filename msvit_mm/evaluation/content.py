@@ -86,7 +86,9 @@ class GateContentMetric(BaseMetric):
             labels = sample['gt_sem_seg']['data'].float().cpu()[None]  # regions are those of the resized image
             labels = F.interpolate(labels, size=tuple(sample['img_shape'][:2]), mode='nearest')[0, 0].long()
             boundary = regions_with_boundary(labels, size, self.ignore_index)
-            coarse = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)[: labels.shape[0], : labels.shape[1]]
+            coarse = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)[
+                : labels.shape[0], : labels.shape[1]
+            ]
             counted = labels != self.ignore_index
             pixels = torch.bincount(labels[counted], minlength=num_classes)
             coarse_pixels = torch.bincount(labels[counted], weights=coarse[counted], minlength=num_classes)

@@ -1,12 +1,17 @@
 """Gates: per region of an image one logit, above 0 = coarse. One interface for the learned gate and its stand-ins."""
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+
+PIXEL_CHANNELS = {'raw': 3, 'normalized': 3, 'both': 6}
+FIXED_LOGITS = {'fine': -10.0, 'coarse': 10.0}
 
 
 class BaseGate(BaseModule):
@@ -57,8 +62,6 @@ class ScaleGate(BaseGate):
     Source: MSViT (arXiv 2307.02321), section 3.
     """
 
-    PIXELS = {'raw': 3, 'normalized': 3, 'both': 6}
-
     def __init__(
         self,
         coarse_patch_size: int = 32,
@@ -69,17 +72,17 @@ class ScaleGate(BaseGate):
         frozen: bool = False,
     ) -> None:
         super().__init__(coarse_patch_size)
-        if pixels not in self.PIXELS:
-            raise ValueError(f'pixels must be one of {sorted(self.PIXELS)}, got {pixels!r}')
+        if pixels not in PIXEL_CHANNELS:
+            raise ValueError(f'pixels must be one of {sorted(PIXEL_CHANNELS)}, got {pixels!r}')
         if coarse_patch_size % sample_size:
             raise ValueError(f'sample_size must divide coarse_patch_size {coarse_patch_size}, got {sample_size}')
         if not 0 < initial_ratio < 1:
             raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
         self.sample_size = sample_size
         self.pixels = pixels
-        dims = [self.PIXELS[pixels] * sample_size**2, hidden_dims, hidden_dims, hidden_dims, 1]
+        dims = [PIXEL_CHANNELS[pixels] * sample_size**2, hidden_dims, hidden_dims, hidden_dims, 1]
         layers = []
-        for in_dims, out_dims in zip(dims, dims[1:], strict=False):
+        for in_dims, out_dims in pairwise(dims):
             layers += [nn.Linear(in_dims, out_dims), nn.GELU()]
         self.layers = nn.Sequential(*layers[:-1])
         nn.init.constant_(self.layers[-1].bias, math.log(initial_ratio / (1 - initial_ratio)))
@@ -110,16 +113,14 @@ class ScaleGate(BaseGate):
 class FixedGate(BaseGate):
     """All regions at one scale: the dense backbone (``'fine'``) or one of twice the patch size (``'coarse'``)."""
 
-    LOGITS = {'fine': -10.0, 'coarse': 10.0}
-
     def __init__(self, scale: str = 'fine', coarse_patch_size: int = 32) -> None:
         super().__init__(coarse_patch_size)
-        if scale not in self.LOGITS:
-            raise ValueError(f'scale must be one of {sorted(self.LOGITS)}, got {scale!r}')
+        if scale not in FIXED_LOGITS:
+            raise ValueError(f'scale must be one of {sorted(FIXED_LOGITS)}, got {scale!r}')
         self.scale = scale
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.new_full((len(images), *self.num_regions(images)), self.LOGITS[self.scale])
+        return images.new_full((len(images), *self.num_regions(images)), FIXED_LOGITS[self.scale])
 
 
 @MODELS.register_module()

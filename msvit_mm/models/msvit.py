@@ -104,9 +104,7 @@ class MSViT(VisionTransformer):
         if isinstance(arch, str):
             _check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
         if gate_gradient != 'output' and train_execution != 'masked':
-            raise ValueError(
-                f"gate_gradient={gate_gradient!r} needs train_execution='masked', got train_execution={train_execution!r}"
-            )
+            raise ValueError(f"gate_gradient={gate_gradient!r} needs train_execution='masked', got {train_execution!r}")
         if not 0 < counterfactual_share <= 1:
             raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
         if gate_temperature <= 0:
@@ -140,9 +138,7 @@ class MSViT(VisionTransformer):
         """Feature maps of :meth:`forward_gated` alone."""
         return self.forward_gated(images, decisions)[0]
 
-    def forward_gated(
-        self, images: Tensor, decisions: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], GateOutput]:
+    def forward_gated(self, images: Tensor, decisions: Tensor | None = None) -> tuple[tuple[Tensor, ...], GateOutput]:
         """Feature maps and what the gate said.
 
         Args:
@@ -175,7 +171,9 @@ class MSViT(VisionTransformer):
         sampled = torch.ones_like(decisions)  # regions whose both scales are computed, where the gate learns
         if execution == 'masked':
             soft = mixing and self.gate_gradient != 'output'
-            levels = self._run_masked(tokens, self._key_weights(gate_values, grid) if soft else active, packing, drop_path)
+            levels = self._run_masked(
+                tokens, self._key_weights(gate_values, grid) if soft else active, packing, drop_path
+            )
         elif execution == 'padded':
             levels = self._run_padded(tokens, active, drop_path)
         else:

@@ -28,7 +28,7 @@ def encoder_macs(num_tokens: Tensor | int, embed_dims: int, ffn_macs: int, num_l
 
     Example:
         >>> encoder_macs(196, embed_dims=384, ffn_macs=2 * 384 * 1536, num_layers=12) / 1e9
-        4.515889152
+        4.51584
     """
     return num_layers * (num_tokens * (4 * embed_dims**2 + ffn_macs) + 2 * num_tokens**2 * embed_dims)
 

@@ -27,7 +27,9 @@ def draw_scale_map(
     height, width = image.shape[:2]
     wanted = (-(-height // coarse_patch_size), -(-width // coarse_patch_size))
     if scale_map.shape != wanted:
-        raise ValueError(f'an image of {height}x{width} pixels has a scale map of shape {wanted}, got {scale_map.shape}')
+        raise ValueError(
+            f'an image of {height}x{width} pixels has a scale map of shape {wanted}, got {scale_map.shape}'
+        )
     k = -(-16 // patch_size)
     coarse = np.kron(scale_map >= 0.5, np.ones((coarse_patch_size * k,) * 2, dtype=bool))[: k * height, : k * width]
     canvas = image.repeat(k, axis=0).repeat(k, axis=1)

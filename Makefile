@@ -1,0 +1,41 @@
+# `make check` is exactly what CI runs; every target works from a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: setup demo test lint check check-slow clean
+
+setup: $(STAMP)
+
+# The stamp keeps the environment until a dependency changes.
+$(STAMP): requirements.txt setup.py
+	@echo "setup: creating .venv (the first time downloads several GB and takes minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "setup: wanted Python >= 3.10, got " + sys.version)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "setup: installing requirements.txt"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "setup: installing msvit_mm"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+	@echo "setup: done"
+
+# Train on generated scenes, then the same network under its gate and under stand-ins.
+DEMO := configs/msvit_upernet_scenes.py
+demo: setup
+	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
+	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" --out-dir work_dirs/demo/gates
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check: lint test
+
+check-slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,20 @@
+"""MSViT (DeiT-S) under UPerNet on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 2 images, target ratio .75.
+
+    bash tools/dist_train.sh configs/msvit_upernet_ade20k.py 8 --amp
+
+Start from DeiT-S of mmpretrain's model zoo (``deit-small_pt-4xb256_in1k``), downloaded first:
+
+    --cfg-options model.backbone.init_cfg.checkpoint=deit-small_pt-4xb256_in1k_20220218-9425b9bb.pth \
+        model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.prefix=backbone
+
+Not trained yet.
+"""
+
+_base_ = [
+    '_base_/models/msvit_upernet.py',
+    '_base_/datasets/ade20k_512x512.py',
+    '_base_/schedules/adamw_160k.py',
+    '_base_/default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))
+custom_hooks = [dict(type='GateScheduleHook', warmup=0.2), dict(type='GateStatisticsHook')]

@@ -1,0 +1,16 @@
+"""MSViT from scratch under UPerNet on CamVid at half resolution, target coarse ratio .75; runs on two CPU cores.
+
+python tools/train.py configs/msvit_upernet_camvid.py
+"""
+
+_base_ = [
+    '_base_/models/msvit_tiny_upernet.py',
+    '_base_/datasets/camvid_160x224.py',
+    '_base_/schedules/adamw_scratch.py',
+    '_base_/default_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(size={{_base_.crop_size}}),
+    backbone=dict(img_size={{_base_.crop_size}}),
+    decode_head=dict(num_classes={{_base_.num_classes}}),
+)

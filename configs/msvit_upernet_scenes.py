@@ -1,0 +1,12 @@
+"""MSViT from scratch under UPerNet on generated scenes, target coarse ratio .75.
+
+python tools/train.py configs/msvit_upernet_scenes.py
+"""
+
+_base_ = [
+    '_base_/models/msvit_tiny_upernet.py',
+    '_base_/datasets/scenes_96x96.py',
+    '_base_/schedules/adamw_scratch.py',
+    '_base_/default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))

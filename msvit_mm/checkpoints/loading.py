@@ -1,0 +1,198 @@
+"""Load checkpoints without running code from them, and check that they fit a model.
+
+mmengine falls back to an unrestricted unpickler when the restricted one refuses a file, and its allow list holds the
+built-in ``getattr``, which reaches far beyond tensors. The allow list here holds what mmengine's own checkpoints need.
+"""
+
+import contextlib
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # numpy 1
+    from numpy.core import multiarray
+
+RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
+
+
+def load_checkpoint_safely(path: str | PathLike) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU; nothing in the file is executed.
+
+    Args:
+        path: A local file that holds a dict with a ``state_dict``, as mmengine saves it.
+
+    Raises:
+        ValueError: If the file is missing, damaged, holds anything but tensors and plain values, or no ``state_dict``.
+    """
+    checkpoint = _load(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), Mapping):
+        got = f'the keys {_first(checkpoint)}' if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ValueError(f"checkpoint '{path}': wanted a dict with a 'state_dict', got {got}.")
+    return checkpoint
+
+
+def check_coverage(
+    model_keys: Iterable[str], checkpoint_keys: Iterable[str], allowed_missing: tuple[str, ...] = ()
+) -> None:
+    """Check that a checkpoint names every weight of a model; mmengine only warns and leaves the rest random.
+
+    Args:
+        model_keys: Names in the model's state dict.
+        checkpoint_keys: Names in the checkpoint's state dict; a leading ``module.`` is ignored, as by mmengine.
+        allowed_missing: Parts of a dotted name, such as ``'gate'``, below which weights may be missing.
+
+    Raises:
+        ValueError: If the checkpoint lacks weights.
+
+    Example:
+        >>> check_coverage(['backbone.norm.weight', 'backbone.gate.bias'], ['backbone.norm.weight'], ('gate',))
+    """
+    checkpoint_keys = list(checkpoint_keys)
+    present = {key.removeprefix('module.') for key in checkpoint_keys}
+    wanted = [key for key in model_keys if not key.endswith('num_batches_tracked')]
+    missing = [key for key in wanted if key not in present and not set(key.split('.')) & set(allowed_missing)]
+    if missing:
+        raise ValueError(
+            f'the checkpoint does not fit the model: {len(missing)} of {len(wanted)} weights are missing; '
+            f'wanted {_first(missing)}, got {_first(checkpoint_keys)}.'
+        )
+
+
+def check_shapes(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor]) -> None:
+    """Check that weights of one name have one shape, apart from position embeddings, which are resized on loading.
+
+    Raises:
+        ValueError: If shapes differ.
+    """
+    for key, tensor in checkpoint_state.items():
+        wanted = model_state.get(key.removeprefix('module.'), tensor).shape
+        if wanted != tensor.shape and not key.endswith('pos_embed'):
+            raise ValueError(
+                f'the checkpoint does not fit the model: {key}: wanted {tuple(wanted)}, got {tuple(tensor.shape)}.'
+            )
+
+
+def check_resumable(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint holds the state of a training run beside the weights.
+
+    Raises:
+        ValueError: If a part is missing.
+    """
+    missing = [key for key in RESUME_KEYS if key not in checkpoint]
+    if missing:
+        raise ValueError(
+            f'cannot resume from this checkpoint: wanted {missing} beside the weights, got {_first(checkpoint)}; '
+            'to start a new run from its weights, set `load_from`.'
+        )
+
+
+def use_safe_loader() -> None:
+    """Make mmengine load local files and URLs through the restricted unpickler, without its fallback."""
+    CheckpointLoader.register_scheme('', _load_for_mmengine, force=True)
+    CheckpointLoader.register_scheme(['http://', 'https://'], _load_url, force=True)
+
+
+def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"checkpoint '{path}': wanted a file, got none.")
+    try:
+        _check_archive(path)
+        with _allow_list():
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        if any(word in reason.lower() for word in ('global', 'unrecognized function', 'only create', 'only build')):
+            name = reason.split('GLOBAL ')[-1].split()[0] if 'GLOBAL ' in reason else 'code'
+            raise ValueError(
+                f"checkpoint '{path}': wanted tensors and plain values, got {name}; "
+                'refused, since loading it could run code.'
+            ) from error
+        raise _damaged(path) from error
+    except Exception as error:  # torch reports damage by many types, depending on where the file breaks
+        raise _damaged(path) from error
+
+
+def _check_archive(path: Path) -> None:
+    # torch.load does not compare checksums: flipped bits would become weights.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():
+                raise zipfile.BadZipFile
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"checkpoint '{path}': wanted a file written by torch.save, "
+        f'got {path.stat().st_size} bytes that are truncated, corrupt or of another kind.'
+    )
+
+
+def _load_for_mmengine(filename: str, map_location: Any) -> Any:
+    checkpoint = _load(filename, map_location)
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+        # Runner.resume would execute this text as a Python config, only to compare GPU ids.
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def _load_url(filename: str, map_location: Any = None) -> Any:
+    with _allow_list():
+        return torch.hub.load_state_dict_from_url(filename, map_location=map_location, weights_only=True)
+
+
+def _history_buffer_method(owner: Any, name: str) -> Callable:
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError('Unsupported GLOBAL getattr')
+    return getattr(HistoryBuffer, name)
+
+
+def _named(function: Callable, module: str, name: str) -> Callable:
+    """Let a function answer to a name in a pickle: the allow list goes by module and name."""
+
+    def wrapper(*args):
+        return function(*args)
+
+    wrapper.__module__, wrapper.__name__, wrapper.__qualname__ = module, name, name
+    return wrapper
+
+
+# Both module names of numpy's functions: numpy 2 renamed the module, and checkpoints of either are read under either.
+_ALLOWED = [
+    HistoryBuffer,
+    _named(_history_buffer_method, 'builtins', 'getattr'),
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in '?bhilqBHILQefdSU'},
+    *(_named(multiarray.scalar, f'numpy.{core}.multiarray', 'scalar') for core in ('core', '_core')),
+    *(_named(multiarray._reconstruct, f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core')),
+]
+
+
+@contextlib.contextmanager
+def _allow_list() -> Iterator[None]:
+    """Allow `_ALLOWED` and nothing that other code has allowed."""
+    saved = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(_ALLOWED)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(saved)
+
+
+def _first(names: Iterable[str], count: int = 3) -> str:
+    names = [str(name) for name in names]
+    return ', '.join(names[:count]) + (f' and {len(names) - count} more' if len(names) > count else '')

@@ -1,0 +1,65 @@
+"""Tiny models for every test: two layers, 32 channels, non-square images, and no parameter at a special value."""
+
+import logging
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+
+import msvit_mm  # noqa: F401
+
+
+@pytest.fixture(scope='session', autouse=True)
+def quiet_logger():
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+    init_default_scope('mmseg')
+
+
+@pytest.fixture(scope='session')
+def tiny_arch():
+    return dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+
+
+@pytest.fixture(scope='session')
+def perturb():
+    """Move every parameter off its initial value: biases, layer scale, position embedding and class token count."""
+
+    def move(module, std=0.2, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(std * torch.randn(parameter.shape, generator=generator))
+        return module
+
+    return move
+
+
+@pytest.fixture(scope='session')
+def make_msvit(tiny_arch, perturb):
+    """Build a tiny MSViT of 16- and 32-pixel patches, with a gate whose decisions differ, in evaluation mode."""
+
+    def make(gate=None, **kwargs):
+        gate = gate or dict(type='ScaleGate', initial_ratio=0.5)
+        config = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=gate, counterfactual_share=1.0)
+        return perturb(MODELS.build(config | kwargs)).eval()
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def random_decisions():
+    """Random maps over the regions of 32 pixels that cover an image; each image of the batch has its own share."""
+
+    def draw(batch, height, width, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        shape = (batch, -(-height // 32), -(-width // 32))
+        thresholds = torch.linspace(0.25, 0.75, batch)[:, None, None]
+        return (torch.rand(shape, generator=generator) < thresholds).float()
+
+    return draw

@@ -1,0 +1,170 @@
+import argparse
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from msvit_mm.checkpoints import (
+    check_coverage,
+    check_resumable,
+    check_shapes,
+    load_checkpoint_safely,
+    use_safe_loader,
+)
+
+
+class Call:
+    """Pickles as a call that an unrestricted unpickler would make."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def checkpoint():
+    """What mmengine puts into a checkpoint beside tensors."""
+    return dict(
+        state_dict={'layer.weight': torch.arange(6.0).reshape(2, 3)},
+        optimizer={},
+        meta=dict(iter=2, dataset_meta=dict(classes=('a', 'b'), palette=np.zeros((2, 3), np.uint8))),
+        message_hub=dict(
+            log_scalars={'train/loss': HistoryBuffer([1.0, 2.0], [1, 1])},
+            runtime_info=dict(best_score=np.float32(0.5), eta=np.float64(1), iter=np.int64(2), done=np.bool_(True)),
+        ),
+    )
+
+
+@pytest.fixture
+def path(tmp_path, checkpoint):
+    torch.save(checkpoint, tmp_path / 'good.pth')
+    return tmp_path / 'good.pth'
+
+
+def check_contents(checkpoint):
+    assert checkpoint['message_hub']['log_scalars']['train/loss'].mean() == 1.5
+    assert checkpoint['message_hub']['runtime_info']['best_score'] == np.float32(0.5)
+    assert checkpoint['meta']['dataset_meta']['palette'].shape == (2, 3)
+    check_resumable(checkpoint)
+
+
+def test_mmengine_checkpoint(path):
+    allowed = set(torch.serialization.get_safe_globals())
+    check_contents(load_checkpoint_safely(path))
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+@pytest.mark.parametrize('core', ['core', '_core'])
+def test_checkpoint_of_either_numpy(path, tmp_path, core):
+    renamed = tmp_path / 'renamed.pth'
+    current = np.float32(0).__reduce__()[0].__module__
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(renamed, 'w') as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(current.encode(), f'numpy.{core}.multiarray'.encode()))
+    check_contents(load_checkpoint_safely(renamed))
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize(
+    'thing, name',
+    [
+        (lambda marker: Call(os.mkdir, str(marker)), 'mkdir'),
+        (lambda marker: Call(getattr, np.ndarray, '__init__'), 'getattr'),
+        (lambda marker: Call(getattr, HistoryBuffer, '__init__'), 'getattr'),
+        (lambda marker: argparse.Namespace(lr=1), 'argparse.Namespace'),
+    ],
+)
+def test_code_is_refused(tmp_path, thing, name, zipped):
+    marker = tmp_path / 'ran'
+    path = tmp_path / 'bad.pth'
+    torch.save(dict(state_dict={'weight': thing(marker)}), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=f'got .*{name}; refused') as error_info:
+        load_checkpoint_safely(path)
+    assert '\n' not in str(error_info.value)
+    assert not marker.exists()
+
+
+def test_plain_pickle_is_refused(tmp_path):
+    (tmp_path / 'bad.pth').write_bytes(pickle.dumps(Call(os.mkdir, str(tmp_path / 'ran')), protocol=2))
+    with pytest.raises(ValueError, match='wanted'):
+        load_checkpoint_safely(tmp_path / 'bad.pth')
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.99])
+def test_truncated(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=f'got {path.stat().st_size} bytes that are truncated, corrupt'):
+        load_checkpoint_safely(path)
+
+
+def test_corrupt(path):
+    content = path.read_bytes()
+    weight = torch.arange(6.0).numpy().tobytes()
+    assert content.count(weight) == 1
+    path.write_bytes(content.replace(weight, weight[::-1]))
+    with pytest.raises(ValueError, match='truncated, corrupt'):
+        load_checkpoint_safely(path)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(ValueError, match='wanted a file, got none'):
+        load_checkpoint_safely(tmp_path / 'nowhere.pth')
+
+
+@pytest.mark.parametrize('content, got', [({'model': {}}, 'the keys model'), (torch.ones(2), 'Tensor')])
+def test_foreign(tmp_path, content, got):
+    torch.save(content, tmp_path / 'foreign.pth')
+    with pytest.raises(ValueError, match=f"wanted a dict with a 'state_dict', got {got}"):
+        load_checkpoint_safely(tmp_path / 'foreign.pth')
+
+
+def test_mmengine_loads_through_the_allow_list(checkpoint, path, tmp_path):
+    schemes = CheckpointLoader._schemes
+    try:
+        use_safe_loader()
+        checkpoint['meta']['config'] = 'raise RuntimeError'
+        torch.save(checkpoint, path)
+        loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        check_contents(loaded)
+        assert 'config' not in loaded['meta']
+
+        torch.save({'state_dict': Call(os.mkdir, str(tmp_path / 'ran'))}, path)
+        with pytest.raises(ValueError, match='refused'):
+            CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        assert not (tmp_path / 'ran').exists()
+    finally:
+        CheckpointLoader._schemes = schemes
+
+
+def test_check_coverage():
+    model = ['backbone.norm.weight', 'backbone.gate.bias', 'backbone.aggregate.bias', 'norm.num_batches_tracked']
+    check_coverage(model, [f'module.{key}' for key in model])
+    with pytest.raises(ValueError, match=r'1 of 3 .* wanted backbone.gate.bias, got backbone.norm.weight'):
+        check_coverage(model, ['backbone.norm.weight', 'backbone.aggregate.bias'])
+    check_coverage(model, ['backbone.norm.weight', 'backbone.aggregate.bias'], allowed_missing=('gate',))
+    with pytest.raises(ValueError, match='1 of 3 .* wanted backbone.aggregate.bias'):
+        check_coverage(model, ['backbone.norm.weight'], allowed_missing=('gate',))
+
+
+def test_check_shapes():
+    model = {'head.weight': torch.zeros(3, 2), 'backbone.pos_embed': torch.zeros(1, 5, 2)}
+    check_shapes(
+        model, {'head.weight': torch.ones(3, 2), 'backbone.pos_embed': torch.ones(1, 10, 2), 'other': torch.ones(1)}
+    )
+    with pytest.raises(ValueError, match=r'head.weight: wanted \(3, 2\), got \(4, 2\)'):
+        check_shapes(model, {'module.head.weight': torch.zeros(4, 2)})
+
+
+def test_check_resumable(checkpoint):
+    del checkpoint['optimizer']
+    with pytest.raises(ValueError, match=r"wanted \['optimizer'\] .* set `load_from`"):
+        check_resumable(checkpoint)

@@ -1,0 +1,455 @@
+"""The laws of the backbone: it is its host when all is fine, all executions agree, and every gradient is the right one.
+
+Equalities between executions are proved in double precision, where only a wrong formula can break them.
+"""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones import VisionTransformer
+
+from msvit_mm.models import msvit
+from msvit_mm.models.msvit import MSViT
+
+SIZES = [(64, 96), (96, 64), (70, 90), (48, 113)]
+HOST_OPTIONS = [
+    dict(),
+    dict(with_cls_token=False),
+    dict(out_indices=[0, 1]),
+    dict(layer_scale_init_value=0.1, final_norm=False),
+    dict(pre_norm=True, qkv_bias=False),
+    dict(layer_cfgs=dict(ffn_type='swiglu_fused'), layer_scale_init_value=0.1),
+    dict(patch_size=8),
+]
+TRAIN = ('masked', 'counterfactual', 'packed')
+TEST = ('masked', 'padded', 'packed')
+TRAINING_OPTIONS = [
+    dict(train_execution='masked', gate_gradient='output'),
+    dict(train_execution='masked', gate_gradient='mask'),
+    dict(train_execution='masked', gate_gradient='both'),
+    dict(train_execution='counterfactual'),
+    dict(train_execution='counterfactual', counterfactual_share=0.5),
+    dict(train_execution='packed'),
+]
+
+
+def close(actual, expected, tolerance=1e-9):
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def random_images(batch=3, height=70, width=90, dtype=torch.float64, channels=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, channels, height, width, generator=generator, dtype=dtype)
+
+
+def weighted_sum(features, linear=False):
+    """A scalar of all features, in which no two places and channels count the same."""
+    generator = torch.Generator().manual_seed(2)
+    total = 0
+    for x in features:
+        weights = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        total = total + (x * weights).sum() + (0 if linear else (x.square() * weights).sum())
+    return total
+
+
+def training_step(model, images, seed=3, linear=False):
+    """Loss, gradient of the gate values, and gradients of the parameters of one step with the gate's own decisions."""
+    model.train()
+    torch.manual_seed(seed)
+    features, gate = model.forward_gated(images)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    loss = weighted_sum(features, linear)
+    gradients = torch.autograd.grad(loss, [gate.gate_values, *parameters.values()], allow_unused=True)
+    return loss.detach(), gradients[0], dict(zip(parameters, gradients[1:], strict=True)), gate
+
+
+# Law 2: all fine is the host
+
+
+@pytest.mark.parametrize('options', HOST_OPTIONS, ids=str)
+@pytest.mark.parametrize(('height', 'width'), SIZES)
+def test_all_fine_is_the_host(make_msvit, tiny_arch, height, width, options):
+    model = make_msvit(gate=dict(type='FixedGate', scale='fine'), **options)
+    out_indices = list(options.get('out_indices', [-1]))
+    host = VisionTransformer(
+        arch=tiny_arch, img_size=(64, 96), out_type='featmap', **options | {'out_indices': out_indices}
+    )
+    host.load_state_dict(model.state_dict())
+    host.eval()
+    images = random_images(2, height, width, torch.float32)
+    with torch.no_grad():
+        expected = host(images)
+        for model.test_execution in TEST:
+            features = model(images)
+            assert len(features) == len(expected) == len(out_indices)
+            for actual, wanted in zip(features, expected, strict=True):
+                torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_coarse_is_not_the_host(make_msvit):
+    model = make_msvit()
+    images = random_images(dtype=torch.float32)
+    fine, coarse = (model(images, torch.full((3, 3, 3), d))[0] for d in (0.0, 1.0))
+    assert (fine - coarse).abs().max() > 0.1
+
+
+@pytest.mark.parametrize('arch', sorted(MSViT.arch_zoo))
+def test_every_architecture_has_the_keys_of_the_host(arch):
+    with torch.device('meta'):
+        model, host = MSViT(arch=arch), VisionTransformer(arch=arch)
+    shapes, host_shapes = ({name: x.shape for name, x in m.state_dict().items()} for m in (model, host))
+    assert {name: shape for name, shape in shapes.items() if not name.startswith('gate.')} == host_shapes
+    assert any(name.startswith('gate.') for name in shapes)
+
+
+# Laws 3 and 4: executions agree, and images are alone
+
+
+@pytest.mark.parametrize('options', HOST_OPTIONS, ids=str)
+@pytest.mark.parametrize(('height', 'width'), SIZES)
+def test_test_executions_agree(make_msvit, random_decisions, height, width, options):
+    model = make_msvit(**options).double()
+    images, decisions = random_images(3, height, width), random_decisions(3, height, width)
+    with torch.no_grad():
+        results = {model.test_execution: model.forward_gated(images, decisions) for model.test_execution in TEST}
+    features, gate = results['packed']
+    size = (-(-height // model.patch_size), -(-width // model.patch_size))
+    assert all(x.shape == (3, 32, *size) for x in features)
+    assert torch.equal(gate.decisions, decisions.double())
+    for other, other_gate in results.values():
+        close(other, features)
+        close(other_gate, gate)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(drop_path_rate=0.5), dict(with_cls_token=False)], ids=str)
+def test_train_executions_agree(make_msvit, options):
+    images = random_images()
+    results = {}
+    for options['train_execution'] in TRAIN:
+        for share in (1.0, 0.3):
+            model = make_msvit(out_indices=[0, 1], counterfactual_share=share, **options).double().train()
+            torch.manual_seed(0)
+            results[options['train_execution'], share] = model.forward_gated(images)
+    features, gate = results['packed', 1.0]
+    assert 0 < gate.decisions.mean() < 1
+    for other, other_gate in results.values():
+        close(other, features)
+        assert torch.equal(other_gate.decisions, gate.decisions)
+
+
+def test_drop_path_drops_branches_of_whole_images(make_msvit):
+    model = make_msvit(drop_path_rate=0.5, gate=dict(type='RandomGate')).double().train()
+    reference = make_msvit(gate=dict(type='RandomGate')).double()
+    images, decisions = random_images(1).expand(40, -1, -1, -1), torch.zeros(40, 3, 3)
+    maps = model(images, decisions)[0]
+    distinct = torch.unique(maps.flatten(1).mul(1e6).round(), dim=0)
+    assert 3 <= len(distinct) <= 4  # the last layer drops each of its two branches or keeps it; the first drops none
+    assert not any(torch.allclose(x, reference(images[:1], decisions[:1])[0][0]) for x in maps)  # kept is scaled up
+    close(model.eval()(images[:1], decisions[:1]), reference(images[:1], decisions[:1]))
+
+
+@pytest.mark.parametrize('execution', TRAIN)
+def test_features_of_training_are_those_of_inference(make_msvit, execution):
+    model = make_msvit(train_execution=execution).double().train()
+    features, gate = model.forward_gated(random_images())
+    for model.test_execution in TEST:
+        close(model.eval()(random_images(), gate.decisions), features)
+
+
+@pytest.mark.parametrize('execution', TEST)
+def test_an_image_alone_is_the_same_as_in_a_batch(make_msvit, random_decisions, execution):
+    model = make_msvit(test_execution=execution).double()
+    images, decisions = random_images(), random_decisions(3, 70, 90)
+    features, gate = model.forward_gated(images, decisions)
+    assert len(set(gate.num_tokens.tolist())) > 1
+    for i in range(3):
+        alone, gate_alone = model.forward_gated(images[i : i + 1], decisions[i : i + 1])
+        close(alone[0], features[0][i : i + 1])
+        close(gate_alone.gate_logits, gate.gate_logits[i : i + 1])
+
+
+@pytest.mark.parametrize('execution', TEST)
+def test_what_pads_the_image_reaches_no_feature(make_msvit, monkeypatch, execution):
+    model = make_msvit(test_execution=execution).double()
+    images, by_hand = random_images(2, 70, 90), torch.zeros(2, 3, 80, 96, dtype=torch.float64)
+    by_hand[:, :, :70, :90] = images
+    fine = torch.zeros(2, 3, 3)
+    features = model(images, fine)
+    close(model(by_hand, fine), features)
+
+    def pad_loudly(images, grid):
+        padded = images.new_full((2, 3, 96, 96), 100.0)
+        padded[:, :, : grid.height, : grid.width] = images
+        return padded
+
+    expected = model(by_hand, fine)
+    monkeypatch.setattr(msvit, 'pad_to_regions', pad_loudly)
+    close(model(by_hand, fine), expected)
+
+
+def test_cells_of_a_coarse_region_share_one_feature(make_msvit, random_decisions):
+    model = make_msvit()
+    decisions = random_decisions(3, 64, 96)
+    features, gate = model.forward_gated(random_images(3, 64, 96, torch.float32), decisions)
+    cells = features[0].unflatten(3, (3, 2)).unflatten(2, (2, 2))  # (B, C, h, w) -> (B, C, rows, 2, cols, 2)
+    spread = (cells - cells[:, :, :, :1, :, :1]).abs().amax((1, 3, 5))
+    assert torch.equal(spread == 0, decisions.bool())
+    assert gate.num_tokens.tolist() == (24 - 3 * decisions.sum((1, 2))).tolist()
+
+
+# The gate's gradient
+
+
+@pytest.mark.parametrize('options', [dict(), dict(out_indices=[0, 1], drop_path_rate=0.3), dict(with_cls_token=False)])
+def test_counterfactuals_of_all_regions_are_the_masked_reference(make_msvit, options):
+    images = random_images()
+    masked = training_step(make_msvit(train_execution='masked', **options).double(), images)
+    counterfactual = training_step(make_msvit(train_execution='counterfactual', **options).double(), images)
+    assert 0 < masked[3].decisions.mean() < 1
+    assert masked[1].abs().min() > 0
+    close(counterfactual[:3], masked[:3])
+
+
+def test_output_gradient_is_the_difference_between_the_scales(make_msvit):
+    """With one layer no decision changes another token's value but through attention, which the output path leaves."""
+    model = make_msvit().double()
+    images = random_images(2)
+    _, gate_gradient, _, gate = training_step(model, images, linear=True)
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.randn(2, 32, 5, 6, generator=generator, dtype=torch.float64)
+    model.eval()
+    grid = model._check_images(images)
+    tokens = model.embed(images, grid)
+    active = model._with_extra_tokens(msvit.active_slots(gate.decisions, grid))
+    table = model._run_dense(tokens, active, None)[-1][:, 1:].unflatten(1, (9, 5))  # (B, N, C) -> (B, R, slots, C)
+    for row in range(3):
+        for col in range(3):
+            expected = 0
+            for y in range(2 * row, min(2 * row + 2, 5)):
+                for x in range(2 * col, 2 * col + 2):
+                    coarse, fine = table[:, 3 * row + col, 0], table[:, 3 * row + col, 1 + y % 2 * 2 + x % 2]
+                    expected = expected + ((coarse - fine) * weights[:, :, y, x]).sum(1)
+            close(gate_gradient[:, row, col], expected)
+
+
+def test_a_share_of_the_regions_carries_the_scaled_gradient(make_msvit, monkeypatch):
+    images = random_images()
+    _, full, full_parameters, _ = training_step(make_msvit(counterfactual_share=1.0).double(), images, linear=True)
+    drawn = (torch.rand(3, 3, 3) < 0.4).double()
+    monkeypatch.setattr(MSViT, 'draw_regions', lambda self, decisions: drawn)
+    _, gradient, parameters, _ = training_step(make_msvit(counterfactual_share=0.4).double(), images, linear=True)
+    close(gradient, full * drawn * drawn.numel() / drawn.sum())
+    for name in parameters:
+        if not name.startswith('gate.'):
+            close(parameters[name], full_parameters[name])
+
+
+@pytest.mark.parametrize(('share', 'num_drawn'), [(1.0, 20), (0.5, 10), (0.26, 5), (1e-3, 1)])
+def test_drawn_regions(make_msvit, share, num_drawn):
+    drawn = make_msvit(counterfactual_share=share).draw_regions(torch.zeros(4000, 4, 5))
+    assert set(drawn.unique().tolist()) <= {0, 1}
+    assert (drawn.sum((1, 2)) == num_drawn).all()
+    torch.testing.assert_close(drawn.mean(0), torch.full((4, 5), num_drawn / 20), rtol=0, atol=0.045)
+
+
+def test_mask_gradient_is_that_of_the_key_weights(make_msvit):
+    """Finite differences: a key weight a little off 0 or 1 moves the loss by the gate's gradient."""
+    options = dict(train_execution='masked', gate_gradient='mask')
+    model = make_msvit(**options).double()
+    images = random_images(1)
+    loss, gradient, _, gate = training_step(model, images)
+    step = 1e-6
+    for row, col in [(0, 0), (1, 2), (2, 1)]:
+        nudge = torch.zeros_like(gate.decisions)
+        nudge[0, row, col] = step
+        weights = model._key_weights
+
+        def nudged(gate_values, grid, weights=weights, nudge=nudge):
+            slope = torch.tensor([1.0] + [-1.0] * 4)
+            inside = (msvit.token_areas(grid) > 0) * slope
+            return weights(gate_values, grid) + model._with_extra_tokens(nudge.flatten(1)[..., None] * inside, value=0)
+
+        model._key_weights = nudged
+        moved = training_step(model, images)[0]
+        del model._key_weights
+        assert ((moved - loss) / step).item() == pytest.approx(gradient[0, row, col].item(), rel=1e-4)
+
+
+# Law 6: who gets a gradient
+
+
+@pytest.mark.parametrize(
+    'host', [dict(), dict(with_cls_token=False, pre_norm=True, layer_scale_init_value=0.1)], ids=str
+)
+@pytest.mark.parametrize('options', TRAINING_OPTIONS, ids=str)
+def test_every_parameter_has_a_gradient(make_msvit, options, host):
+    _, gate_gradient, gradients, _ = training_step(make_msvit(**options, **host).double(), random_images())
+    for name, gradient in gradients.items():
+        if options['train_execution'] == 'packed' and name.startswith('gate.'):
+            assert gradient is None  # the task does not reach a gate that trains packed; its own loss does
+            continue
+        assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
+    assert (gate_gradient is None) == (options['train_execution'] == 'packed')
+
+
+@pytest.mark.parametrize('options', TRAINING_OPTIONS, ids=str)
+def test_bfloat16_autocast_keeps_the_gradients(make_msvit, options):
+    images = random_images(dtype=torch.float32)
+    model = make_msvit(**options)
+    _, gate_gradient, expected, _ = training_step(model, images)
+    with torch.autocast('cpu', torch.bfloat16):
+        _, gate_gradient, gradients, _ = training_step(model, images)
+    for name, gradient in gradients.items():
+        if expected[name] is not None:
+            assert (gradient - expected[name]).norm() < 0.1 * expected[name].norm(), name
+    assert gate_gradient is None or gate_gradient.dtype == torch.float32
+
+
+def test_frozen_gate_trains_packed_without_noise(make_msvit):
+    model = make_msvit(gate=dict(type='ScaleGate', initial_ratio=0.5, frozen=True), train_execution='masked').double()
+    images = random_images()
+    model.train()
+    features, gate = model.forward_gated(images)
+    weighted_sum(features).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (not parameter.requires_grad) == name.startswith('gate.'), name
+    assert torch.equal(gate.gate_values, gate.gate_logits.sigmoid())
+    assert torch.equal(model.eval().forward_gated(images)[1].decisions, gate.decisions)
+
+
+def test_frozen_stages_stay_frozen(make_msvit):
+    model = make_msvit(frozen_stages=1, drop_rate=0.1).train()
+    assert not (model.layers[0].training or model.patch_embed.training or model.drop_after_pos.training)
+    assert model.layers[1].training and model.gate.training
+    weighted_sum(model(random_images(dtype=torch.float32))).backward()
+    frozen = ('layers.0.', 'pos_embed', 'cls_token', 'patch_embed.')
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith(frozen), name
+
+
+def test_given_decisions_keep_the_task_from_the_gate(make_msvit, random_decisions):
+    model = make_msvit().train()
+    decisions = random_decisions(3, 70, 90)
+    features, gate = model.forward_gated(random_images(dtype=torch.float32), decisions)
+    assert torch.equal(gate.decisions, decisions)
+    weighted_sum(features).backward()
+    assert all(parameter.grad is None for parameter in model.gate.parameters())
+    assert gate.gate_values.requires_grad  # for the gate's own loss
+
+
+def test_the_gate_is_noisy_in_training_alone(make_msvit):
+    model = make_msvit()
+    images = random_images(dtype=torch.float32)
+    (_, first), (_, second) = (model.forward_gated(images) for _ in range(2))
+    assert torch.equal(first.gate_values, second.gate_values)
+    assert torch.equal(first.decisions, (first.gate_logits > 0).float())
+    (_, first), (_, second) = (model.train().forward_gated(images) for _ in range(2))
+    assert torch.equal(first.gate_logits, second.gate_logits)
+    assert not torch.equal(first.gate_values, second.gate_values)
+
+
+# Contract
+
+
+def test_train_and_eval_return_the_model(make_msvit):
+    model = make_msvit(frozen_stages=1)
+    assert model.train() is model and model.training
+    assert model.eval() is model and not model.training
+
+
+@pytest.mark.parametrize('out_indices', [(-2, -1), [-2, -1], -1])
+def test_out_indices_are_not_mutated(make_msvit, out_indices):
+    before = out_indices if isinstance(out_indices, int) else type(out_indices)(out_indices)
+    model = make_msvit(out_indices=out_indices)
+    assert out_indices == before
+    assert model.out_indices == ([1] if out_indices == -1 else [0, 1])
+
+
+def test_gate_config_is_not_mutated(make_msvit):
+    gate = dict(type='ScaleGate', sample_size=8)
+    assert make_msvit(gate=gate, patch_size=8, coarse_patch_size=16).gate.coarse_patch_size == 16
+    assert gate == dict(type='ScaleGate', sample_size=8)
+
+
+def test_layer_depths(make_msvit):
+    model = make_msvit()
+    names = ['cls_token', 'pos_embed', 'patch_embed.projection.weight', 'layers.0.ln1.bias', 'layers.1.attn.qkv.weight']
+    assert [model.get_layer_depth(name) for name in names] == [(0, 4), (0, 4), (0, 4), (1, 4), (2, 4)]
+    assert model.get_layer_depth('backbone.gate.layers.0.weight', prefix='backbone.') == (3, 4)
+    assert model.get_layer_depth('ln1.weight') == (3, 4)
+
+
+def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_arch):
+    model = make_msvit(img_size=64)
+    host = VisionTransformer(arch=tiny_arch, img_size=64, out_type='featmap')
+    host.load_state_dict(model.state_dict(), strict=False)
+    images = random_images(1, 128, 96, torch.float32)
+    close(model(images, torch.zeros(1, 4, 3)), host.eval()(images), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(arch='deit-nano'), "arch must be one of 'b', 'base', .*'small', got 'deit-nano'"),
+        (
+            dict(train_execution='dense'),
+            "train_execution must be one of 'masked', 'counterfactual', 'packed', got 'dense'",
+        ),
+        (dict(test_execution='dense'), "test_execution must be one of 'masked', 'padded', 'packed', got 'dense'"),
+        (dict(gate_gradient='input'), "gate_gradient must be one of 'output', 'mask', 'both', got 'input'"),
+        (dict(gate_gradient='mask'), "gate_gradient='mask' needs train_execution='masked', got .*'counterfactual'"),
+        (dict(out_type='cls_token'), "out_type must be one of 'featmap', got 'cls_token'"),
+        (dict(coarse_patch_size=40), 'coarse_patch_size must be a larger multiple of patch_size 16, got 40'),
+        (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),
+        (dict(counterfactual_share=1.1), r'counterfactual_share must lie in \(0, 1\], got 1.1'),
+        (dict(gate_temperature=0), 'gate_temperature must be positive, got 0'),
+        (dict(img_size=(0, 32)), r'at least one pixel, got \(height, width\) \(0, 32\)'),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(make_msvit, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_msvit(**options)
+
+
+def test_unknown_gate(make_msvit):
+    with pytest.raises(KeyError, match='NoGate is not in the'):
+        make_msvit(gate=dict(type='NoGate'))
+
+
+@pytest.mark.parametrize(
+    ('images', 'message'),
+    [
+        (torch.zeros(2, 1, 64, 96), r'of shape \(B, 3, H, W\), got torch.float32 of shape \(2, 1, 64, 96\)'),
+        (torch.zeros(3, 64, 96), r'got torch.float32 of shape \(3, 64, 96\)'),
+        (torch.zeros(2, 3, 64, 96, dtype=torch.uint8), 'must be floating point .* got torch.uint8'),
+        (
+            torch.zeros(3, 3, 64, 96).index_fill(0, torch.tensor([1]), float('nan')),
+            r'got NaN or infinity in image\(s\) \[1\]',
+        ),
+        (torch.full((1, 3, 64, 96), float('inf')), r'got NaN or infinity in image\(s\) \[0\]'),
+    ],
+    ids=['channels', 'dimensions', 'integers', 'NaN', 'infinity'],
+)
+def test_wrong_images(make_msvit, images, message):
+    with pytest.raises(ValueError, match=message):
+        make_msvit()(images)
+
+
+@pytest.mark.parametrize(
+    ('decisions', 'message'),
+    [
+        (torch.zeros(2, 3, 2), r'\(B, rows, cols\) = \(2, 2, 3\), got \(2, 3, 2\)'),
+        (torch.full((2, 2, 3), 0.5), r'decisions must be 0 \(fine\) or 1 \(coarse\), got \[0.5\]'),
+        (torch.full((2, 2, 3), float('nan')), r'decisions must be 0 \(fine\) or 1 \(coarse\), got \[nan'),
+    ],
+    ids=['shape', 'half', 'NaN'],
+)
+def test_wrong_decisions(make_msvit, decisions, message):
+    with pytest.raises(ValueError, match=message):
+        make_msvit()(torch.zeros(2, 3, 64, 96), decisions)
+
+
+def test_builds_unprefixed_from_every_scope(tiny_arch):
+    for scope in ('mmengine', 'mmseg', 'mmpretrain'):
+        assert isinstance(MODELS.build(dict(type='MSViT', arch=tiny_arch, _scope_=scope)), MSViT)

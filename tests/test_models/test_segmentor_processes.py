@@ -1,0 +1,84 @@
+"""Two processes have the loss and the gradient of one process with the same global batch."""
+
+import os
+import subprocess
+import sys
+from unittest import mock
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch.nn.parallel import DistributedDataParallel
+
+import msvit_mm
+from msvit_mm.models import msvit
+
+MODEL = dict(
+    type='GatedEncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor'),
+    backbone=dict(
+        type='MSViT',
+        arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
+        img_size=(64, 96),
+        train_execution='masked',
+        gate=dict(type='ScaleGate', sample_size=4, hidden_dims=8),
+    ),
+    decode_head=dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=3, norm_cfg=None),
+    gate_loss=dict(type='BatchShapingLoss', coarse_ratio=0.6),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'),
+)
+
+
+def build():
+    assert msvit_mm.__version__
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(MODEL)
+    model.decode_head.dropout = torch.nn.Identity()
+    return model.train()
+
+
+def global_batch():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, 3, 64, 96, generator=generator)
+    labels = torch.randint(3, (4, 1, 64, 96), generator=generator)
+    return images, [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+
+
+def loss_and_gradients(model, images, samples):
+    """The summed loss, and every gradient; the gate's noise is left out, since processes draw different noise."""
+    sample = msvit.relaxed_gate_sample
+    with mock.patch.object(
+        msvit, 'relaxed_gate_sample', lambda logits, temperature, noise: sample(logits, temperature, False)
+    ):
+        losses = model(images, samples, mode='loss')
+    loss = sum(value for name, value in losses.items() if 'loss' in name)
+    loss.backward()
+    return loss.detach(), {n.removeprefix('module.'): p.grad for n, p in model.named_parameters()}
+
+
+def run_process(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    images, samples = global_batch()
+    part = slice(2 * rank, 2 * rank + 2)
+    torch.save(loss_and_gradients(DistributedDataParallel(build()), images[part], samples[part]), f'{folder}/{rank}.pt')
+
+
+def test_two_processes_equal_one(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]
+    processes = [subprocess.Popen(command, env=environment) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+
+    loss, gradients = loss_and_gradients(build(), *global_batch())
+    parts = [torch.load(tmp_path / f'{rank}.pt') for rank in range(2)]
+    torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, loss, rtol=1e-5, atol=1e-6)
+    assert gradients['backbone.gate.layers.0.weight'].abs().max() > 0
+    for _, part in parts:
+        torch.testing.assert_close(part, gradients, rtol=1e-4, atol=1e-6)
+
+
+if __name__ == '__main__':
+    run_process(int(sys.argv[1]), sys.argv[2])

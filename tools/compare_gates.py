@@ -1,0 +1,159 @@
+"""Evaluate one trained network under its own gate and under stand-ins, in one table.
+
+python tools/compare_gates.py CONFIG CHECKPOINT --out-dir work_dirs/gates
+"""
+
+import json
+import platform
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import mmengine
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from msvit_mm import __version__
+from msvit_mm.checkpoints import check_coverage, load_checkpoint_safely, use_safe_loader
+from msvit_mm.engine.launch import add_common_arguments, build_runner, check_machine, load_config, one_line_errors
+from msvit_mm.visualization import draw_scale_map
+
+COLUMNS = {
+    'mIoU': ('mIoU', '.2f'),
+    'boundary/mIoU': ('boundary mIoU', '.2f'),
+    'coarse_ratio': ('coarse ratio', '.3f'),
+    'auc': ('AUC', '.3f'),
+    'num_tokens': ('tokens', '.1f'),
+    'backbone_gmacs': ('backbone GMACs', '.4f'),
+    'gmacs': ('GMACs', '.4f'),
+}
+
+
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out-dir', help='folder of gates.json and gates.png; default <work dir>/gates')
+    parser.add_argument('--num-images', type=int, default=5, help='images in the picture')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def stand_ins(coarse_ratio: float) -> dict[str, dict]:
+    """Gates to put in place of the learned one; random and edges get its coarse ratio."""
+    return {
+        'random': dict(type='RandomGate', coarse_ratio=coarse_ratio),
+        'edges': dict(type='EdgeGate', coarse_ratio=coarse_ratio),
+        'all fine': dict(type='FixedGate', scale='fine'),
+        'all coarse': dict(type='FixedGate', scale='coarse'),
+    }
+
+
+@contextmanager
+def gate_replaced(model: torch.nn.Module, gate: dict) -> Iterator[None]:
+    """The same network under another gate."""
+    own = model.backbone.gate
+    model.backbone.gate = MODELS.build({**gate, 'coarse_patch_size': model.backbone.coarse_patch_size})
+    model.backbone.gate.to(next(model.parameters()).device)
+    try:
+        yield
+    finally:
+        model.backbone.gate = own
+
+
+def evaluate(runner: Runner, console: Console) -> dict[str, dict[str, float]]:
+    """Metrics under every gate, by the gate's name."""
+    console.print('learned gate ...')
+    rows = {'learned': runner.test()}
+    for name, gate in stand_ins(rows['learned']['coarse_ratio']).items():
+        console.print(f'{name} ...')
+        with gate_replaced(runner.model, gate):
+            rows[name] = runner.test()
+    return rows
+
+
+def format_table(rows: dict[str, dict[str, float]]) -> Table:
+    columns = {key: column for key, column in COLUMNS.items() if key in rows['learned']}
+    table = Table('gate', *(title for title, _ in columns.values()), title='One network under several gates')
+    for name, metrics in rows.items():
+        table.add_row(name, *(format(metrics[key], spec) for key, (_, spec) in columns.items()))
+    return table
+
+
+def draw_gates(runner: Runner, rows: dict, num_images: int, path: Path) -> None:
+    """A row of pictures per gate that chooses: scale maps over the first test images, and their labels."""
+    model, dataset = runner.model, runner.test_dataloader.dataset
+    samples = [dataset[i * len(dataset) // num_images] for i in range(num_images)]
+    gates = {'learned': None} | stand_ins(rows['learned']['coarse_ratio'])
+    names = [name for name in gates if not name.startswith('all')]
+    fig, axes = plt.subplots(len(names) + 1, num_images, figsize=(3 * num_images, 3 * len(names) + 3), squeeze=False)
+    palette = torch.tensor([*dataset.metainfo['palette'], *[[0, 0, 0]] * 256])
+    for column, sample in enumerate(samples):
+        image = cv2.cvtColor(sample['inputs'].permute(1, 2, 0).numpy(), cv2.COLOR_BGR2RGB)
+        batch = model.data_preprocessor({'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]})
+        for row, name in enumerate(names):
+            with torch.no_grad():
+                if name == 'learned':
+                    scale_map = model.predict(**batch)[0].scale_map
+                else:
+                    with gate_replaced(model, gates[name]):
+                        scale_map = model.predict(**batch)[0].scale_map
+            scale_map = scale_map.data[0].cpu().numpy()
+            backbone = model.backbone
+            drawn = draw_scale_map(image, scale_map, backbone.coarse_patch_size, backbone.patch_size)
+            axes[row, column].imshow(drawn)
+            axes[row, column].set_title(f'{name}, coarse ratio {scale_map.mean():.2f}', fontsize=9)
+        labels = sample['data_samples'].gt_sem_seg.data[0].long()
+        axes[-1, column].imshow(palette[labels].numpy().astype('uint8'), interpolation='nearest')
+        axes[-1, column].set_title('labels', fontsize=9)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    fig.tight_layout()
+    fig.savefig(path, dpi=100)
+    plt.close(fig)
+
+
+def write_json(path: Path, rows: dict, cfg: Config, args: Namespace) -> None:
+    versions = {'msvit_mm': __version__, 'torch': torch.__version__, 'mmengine': mmengine.__version__}
+    about = dict(config=args.config, checkpoint=args.checkpoint, seed=cfg.get('randomness', {}).get('seed'))
+    about |= dict(
+        machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(), versions=versions
+    )
+    path.write_text(json.dumps({'gates': rows, **about}, indent=2))
+
+
+def main() -> None:
+    args = parse_args()
+    use_safe_loader()
+    with one_line_errors():
+        cfg = load_config(args)
+        check_machine(cfg, train=False)
+        weights = load_checkpoint_safely(args.checkpoint)['state_dict']
+        cfg.load_from = args.checkpoint
+        cfg.log_level = 'WARNING'
+        cfg.setdefault('randomness', {}).setdefault('seed', 0)
+    runner = build_runner(cfg)
+    with one_line_errors():
+        check_coverage(runner.model.state_dict(), weights)
+
+    console = Console()
+    rows = evaluate(runner, console)
+    out_dir = Path(args.out_dir or Path(cfg.work_dir) / 'gates')
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_json(out_dir / 'gates.json', rows, cfg, args)
+    draw_gates(runner, rows, args.num_images, out_dir / 'gates.png')
+    console.print(format_table(rows))
+    console.print(
+        f'1 MAC = 1 FLOP, as the papers count. Table: {out_dir / "gates.json"}, picture: {out_dir / "gates.png"}'
+    )
+
+
+if __name__ == '__main__':
+    main()
