@@ -33,8 +33,9 @@ def perturb():
     def move(module, std=0.2, seed=0):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(std * torch.randn(parameter.shape, generator=generator))
+            for name, parameter in module.named_parameters():
+                scale = std / 10 if 'gate.' in name else std  # a gate of large logits would decide everything alike
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
         return module
 
     return move
@@ -47,7 +48,9 @@ def make_msvit(tiny_arch, perturb):
     def make(gate=None, **kwargs):
         gate = gate or dict(type='ScaleGate', initial_ratio=0.5)
         config = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=gate, counterfactual_share=1.0)
-        return perturb(MODELS.build(config | kwargs)).eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return perturb(MODELS.build(config | kwargs)).eval()
 
     return make
 

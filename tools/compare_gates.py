@@ -15,14 +15,21 @@ import matplotlib.pyplot as plt
 import mmengine
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
 from msvit_mm import __version__
 from msvit_mm.checkpoints import check_coverage, load_checkpoint_safely, use_safe_loader
-from msvit_mm.engine.launch import add_common_arguments, build_runner, check_machine, load_config, one_line_errors
+from msvit_mm.engine.launch import (
+    add_common_arguments,
+    build_runner,
+    check_data,
+    check_machine,
+    load_config,
+    one_line_errors,
+)
+from msvit_mm.models import build_gate
 from msvit_mm.visualization import draw_scale_map
 
 COLUMNS = {
@@ -60,8 +67,7 @@ def stand_ins(coarse_ratio: float) -> dict[str, dict]:
 def gate_replaced(model: torch.nn.Module, gate: dict) -> Iterator[None]:
     """The same network under another gate."""
     own = model.backbone.gate
-    model.backbone.gate = MODELS.build({**gate, 'coarse_patch_size': model.backbone.coarse_patch_size})
-    model.backbone.gate.to(next(model.parameters()).device)
+    model.backbone.gate = build_gate(gate, model.backbone.coarse_patch_size)
     try:
         yield
     finally:
@@ -135,6 +141,7 @@ def main() -> None:
     with one_line_errors():
         cfg = load_config(args)
         check_machine(cfg, train=False)
+        check_data(cfg, 'test')
         weights = load_checkpoint_safely(args.checkpoint)['state_dict']
         cfg.load_from = args.checkpoint
         cfg.log_level = 'WARNING'

@@ -9,6 +9,7 @@ from msvit_mm.checkpoints import check_coverage, check_shapes, load_checkpoint_s
 from msvit_mm.engine.launch import (
     add_common_arguments,
     build_runner,
+    check_data,
     check_machine,
     format_metrics,
     load_config,
@@ -63,6 +64,7 @@ def main() -> None:
         cfg = load_config(args)
         apply_options(cfg, args)
         check_machine(cfg, train=False)
+        check_data(cfg, 'test')
         weights = load_checkpoint_safely(args.checkpoint)['state_dict']
 
     runner = build_runner(cfg)

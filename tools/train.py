@@ -15,6 +15,7 @@ from msvit_mm.checkpoints import (
 from msvit_mm.engine.launch import (
     add_common_arguments,
     build_runner,
+    check_data,
     check_machine,
     load_config,
     one_line_errors,
@@ -65,6 +66,7 @@ def main() -> None:
         cfg = load_config(args)
         apply_options(cfg, args)
         check_machine(cfg, train=True)
+        check_data(cfg, 'train', 'val')
         checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None
         if cfg.get('resume') and checkpoint:
             check_resumable(checkpoint)

@@ -18,6 +18,12 @@ from mmseg.datasets import BaseSegDataset
 STUFF_CLASSES = ('plain', 'noise', 'stripes', 'clouds')
 LARGE_CLASSES = ('ball', 'box')
 SMALL_CLASSES = ('triangle', 'cross', 'disc', 'square')
+SMALL_COLOURS = {  # BGR
+    'triangle': (30, 30, 225),
+    'cross': (30, 225, 225),
+    'disc': (225, 30, 30),
+    'square': (225, 225, 30),
+}
 SPLITS = ('train', 'val')
 MIN_SIDE = 32
 
@@ -50,8 +56,8 @@ def scene_rng(seed: int, split: str, index: int) -> np.random.Generator:
 def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Draw textured areas, at most one large shape, and a cluster of small shapes.
 
-    The texture tells the class of an area and the outline that of a small shape; colours are random. Noisy and striped
-    areas have strong edges without a class boundary, so edge energy alone does not tell where the detail is.
+    The texture tells the class of an area; outline and colour tell that of a small shape. Noisy and striped areas have
+    strong edges without a class boundary, so edge energy alone does not tell where the detail is.
 
     Args:
         rng: Source of all randomness.
@@ -142,7 +148,7 @@ def _draw_large_shape(rng: np.random.Generator, img: np.ndarray, labels: np.ndar
 
 
 def _draw_small_shapes(rng: np.random.Generator, img: np.ndarray, labels: np.ndarray) -> None:
-    """Draw a Gaussian cluster of small shapes that do not overlap one another, in colours far from every area's."""
+    """Draw a Gaussian cluster of small shapes that do not overlap one another, each class near a colour of its own."""
     size, unit = labels.shape, min(labels.shape) / 96
     cluster_centre = rng.uniform(0.2, 0.8, 2) * size
     first_small = len(STUFF_CLASSES) + len(LARGE_CLASSES)
@@ -165,7 +171,7 @@ def _draw_small_shapes(rng: np.random.Generator, img: np.ndarray, labels: np.nda
             inside = y**2 + x**2 <= 1
         else:
             inside = np.maximum(np.abs(y), np.abs(x)) <= 0.9
-        img[window][inside] = np.where(rng.random(3) < 0.5, rng.uniform(0, 35, 3), rng.uniform(220, 255, 3))
+        img[window][inside] = SMALL_COLOURS[name] + rng.normal(0, 20, 3)
         labels[window][inside] = first_small + SMALL_CLASSES.index(name)
 
 

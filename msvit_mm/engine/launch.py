@@ -86,6 +86,30 @@ def check_machine(cfg: Config, train: bool) -> None:
             raise ValueError(f'--launcher pytorch: wanted a GPU for local rank {local_rank}, got {count} GPUs.')
 
 
+def check_data(cfg: Config, *splits: str) -> None:
+    """Check that the folders of the datasets exist and hold something; some hosts fail on them late or obscurely.
+
+    Args:
+        splits: Of 'train', 'val', 'test'.
+
+    Raises:
+        ValueError: If a folder is missing or empty.
+    """
+    for split in splits:
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+        while 'dataset' in dataset:  # wrappers such as RepeatDataset
+            dataset = dataset['dataset']
+        prefixes = dataset.get('data_prefix', {})
+        for folder in prefixes.values() if isinstance(prefixes, dict) else ():
+            path = Path(dataset.get('data_root') or '', folder)
+            if '://' not in str(folder) and not (path.is_dir() and any(path.iterdir())):
+                got = 'an empty folder' if path.is_dir() else 'no such folder'
+                raise ValueError(
+                    f"{split} data: wanted files in '{path}', got {got}; "
+                    f'link the dataset there or set {split}_dataloader.dataset.data_root by --cfg-options.'
+                )
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner; without a GPU, processes talk through gloo and SyncBN becomes BN.
 

@@ -1,6 +1,6 @@
 """Backbones, gates, gate losses and the models around them."""
 
-from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate
+from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, build_gate
 from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
 from .msvit import GateOutput, MSViT
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
@@ -18,4 +18,5 @@ __all__ = [
     'RandomGate',
     'RatioLoss',
     'ScaleGate',
+    'build_gate',
 ]

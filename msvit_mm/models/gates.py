@@ -9,7 +9,6 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-
 PIXEL_CHANNELS = {'raw': 3, 'normalized': 3, 'both': 6}
 FIXED_LOGITS = {'fine': -10.0, 'coarse': 10.0}
 
@@ -187,6 +186,18 @@ class EdgeGate(BaseGate):
         energy = (dx.square() + dy.square()).sum(1).sqrt()
         energy = F.avg_pool2d(energy, self.coarse_patch_size, ceil_mode=True, count_include_pad=False)
         return rank_logits(energy, round(self.coarse_ratio * energy[0].numel()))
+
+
+def build_gate(config: dict, coarse_patch_size: int) -> BaseGate:
+    """Build a gate for regions of this size.
+
+    Raises:
+        ValueError: If the config does not name a registered gate.
+    """
+    if MODELS.get(config.get('type', '')) is None:
+        gates = ', '.join(gate.__name__ for gate in (ScaleGate, RandomGate, FixedGate, EdgeGate))
+        raise ValueError(f'gate must be a config whose type is a registered gate ({gates}), got {config}')
+    return MODELS.build({**config, 'coarse_patch_size': coarse_patch_size})
 
 
 def rank_logits(scores: Tensor, num_coarse: Tensor | int) -> Tensor:

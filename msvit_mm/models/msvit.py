@@ -21,6 +21,7 @@ from ..ops.regions import (
     token_areas,
 )
 from ..ops.resample import mixed_position_table, shrink_regions, stack_slots
+from .gates import build_gate
 
 TRAIN_EXECUTIONS = ('masked', 'counterfactual', 'packed')
 TEST_EXECUTIONS = ('masked', 'padded', 'packed')
@@ -124,7 +125,7 @@ class MSViT(VisionTransformer):
         self.train_execution = train_execution
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
-        self.gate = MODELS.build({**(gate or dict(type='ScaleGate')), 'coarse_patch_size': coarse_patch_size})
+        self.gate = build_gate(gate or dict(type='ScaleGate'), coarse_patch_size)
         self.drop_path_rates = [_take_drop_path(layer) for layer in self.layers]
 
     def train(self, mode: bool = True) -> 'MSViT':

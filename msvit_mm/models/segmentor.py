@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..ops.gating import hard_decisions, relaxed_gate_sample
 from ..ops.macs import count_macs
+from .gates import build_gate
 
 
 class GatedInference(NamedTuple):
@@ -59,7 +60,7 @@ class GatedEncoderDecoder(EncoderDecoder):
         if gate_loss is not None:
             self.gate_loss = MODELS.build({'grid_size': self.backbone.grid_size, **gate_loss})
         warmup_gate = warmup_gate or dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
-        self.warmup_gate = MODELS.build({**warmup_gate, 'coarse_patch_size': self.backbone.coarse_patch_size})
+        self.warmup_gate = build_gate(warmup_gate, self.backbone.coarse_patch_size)
         self.gate_phase = 'learn'
         self._decoder_macs: dict[tuple[int, int], int] = {}
 

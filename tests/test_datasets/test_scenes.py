@@ -67,17 +67,17 @@ def test_detail_is_local():
     assert 0.12 < np.isin(regions, small).any(-1).mean() < 0.25
 
 
-def test_colour_does_not_tell_the_small_class():
-    sums = {}
-    for index in range(150):
+def test_a_small_class_has_its_colour_and_an_area_any():
+    colours = {}
+    for index in range(100):
         img, labels = draw(index)
-        for name in ScenesDataset.METAINFO['small_classes']:
-            inside = labels == ScenesDataset.METAINFO['classes'].index(name)
-            if inside.any():
-                sums.setdefault(name, []).append(img[inside].mean())
-    means = [np.mean(values) for values in sums.values()]
-    deviation = np.mean([np.std(values) for values in sums.values()])
-    assert max(means) - min(means) < deviation / 2
+        for label in np.unique(labels):
+            colours.setdefault(ScenesDataset.METAINFO['classes'][label], []).append(img[labels == label].mean(0))
+    spread = {name: np.std(values, axis=0).mean() for name, values in colours.items()}
+    small = ScenesDataset.METAINFO['small_classes']
+    assert max(spread[name] for name in small) < min(spread[name] for name in ('plain', 'noise', 'stripes', 'clouds'))
+    means = [np.mean(colours[name], axis=0) for name in small]
+    assert min(np.abs(a - b).max() for a, b in itertools.combinations(means, 2)) > 100
 
 
 def test_seed_split_and_index_each_change_the_scene():

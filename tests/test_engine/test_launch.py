@@ -49,6 +49,18 @@ def test_amp_on_a_gpu(monkeypatch):
     launch.check_machine(Config(dict(launcher='none', optim_wrapper=dict(type='AmpOptimWrapper'))), train=True)
 
 
+@pytest.mark.parametrize(('folder', 'got'), [('absent', 'no such folder'), ('empty', 'an empty folder')])
+def test_folder_without_data(tmp_path, folder, got):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'image.png').touch()
+    dataset = dict(data_root=str(tmp_path), data_prefix=dict(img_path='full', seg_map_path=folder))
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dataset)), val_dataloader=None))
+    launch.check_data(cfg, 'val')
+    with pytest.raises(ValueError, match=f"train data: wanted files in '.*{folder}', got {got}"):
+        launch.check_data(cfg, 'train', 'val')
+
+
 def test_sync_bn_is_replaced_everywhere():
     model = Config(
         dict(model=dict(norm=dict(type='SyncBN'), heads=[dict(norm=dict(type='SyncBN', eps=1e-3)), None]))

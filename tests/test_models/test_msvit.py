@@ -3,13 +3,17 @@
 Equalities between executions are proved in double precision, where only a wrong formula can break them.
 """
 
+import itertools
+
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import VisionTransformer
 
 from msvit_mm.models import msvit
 from msvit_mm.models.msvit import MSViT
+from msvit_mm.ops.regions import RegionGrid, active_slots
 
 SIZES = [(64, 96), (96, 64), (70, 90), (48, 113)]
 HOST_OPTIONS = [
@@ -125,11 +129,11 @@ def test_test_executions_agree(make_msvit, random_decisions, height, width, opti
 def test_train_executions_agree(make_msvit, options):
     images = random_images()
     results = {}
-    for options['train_execution'] in TRAIN:
-        for share in (1.0, 0.3):
-            model = make_msvit(out_indices=[0, 1], counterfactual_share=share, **options).double().train()
-            torch.manual_seed(0)
-            results[options['train_execution'], share] = model.forward_gated(images)
+    for execution, share in itertools.product(TRAIN, (1.0, 0.3)):
+        settings = dict(out_indices=[0, 1], train_execution=execution, counterfactual_share=share)
+        model = make_msvit(**settings, **options).double().train()
+        torch.manual_seed(0)
+        results[execution, share] = model.forward_gated(images)
     features, gate = results['packed', 1.0]
     assert 0 < gate.decisions.mean() < 1
     for other, other_gate in results.values():
@@ -210,26 +214,37 @@ def test_counterfactuals_of_all_regions_are_the_masked_reference(make_msvit, opt
     close(counterfactual[:3], masked[:3])
 
 
-def test_output_gradient_is_the_difference_between_the_scales(make_msvit):
-    """With one layer no decision changes another token's value but through attention, which the output path leaves."""
-    model = make_msvit().double()
+def reference_table(model, images, decisions):
+    """All candidates after the last layer, each a query of the active ones, (B, R, 1 + 4, C); as plain as can be."""
+    grid = RegionGrid(*images.shape[-2:], 16, 32)
+    x = model.embed(images, grid)
+    active = F.pad(active_slots(decisions, grid).flatten(1), (1, 0), value=True)
+    for layer in model.layers:
+        q, k, v = layer.attn.qkv(layer.ln1(x)).unflatten(-1, (3, 2, 16)).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.mT / 4).masked_fill(~active[:, None, None], -torch.inf)
+        x = x + layer.attn.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        x = layer.ffn(layer.ln2(x), identity=x)
+    return model.ln1(x)[:, 1:].unflatten(1, (grid.num_regions, grid.slots))
+
+
+@pytest.mark.parametrize('execution', ['masked', 'counterfactual'])
+def test_features_and_output_gradient_are_those_of_the_reference(make_msvit, execution):
+    """dL/dm of a region: what each of its cells would be coarse less what it would be fine, times dL/dfeature."""
+    model = make_msvit(train_execution=execution).double()
     images = random_images(2)
-    _, gate_gradient, _, gate = training_step(model, images, linear=True)
-    generator = torch.Generator().manual_seed(2)
-    weights = torch.randn(2, 32, 5, 6, generator=generator, dtype=torch.float64)
-    model.eval()
-    grid = model._check_images(images)
-    tokens = model.embed(images, grid)
-    active = model._with_extra_tokens(msvit.active_slots(gate.decisions, grid))
-    table = model._run_dense(tokens, active, None)[-1][:, 1:].unflatten(1, (9, 5))  # (B, N, C) -> (B, R, slots, C)
-    for row in range(3):
-        for col in range(3):
-            expected = 0
-            for y in range(2 * row, min(2 * row + 2, 5)):
-                for x in range(2 * col, 2 * col + 2):
-                    coarse, fine = table[:, 3 * row + col, 0], table[:, 3 * row + col, 1 + y % 2 * 2 + x % 2]
-                    expected = expected + ((coarse - fine) * weights[:, :, y, x]).sum(1)
-            close(gate_gradient[:, row, col], expected)
+    loss, gradient, _, gate = training_step(model, images, linear=True)
+    table = reference_table(model.eval(), images, gate.decisions)
+    weights = torch.randn(2, 32, 5, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    expected_loss, expected_gradient = 0, torch.zeros_like(gradient)
+    for y in range(5):
+        for x in range(6):
+            row, col = y // 2, x // 2
+            coarse, fine = table[:, 3 * row + col, 0], table[:, 3 * row + col, 1 + y % 2 * 2 + x % 2]
+            expected_gradient[:, row, col] += ((coarse - fine) * weights[:, :, y, x]).sum(1)
+            feature = torch.where(gate.decisions[:, row, col, None] == 1, coarse, fine)
+            expected_loss += (feature * weights[:, :, y, x]).sum()
+    close(loss, expected_loss)
+    close(gradient, expected_gradient)
 
 
 def test_a_share_of_the_regions_carries_the_scaled_gradient(make_msvit, monkeypatch):
@@ -252,27 +267,18 @@ def test_drawn_regions(make_msvit, share, num_drawn):
     torch.testing.assert_close(drawn.mean(0), torch.full((4, 5), num_drawn / 20), rtol=0, atol=0.045)
 
 
-def test_mask_gradient_is_that_of_the_key_weights(make_msvit):
-    """Finite differences: a key weight a little off 0 or 1 moves the loss by the gate's gradient."""
-    options = dict(train_execution='masked', gate_gradient='mask')
-    model = make_msvit(**options).double()
+def test_mask_gradient_is_the_slope_in_the_key_weights(make_msvit, monkeypatch):
+    """Finite differences: the loss moves by the gate's gradient when the region's keys weigh a little more or less."""
+    model = make_msvit(train_execution='masked', gate_gradient='mask').double()
     images = random_images(1)
-    loss, gradient, _, gate = training_step(model, images)
-    step = 1e-6
+    loss, gradient, _, _ = training_step(model, images)
+    straight_through, step = msvit.straight_through, 1e-6
     for row, col in [(0, 0), (1, 2), (2, 1)]:
-        nudge = torch.zeros_like(gate.decisions)
+        nudge = torch.zeros(1, 3, 3, dtype=torch.float64)
         nudge[0, row, col] = step
-        weights = model._key_weights
-
-        def nudged(gate_values, grid, weights=weights, nudge=nudge):
-            slope = torch.tensor([1.0] + [-1.0] * 4)
-            inside = (msvit.token_areas(grid) > 0) * slope
-            return weights(gate_values, grid) + model._with_extra_tokens(nudge.flatten(1)[..., None] * inside, value=0)
-
-        model._key_weights = nudged
-        moved = training_step(model, images)[0]
-        del model._key_weights
-        assert ((moved - loss) / step).item() == pytest.approx(gradient[0, row, col].item(), rel=1e-4)
+        monkeypatch.setattr(msvit, 'straight_through', lambda values, nudge=nudge: straight_through(values) + nudge)
+        slope = (training_step(model, images)[0] - loss) / step
+        assert slope.item() == pytest.approx(gradient[0, row, col].item(), rel=1e-4)
 
 
 # Law 6: who gets a gradient
@@ -383,8 +389,9 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
     model = make_msvit(img_size=64)
     host = VisionTransformer(arch=tiny_arch, img_size=64, out_type='featmap')
     host.load_state_dict(model.state_dict(), strict=False)
+    host.eval()
     images = random_images(1, 128, 96, torch.float32)
-    close(model(images, torch.zeros(1, 4, 3)), host.eval()(images), 1e-5)
+    close(model(images, torch.zeros(1, 4, 3)), host(images), 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +420,7 @@ def test_wrong_arguments(make_msvit, options, message):
 
 
 def test_unknown_gate(make_msvit):
-    with pytest.raises(KeyError, match='NoGate is not in the'):
+    with pytest.raises(ValueError, match=r'registered gate \(ScaleGate, RandomGate, .*\), got .*NoGate'):
         make_msvit(gate=dict(type='NoGate'))
 
 

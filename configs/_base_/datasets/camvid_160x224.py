@@ -71,5 +71,10 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU']),
+    dict(type='BoundaryIoUMetric', iou_metrics=['mIoU'], distance=8),
+    dict(type='ComplexityMetric'),
+    dict(type='GateContentMetric'),
+]
 test_evaluator = val_evaluator
