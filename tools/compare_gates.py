@@ -74,14 +74,18 @@ def gate_replaced(model: torch.nn.Module, gate: dict) -> Iterator[None]:
         model.backbone.gate = own
 
 
+def plain_numbers(metrics: dict) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
 def evaluate(runner: Runner, console: Console) -> dict[str, dict[str, float]]:
     """Metrics under every gate, by the gate's name."""
     console.print('learned gate ...')
-    rows = {'learned': runner.test()}
+    rows = {'learned': plain_numbers(runner.test())}
     for name, gate in stand_ins(rows['learned']['coarse_ratio']).items():
         console.print(f'{name} ...')
         with gate_replaced(runner.model, gate):
-            rows[name] = runner.test()
+            rows[name] = plain_numbers(runner.test())
     return rows
 
 

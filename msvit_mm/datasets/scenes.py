@@ -61,7 +61,7 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndar
 
     Args:
         rng: Source of all randomness.
-        size: (height, width) in pixels. Shapes scale with the shorter side; at 96, small ones measure 6 to 10 pixels.
+        size: (height, width) in pixels. Shapes scale with the shorter side; at 96, small ones measure 8 to 12 pixels.
 
     Returns:
         BGR image, uint8, shape (height, width, 3), and labels, uint8, shape (height, width).
@@ -79,7 +79,7 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndar
     img = np.empty((*size, 3), np.float32)
     labels = np.empty(size, np.uint8)
     _draw_areas(rng, img, labels)
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         _draw_large_shape(rng, img, labels)
     _draw_small_shapes(rng, img, labels)
     # light differs per image and, smoothly, within it
@@ -95,10 +95,10 @@ def _smooth_field(rng: np.random.Generator, size: tuple[int, int], cells: int) -
 
 
 def _draw_areas(rng: np.random.Generator, img: np.ndarray, labels: np.ndarray) -> None:
-    """Fill the image with 2 to 4 stuff areas that meet near the centre, along curved boundaries."""
+    """Fill the image with 2 or 3 stuff areas that meet near the centre, along curved boundaries."""
     size = labels.shape
     y, x = np.ogrid[: size[0], : size[1]]
-    num_areas = int(rng.choice([2, 3, 4], p=[0.8, 0.15, 0.05]))
+    num_areas = int(rng.choice([2, 3], p=[0.9, 0.1]))
     angles = 2 * np.pi * (rng.random() + np.arange(num_areas) / num_areas) + rng.normal(0, 0.2, num_areas)
     centre_y, centre_x = rng.uniform(0.0, 1.0, 2)
     scores = [
@@ -131,7 +131,7 @@ def _draw_texture(rng: np.random.Generator, name: str, size: tuple[int, int]) ->
 def _draw_large_shape(rng: np.random.Generator, img: np.ndarray, labels: np.ndarray) -> None:
     """Draw a ball (bright in its middle) or a box (with checks) at a random place."""
     size = labels.shape
-    radius = rng.uniform(10, 15) * min(size) / 96
+    radius = rng.uniform(12, 18) * min(size) / 96
     centre_y, centre_x = rng.uniform(radius, np.subtract(size, radius))
     y, x = np.ogrid[: size[0], : size[1]]
     y, x = (y - centre_y) / radius, (x - centre_x) / radius
@@ -152,9 +152,9 @@ def _draw_small_shapes(rng: np.random.Generator, img: np.ndarray, labels: np.nda
     size, unit = labels.shape, min(labels.shape) / 96
     cluster_centre = rng.uniform(0.2, 0.8, 2) * size
     first_small = len(STUFF_CLASSES) + len(LARGE_CLASSES)
-    for _ in range(rng.integers(9, 15)):
-        radius = rng.uniform(3, 5) * unit
-        centre = np.clip(cluster_centre + rng.normal(0, 8 * unit, 2), radius, np.subtract(size, radius))
+    for _ in range(rng.integers(14, 21)):
+        radius = rng.uniform(4, 6) * unit
+        centre = np.clip(cluster_centre + rng.normal(0, 9 * unit, 2), radius, np.subtract(size, radius))
         top, left = np.floor(centre - radius).astype(int)
         bottom, right = np.minimum(np.ceil(centre + radius), size).astype(int)
         window = np.s_[top:bottom, left:right]

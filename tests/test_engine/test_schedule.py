@@ -1,3 +1,4 @@
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -79,7 +80,7 @@ def test_the_weight_never_falls_and_the_gate_never_rests_again(warmup):
     assert list(phases) == ['warmup'] * int(1000 * warmup) + ['learn'] * (1000 - int(1000 * warmup))
     assert list(weights) == sorted(weights)
     assert (weights[0], weights[-1]) == (0.2, 3.0)
-    assert max(b - a for a, b in zip(weights, weights[1:], strict=False)) < 0.02
+    assert max(b - a for a, b in pairwise(weights)) < 0.02
 
 
 def test_every_iteration_of_a_run_is_scheduled(tmp_path):

@@ -7,7 +7,9 @@ from msvit_mm.evaluation import ComplexityMetric
 def sample(num_coarse, num_tokens):
     scale_map = torch.zeros(1, 2, 3)
     scale_map.view(-1)[:num_coarse] = 1
-    return dict(scale_map=dict(data=scale_map), num_tokens=num_tokens, backbone_gmacs=0.1 * num_tokens, gmacs=num_tokens)
+    return dict(
+        scale_map=dict(data=scale_map), num_tokens=num_tokens, backbone_gmacs=0.1 * num_tokens, gmacs=num_tokens
+    )
 
 
 def test_means_over_images():

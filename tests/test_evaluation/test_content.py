@@ -31,7 +31,9 @@ def test_area_under_curve_counts_pairs(num_values):
     generator = np.random.default_rng(0)
     scores, labels = generator.integers(num_values, size=60) / num_values, generator.random(60) < 0.3
     positive, negative = scores[labels][:, None], scores[~labels][None, :]
-    assert area_under_curve(scores, labels) == pytest.approx(((positive > negative) + (positive == negative) / 2).mean())
+    assert area_under_curve(scores, labels) == pytest.approx(
+        ((positive > negative) + (positive == negative) / 2).mean()
+    )
 
 
 def test_area_under_curve_of_clear_cases():
@@ -47,7 +49,10 @@ def test_area_under_curve_of_clear_cases():
 @pytest.mark.parametrize('size', [16, 32])
 def test_regions_with_boundary(labels, size):
     expected = [
-        [len(set(labels[y : y + size, x : x + size].flatten().tolist()) - {255}) > 1 for x in range(0, labels.shape[1], size)]
+        [
+            len(set(labels[y : y + size, x : x + size].flatten().tolist()) - {255}) > 1
+            for x in range(0, labels.shape[1], size)
+        ]
         for y in range(0, labels.shape[0], size)
     ]
     assert regions_with_boundary(labels, size).tolist() == expected

@@ -1,9 +1,9 @@
 """A short schedule from scratch for small models: AdamW, linear warm-up, cosine decay to a tenth."""
 
-max_iters = 1200
+max_iters = 2000
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
         custom_keys={
