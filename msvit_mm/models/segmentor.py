@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..ops.gating import hard_decisions, relaxed_gate_sample
@@ -67,7 +68,7 @@ class GatedEncoderDecoder(EncoderDecoder):
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses of the heads and of the gate, and the gate's statistics, for images (B, 3, H, W)."""
         warmup = self.gate_phase == 'warmup' and self.backbone.gate.learnable
-        decisions = hard_decisions(self.warmup_gate(inputs)) if warmup else None
+        decisions = hard_decisions(self.warmup_gate(inputs).sigmoid()) if warmup else None
         features, gate = self.backbone.forward_gated(inputs, decisions)
         if self.with_neck:
             features = self.neck(features)
@@ -168,19 +169,13 @@ class GatedEncoderDecoder(EncoderDecoder):
 
     def _values_of_gate_crops(self, data_samples: list) -> list[Tensor]:
         """Gate values of the further crops (``GateCrops`` in the pipeline) that only the gate loss sees."""
-        crops = [sample.gate_crops for sample in data_samples if 'gate_crops' in sample]
+        crops = [crop for sample in data_samples if 'gate_crops' in sample for crop in sample.gate_crops]
         if not crops:
             return []
-        images = self._normalize(torch.cat(crops).float())  # (num_crops * B, 3, H, W)
+        batch = dict(inputs=crops, data_samples=[SegDataSample() for _ in crops])
+        images = self.data_preprocessor(batch)['inputs']
         noise = self.backbone.gate.learnable
         return [relaxed_gate_sample(self.backbone.gate(images), self.backbone.gate_temperature, noise)]
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        """What the data preprocessor does to the images of a batch, without padding."""
-        preprocessor = self.data_preprocessor
-        if preprocessor.channel_conversion:
-            images = images[:, [2, 1, 0]]
-        return (images - preprocessor.mean) / preprocessor.std if preprocessor._enable_normalize else images
 
 
 @MODELS.register_module()
@@ -194,6 +189,7 @@ class GatedSegTTAModel(SegTTAModel):
         merged = super().merge_preds(data_samples_list)
         for sample, views in zip(merged, data_samples_list, strict=True):
             first = views[0]
+            sample.set_metainfo(first.metainfo)  # mmseg leaves those of the last view
             sample.scale_map, sample.gate_logits = first.scale_map, first.gate_logits
             totals = {n: sum(view.get(n) for view in views) for n in ('num_tokens', 'backbone_gmacs', 'gmacs')}
             for name, total in totals.items():

@@ -13,6 +13,7 @@ from mmpretrain.models.backbones import VisionTransformer
 
 from msvit_mm.models import msvit
 from msvit_mm.models.msvit import MSViT
+from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.regions import RegionGrid, active_slots
 
 SIZES = [(64, 96), (96, 64), (70, 90), (48, 113)]
@@ -261,6 +262,20 @@ def test_a_share_of_the_regions_carries_the_scaled_gradient(make_msvit, monkeypa
             close(parameters[name], full_parameters[name])
 
 
+def test_counterfactuals_keep_nothing_for_the_backward_pass(make_msvit):
+    """They cost a forward pass alone: the memory of training stays that of the active tokens."""
+    saved = {}
+    for execution in TRAIN:
+        model = make_msvit(train_execution=execution, gate=dict(type='ScaleGate', initial_ratio=0.999)).train()
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            _, gate = model.forward_gated(random_images(dtype=torch.float32))
+        assert gate.decisions.mean() > 0.9
+        saved[execution] = sum(sizes)
+    extra = {execution: saved[execution] - saved['packed'] for execution in TRAIN}
+    assert 0 < extra['counterfactual'] < 0.2 * extra['masked']  # no more than the output mix itself
+
+
 @pytest.mark.parametrize(('share', 'num_drawn'), [(1.0, 20), (0.5, 10), (0.26, 5), (1e-3, 1)])
 def test_drawn_regions(make_msvit, share, num_drawn):
     drawn = make_msvit(counterfactual_share=share).draw_regions(torch.zeros(4000, 4, 5))
@@ -322,6 +337,7 @@ def test_frozen_gate_trains_packed_without_noise(make_msvit):
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == (not parameter.requires_grad) == name.startswith('gate.'), name
     assert torch.equal(gate.gate_values, gate.gate_logits.sigmoid())
+    assert count_macs(model, images) == model.count_macs(gate.num_tokens, (70, 90)).sum()  # active tokens alone
     assert torch.equal(model.eval().forward_gated(images)[1].decisions, gate.decisions)
 
 
