@@ -13,7 +13,7 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=dict(size={{_base_.crop_size}}),
-    backbone=dict(img_size={{_base_.crop_size}}, gate=dict(sample_size=8, hidden_dims=32)),
+    backbone=dict(img_size={{_base_.crop_size}}, gate=dict(hidden_dims=32)),
     decode_head=dict(num_classes={{_base_.num_classes}}),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone.gate': dict(lr_mult=1.0, decay_mult=10.0)}))

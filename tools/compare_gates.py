@@ -149,7 +149,7 @@ def main() -> None:
         weights = load_checkpoint_safely(args.checkpoint)['state_dict']
         cfg.load_from = args.checkpoint
         cfg.log_level = 'WARNING'
-        cfg.setdefault('randomness', {}).setdefault('seed', 0)
+        cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}
     runner = build_runner(cfg)
     with one_line_errors():
         check_coverage(runner.model.state_dict(), weights)

@@ -228,7 +228,8 @@ class MSViT(VisionTransformer):
     def count_macs(self, num_tokens: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Multiply-adds of gate, embedding and encoder for images of ``image_size`` with these active patch tokens."""
         grid = RegionGrid(*image_size, self.patch_size, self.coarse_patch_size)
-        ffn_macs = sum(m.weight.numel() for m in self.layers[0].ffn.modules() if isinstance(m, nn.Linear))
+        linears = [m for layer in self.layers for m in layer.ffn.modules() if isinstance(m, nn.Linear)]
+        ffn_macs = sum(linear.weight.numel() for linear in linears) / self.num_layers
         fixed = embedding_macs(grid, self.embed_dims, self.patch_embed.projection.in_channels)
         fixed += grid.num_regions * self.gate.macs_per_region()
         tokens = num_tokens.double() + self.num_extra_tokens

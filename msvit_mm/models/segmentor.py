@@ -79,6 +79,8 @@ class GatedEncoderDecoder(EncoderDecoder):
             gate_values = torch.cat([gate.gate_values, *self._values_of_gate_crops(data_samples)])
             for name, value in self.gate_loss(gate_values).items():
                 losses[name] = 0 * value if warmup else value
+        elif warmup:
+            losses['loss_gate_rest'] = 0 * gate.gate_values.sum()  # DDP wants every parameter in every iteration
         coarse_ratios = hard_decisions(gate.gate_values).mean((1, 2))
         losses['coarse_ratio'] = coarse_ratios.mean()
         losses['coarse_ratio_std'] = coarse_ratios.std(correction=0)

@@ -1,6 +1,7 @@
 """Procedural scenes of 96x96 pixels, 10 classes, drawn on demand: nothing to download.
 
-4000 training and 256 validation images that never coincide. About 42 % of the 16x16 regions hold a class boundary, 23 % a small shape.
+4000 training and 256 validation images that never coincide. About 42 % of the 16x16 regions hold a
+class boundary, 23 % a small shape.
 """
 
 dataset_type = 'ScenesDataset'

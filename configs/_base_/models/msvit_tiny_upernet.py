@@ -19,7 +19,7 @@ model = dict(
         coarse_patch_size=16,
         with_cls_token=False,
         out_indices=[1, 2, 3],
-        gate=dict(type='ScaleGate', initial_ratio=coarse_ratio),
+        gate=dict(type='ScaleGate', sample_size=8, initial_ratio=coarse_ratio),
     ),
     neck=dict(type='MultiLevelNeck', in_channels=[96, 96, 96], out_channels=16, scales=[2, 1, 0.5]),
     decode_head=dict(

@@ -9,8 +9,9 @@ optim_wrapper = dict(
         custom_keys={
             'pos_embed': dict(decay_mult=0.0),
             'ln': dict(decay_mult=0.0),
-            'backbone.gate': dict(lr_mult=3.0, decay_mult=0.0),
-            'gate_loss': dict(lr_mult=30.0, decay_mult=0.0),
+            'backbone.gate': dict(lr_mult=1.0, decay_mult=0.0),
+            'gate_loss.mean_logits': dict(lr_mult=10.0, decay_mult=0.0),
+            'gate_loss.log_temperatures': dict(decay_mult=0.0),
         }
     ),
 )
