@@ -21,9 +21,11 @@ $(STAMP): requirements.txt setup.py
 
 # Train on generated scenes, then the same network under its gate and under stand-ins.
 DEMO := configs/msvit_upernet_scenes.py
+SEED ?= 0
 demo: setup
-	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
-	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" --out-dir work_dirs/demo/gates
+	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo --cfg-options randomness.seed=$(SEED)
+	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" \
+		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --cfg-options randomness.seed=$(SEED)
 
 test: setup
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -40,6 +40,7 @@ setup(
             'mmsegmentation==1.2.2',
             'mmpretrain==1.2.0',
         ],
-        'dev': ['pytest', 'ruff'],
+        'safetensors': ['safetensors'],
+        'dev': ['pytest', 'ruff', 'timm', 'safetensors'],
     },
 )

@@ -2,6 +2,8 @@
 
 import logging
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
@@ -19,6 +21,20 @@ def quiet_logger():
 def seeded():
     torch.manual_seed(0)
     init_default_scope('mmseg')
+
+
+@pytest.fixture(scope='session')
+def imagenet_root(tmp_path_factory):
+    """A folder in ImageNet's layout: a small image of noise for each of 1000 synsets; val is train."""
+    root = tmp_path_factory.mktemp('imagenet')
+    generator = np.random.default_rng(0)
+    images = [cv2.imencode('.jpg', generator.integers(0, 255, (60, 80, 3), np.uint8))[1].tobytes() for _ in range(8)]
+    for label in range(1000):
+        folder = root / 'train' / f'n{label:08d}'
+        folder.mkdir(parents=True)
+        (folder / f'n{label:08d}_0.JPEG').write_bytes(images[label % len(images)])
+    (root / 'val').symlink_to('train')
+    return root
 
 
 @pytest.fixture(scope='session')

@@ -14,9 +14,9 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, HOOKS, MODELS, init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import DATASETS
+from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
 ROOT = Path(__file__).parents[1]
@@ -35,12 +35,13 @@ def load(path, shrink=True):
     """The leaf's config, and by how much its crops are divided to be fast."""
     cfg = Config.fromfile(path)
     cfg.factor = 1
+    cfg.model.backbone.drop_path_rate = 0.0  # a branch that both images of a batch drop would not learn
     while shrink and cfg.crop_size[0] * cfg.crop_size[1] > FAST_PIXELS * cfg.factor**2:
         cfg.factor *= 2
     small = tuple(side // cfg.factor for side in cfg.crop_size)
     for section in ('model', 'train_dataloader', 'crop_size'):
         cfg[section] = replace(cfg[section], tuple(cfg.crop_size), small)
-    if 'stride' in cfg.model.test_cfg:
+    if 'stride' in cfg.model.get('test_cfg', {}):
         cfg.model.test_cfg.stride = tuple(side // cfg.factor for side in cfg.model.test_cfg.stride)
     init_default_scope(cfg.default_scope)
     return cfg
@@ -60,22 +61,31 @@ def build_model(cfg):
     return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
+def is_classifier(cfg):
+    return cfg.default_scope == 'mmpretrain'
+
+
 def classes_of(cfg):
-    return DATASETS.get(cfg.dataset_type).METAINFO['classes']
+    return DATASETS.get(f'{cfg.default_scope}.{cfg.dataset_type}').METAINFO['classes']
 
 
 def generated_batch(cfg, size, num_images=2):
     inputs = [torch.randint(256, (3, *size), dtype=torch.uint8) for _ in range(num_images)]
     meta = dict(img_shape=size, ori_shape=size, img_path='image.png')
+    if is_classifier(cfg):
+        samples = [DataSample(metainfo=meta).set_gt_label(i % len(classes_of(cfg))) for i in range(num_images)]
+        return dict(inputs=inputs, data_samples=samples)
     labels = [torch.randint(len(classes_of(cfg)), (1, *size)) for _ in inputs]
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=meta) for label in labels]
     return dict(inputs=inputs, data_samples=samples)
 
 
-def real_batch(cfg, num_images=2):
+def real_batch(cfg, imagenet_root, num_images=2):
     """Images of the data set's own training pipeline; the samples of ADE20K and Cityscapes are validation images."""
     dataset = cfg.train_dataloader.dataset
-    if dataset.type in DATA:
+    if dataset.type == 'ImageNet':
+        dataset.data_root = str(imagenet_root)
+    elif dataset.type in DATA:
         roots = [ROOT / folder for folder in DATA[dataset.type] if (ROOT / folder).is_dir()]
         if not roots:
             pytest.skip(f'{dataset.type}: none of {DATA[dataset.type]} exists')
@@ -100,15 +110,19 @@ def check_prediction(cfg, model, size):
     batch = generated_batch(cfg, size, num_images=1)
     with torch.no_grad():
         (sample,) = model.eval().test_step(batch)
-    assert sample.pred_sem_seg.shape == size
-    assert 0 <= sample.pred_sem_seg.data.min() <= sample.pred_sem_seg.data.max() < len(classes_of(cfg))
-    assert sample.seg_logits.data.isfinite().all()
+    if is_classifier(cfg):
+        assert sample.pred_score.shape == (len(classes_of(cfg)),)
+        assert sample.pred_score.isfinite().all()
+    else:
+        assert sample.pred_sem_seg.shape == size
+        assert 0 <= sample.pred_sem_seg.data.min() <= sample.pred_sem_seg.data.max() < len(classes_of(cfg))
+        assert sample.seg_logits.data.isfinite().all()
     assert sample.gmacs > sample.backbone_gmacs > 0
     evaluator = Evaluator(cfg.val_evaluator)
     evaluator.dataset_meta = dict(classes=classes_of(cfg))
     evaluator.process([sample], batch)
     metrics = evaluator.evaluate(1)
-    assert 0 <= metrics['mIoU'] <= 100
+    assert 0 <= metrics[cfg.default_hooks.checkpoint.save_best] <= 100
     assert metrics['gmacs'] == sample.gmacs
 
 
@@ -136,26 +150,41 @@ def test_docstring_gives_the_command(path):
 def test_numbers_agree(path):
     cfg = load(path, shrink=False)
     backbone, size = cfg.model.backbone, tuple(cfg.crop_size)
-    assert tuple(cfg.model.data_preprocessor.size) == size
     assert tuple(backbone.img_size) == size
-    assert tuple(cfg.model.test_cfg.get('crop_size', size)) == size
-    heads = [cfg.model.decode_head, cfg.model.get('auxiliary_head')]
+    heads = [cfg.model.get(name) for name in ('head', 'decode_head', 'auxiliary_head')]
     assert {head.num_classes for head in heads if head} == {cfg.num_classes} == {len(classes_of(cfg))}
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        (check,) = [step for step in loader.dataset.pipeline if step.type == 'CheckLabels']
-        assert check.num_classes == cfg.num_classes
+    if not is_classifier(cfg):
+        assert tuple(cfg.model.data_preprocessor.size) == size
+        assert tuple(cfg.model.test_cfg.get('crop_size', size)) == size
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            (check,) = [step for step in loader.dataset.pipeline if step.type == 'CheckLabels']
+            assert check.num_classes == cfg.num_classes
     learned = backbone.gate.type == 'ScaleGate' and not backbone.gate.get('frozen')
     assert bool(cfg.model.gate_loss) == learned  # without a loss of its own a learned gate would become all fine
     if learned:
         assert cfg.model.gate_loss.coarse_ratio == backbone.gate.initial_ratio
-    assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
+    assert cfg.param_scheduler[-1].end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))
+    assert cfg.log_processor.by_epoch == ('max_epochs' in cfg.train_cfg)
     assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval
+
+
+def test_a_gate_fits_classifier_and_segmentor_of_the_scenes():
+    classifier, segmentor = (
+        Config.fromfile(ROOT / f'configs/msvit_{n}_scenes.py').model for n in ('classifier', 'upernet')
+    )
+    for key in ('mean', 'std'):
+        assert classifier.data_preprocessor[key] == segmentor.data_preprocessor[key]
+    assert classifier.data_preprocessor.to_rgb == segmentor.data_preprocessor.bgr_to_rgb
+    assert classifier.backbone == {k: v for k, v in segmentor.backbone.items() if k != 'out_indices'}
 
 
 @every_leaf
 def test_hooks_and_test_time_augmentation_build(path):
     cfg = load(path)
     assert [HOOKS.build(hook) for hook in cfg.custom_hooks]
+    if is_classifier(cfg):  # has no augmented test
+        assert cfg.tta_model is None and 'tta_pipeline' not in cfg
+        return
     assert MODELS.build(dict(cfg.tta_model, module=build_model(cfg)))
     Compose(cfg.tta_pipeline)
 
@@ -168,16 +197,16 @@ def test_step_and_prediction_on_generated_images(path):
 
 
 @every_leaf
-def test_step_on_the_images_of_its_data_set(path):
+def test_step_on_the_images_of_its_data_set(path, imagenet_root):
     cfg = load(path)
-    batch = real_batch(cfg)
+    batch = real_batch(cfg, imagenet_root)
     assert {tuple(image.shape[1:]) for image in batch['inputs']} <= {cfg.crop_size} or cfg.factor == 1
     check_training_step(cfg, batch)
 
 
 @pytest.mark.slow
 @every_leaf
-def test_step_and_prediction_at_full_size(path):
+def test_step_and_prediction_at_full_size(path, imagenet_root):
     cfg = load(path, shrink=False)
-    model = check_training_step(cfg, real_batch(cfg))
+    model = check_training_step(cfg, real_batch(cfg, imagenet_root))
     check_prediction(cfg, model, cfg.crop_size)

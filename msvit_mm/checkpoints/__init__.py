@@ -1,3 +1,23 @@
-from .loading import check_coverage, check_resumable, check_shapes, load_checkpoint_safely, use_safe_loader
+from .convert import Conversion, describe_backbone, fit_weights, rename_keys, resize_patch_kernel
+from .loading import (
+    check_coverage,
+    check_resumable,
+    check_shapes,
+    load_checkpoint_safely,
+    load_weights_safely,
+    use_safe_loader,
+)
 
-__all__ = ['check_coverage', 'check_resumable', 'check_shapes', 'load_checkpoint_safely', 'use_safe_loader']
+__all__ = [
+    'Conversion',
+    'check_coverage',
+    'check_resumable',
+    'check_shapes',
+    'describe_backbone',
+    'fit_weights',
+    'load_checkpoint_safely',
+    'load_weights_safely',
+    'rename_keys',
+    'resize_patch_kernel',
+    'use_safe_loader',
+]

@@ -24,6 +24,8 @@ except ImportError:  # numpy 1
     from numpy.core import multiarray
 
 RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
+# Under which name training programs save weights, averaged ones first: users mean those.
+WEIGHT_ENTRIES = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'teacher')
 
 
 def load_checkpoint_safely(path: str | PathLike) -> dict[str, Any]:
@@ -40,6 +42,29 @@ def load_checkpoint_safely(path: str | PathLike) -> dict[str, Any]:
         got = f'the keys {_first(checkpoint)}' if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"checkpoint '{path}': wanted a dict with a 'state_dict', got {got}.")
     return checkpoint
+
+
+def load_weights_safely(path: str | PathLike) -> tuple[dict[str, Tensor], str]:
+    """Load the weights of a torch or safetensors file of any origin; nothing in the file is executed.
+
+    Args:
+        path: A local file that holds tensors by name, alone or as one of `WEIGHT_ENTRIES`.
+
+    Returns:
+        The tensors by name; the entry of the file that held them, ``''`` if they are the whole file.
+
+    Raises:
+        ValueError: If the file is missing, damaged, holds code, or no tensors by name.
+    """
+    content = _load_safetensors(path) if Path(path).suffix == '.safetensors' else _load(path)
+    entries = content if isinstance(content, Mapping) else {}
+    entry = next((name for name in WEIGHT_ENTRIES if isinstance(entries.get(name), Mapping)), '')
+    weights = entries[entry] if entry else entries
+    if not any(isinstance(tensor, Tensor) for tensor in weights.values()):
+        where = f"in '{entry}'" if entry else 'by name'
+        got = f'the keys {_first(weights) or "of an empty dict"}' if entries else type(content).__name__
+        raise ValueError(f"checkpoint '{path}': wanted weights {where}, got {got}.")
+    return {str(name): tensor for name, tensor in weights.items()}, entry
 
 
 def check_coverage(
@@ -124,6 +149,23 @@ def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
         raise _damaged(path) from error
 
 
+def _load_safetensors(path: str | PathLike) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError(
+            f"checkpoint '{path}': wanted the package safetensors, got none; pip install safetensors."
+        ) from error
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"checkpoint '{path}': wanted a file, got none.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, 'safetensors') from error
+
+
 def _check_archive(path: Path) -> None:
     # torch.load does not compare checksums: flipped bits would become weights.
     if zipfile.is_zipfile(path):
@@ -132,9 +174,9 @@ def _check_archive(path: Path) -> None:
                 raise zipfile.BadZipFile
 
 
-def _damaged(path: Path) -> ValueError:
+def _damaged(path: Path, writer: str = 'torch.save') -> ValueError:
     return ValueError(
-        f"checkpoint '{path}': wanted a file written by torch.save, "
+        f"checkpoint '{path}': wanted a file written by {writer}, "
         f'got {path.stat().st_size} bytes that are truncated, corrupt or of another kind.'
     )
 

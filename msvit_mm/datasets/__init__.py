@@ -2,6 +2,14 @@
 
 from .camvid import CamVidDataset
 from .scenes import ScenesDataset
+from .scenes_presence import ScenesPresenceDataset
 from .transforms import CheckLabels, GateCrops, PackGatedSegInputs
 
-__all__ = ['CamVidDataset', 'CheckLabels', 'GateCrops', 'PackGatedSegInputs', 'ScenesDataset']
+__all__ = [
+    'CamVidDataset',
+    'CheckLabels',
+    'GateCrops',
+    'PackGatedSegInputs',
+    'ScenesDataset',
+    'ScenesPresenceDataset',
+]

@@ -28,7 +28,7 @@ class GateScheduleHook(Hook):
     def __init__(
         self,
         warmup: float = 0.4,
-        weights: tuple[float, float] = (1.5, 6.0),
+        weights: tuple[float, float] = (2.0, 8.0),
         ramp: tuple[float, float] = (0.4, 0.9),
     ) -> None:
         if not 0 <= warmup < 1:

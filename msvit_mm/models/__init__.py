@@ -1,5 +1,6 @@
 """Backbones, gates, gate losses and the models around them."""
 
+from .classifier import GatedImageClassifier
 from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, build_gate
 from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
 from .msvit import GateOutput, MSViT
@@ -13,6 +14,7 @@ __all__ = [
     'FixedGate',
     'GateOutput',
     'GatedEncoderDecoder',
+    'GatedImageClassifier',
     'GatedSegTTAModel',
     'MSViT',
     'RandomGate',

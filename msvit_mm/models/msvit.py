@@ -26,6 +26,7 @@ from .gates import build_gate
 TRAIN_EXECUTIONS = ('masked', 'counterfactual', 'packed')
 TEST_EXECUTIONS = ('masked', 'padded', 'packed')
 GATE_GRADIENTS = ('output', 'mask', 'both')
+OUT_TYPES = ('featmap', 'cls_token')
 
 
 class GateOutput(NamedTuple):
@@ -68,6 +69,8 @@ class MSViT(VisionTransformer):
         counterfactual_share: Share of the regions, in (0, 1], drawn per image and step.
         test_execution: ``'packed'``, ``'padded'`` or ``'masked'``; the features are the same.
         out_indices: Layers whose maps are returned, -1 = the last.
+        out_type: ``'featmap'``: maps (B, C, h, w). ``'cls_token'``: the class token (B, C) of the same layers; then the
+            task reaches a gate through the attention mask alone.
         **host: All further arguments of ``VisionTransformer``.
 
     Raises:
@@ -101,7 +104,7 @@ class MSViT(VisionTransformer):
         _check_choice('train_execution', train_execution, TRAIN_EXECUTIONS)
         _check_choice('test_execution', test_execution, TEST_EXECUTIONS)
         _check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
-        _check_choice('out_type', out_type, ('featmap',))
+        _check_choice('out_type', out_type, OUT_TYPES)
         if isinstance(arch, str):
             _check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
         if gate_gradient != 'output' and train_execution != 'masked':
@@ -126,6 +129,11 @@ class MSViT(VisionTransformer):
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
         self.gate = build_gate(gate or dict(type='ScaleGate'), coarse_patch_size)
+        if out_type == 'cls_token' and self.gate.learnable and gate_gradient != 'mask' and train_execution != 'packed':
+            raise ValueError(
+                "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
+                f"needs gate_gradient='mask' or train_execution='packed', got {gate_gradient!r}, {train_execution!r}"
+            )
         self.drop_path_rates = [_take_drop_path(layer) for layer in self.layers]
 
     def train(self, mode: bool = True) -> 'MSViT':
@@ -147,7 +155,8 @@ class MSViT(VisionTransformer):
             decisions: 1 = coarse, 0 = fine, instead of the gate's, shape (B, rows, cols).
 
         Returns:
-            One map (B, C, ceil(H / patch_size), ceil(W / patch_size)) per entry of ``out_indices``; a GateOutput.
+            One map (B, C, ceil(H / patch_size), ceil(W / patch_size)), or class token (B, C), per entry of
+            ``out_indices``; a GateOutput.
 
         Raises:
             ValueError: If images or decisions have the wrong shape or values.
@@ -165,39 +174,75 @@ class MSViT(VisionTransformer):
         mixing = learning and not overridden and execution != 'packed'
 
         slots = active_slots(decisions, grid)
-        active = self._with_extra_tokens(slots)
-        packing = Packing.select(active)
+        packing = Packing.select(self._with_extra_tokens(slots))
+        levels, contrasted = self._encode(images, grid, slots, packing, execution, gate_values if mixing else None)
+        gate = GateOutput(gate_logits, gate_values, decisions, slots.flatten(1).sum(1))
+        if self.out_type == 'cls_token':
+            first = packing.positions()[:, 0]
+            return tuple(packed[first] for packed, _ in levels), gate
+        pull = None
+        if mixing and self.gate_gradient != 'mask':
+            # unbiased: regions that were not drawn contribute nothing, the others in proportion more
+            pull = zero_with_gradient(gate_values) * contrasted * (contrasted.numel() / contrasted.sum())
+        return self._to_grid(levels, decisions, packing, pull, grid), gate
+
+    def _encode(
+        self,
+        images: Tensor,
+        grid: RegionGrid,
+        slots: Tensor,
+        packing: Packing,
+        execution: str,
+        gate_values: Tensor | None,
+    ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
+        """Run the layers.
+
+        Returns:
+            For every requested layer the active tokens (T, C) and, if the gate learns (``gate_values`` is given), the
+            values of all computed candidates (B, N, C) without gradient; the regions, 1 or 0, of which both scales were
+            computed, shape (B, rows, cols).
+        """
         tokens = self.embed(images, grid)
         drop_path = self._draw_drop_path(images)
-        sampled = torch.ones_like(decisions)  # regions whose both scales are computed, where the gate learns
+        regions = images.new_ones(len(images), grid.rows, grid.cols)
         if execution == 'masked':
-            soft = mixing and self.gate_gradient != 'output'
-            levels = self._run_masked(
-                tokens, self._key_weights(gate_values, grid) if soft else active, packing, drop_path
-            )
-        elif execution == 'padded':
-            levels = self._run_padded(tokens, active, drop_path)
-        else:
-            alternatives = None
-            if mixing:
-                sampled = self.draw_regions(decisions)
-                inside = token_areas(grid, images.device) > 0
-                others = ~slots & inside & sampled.flatten(1).bool().unsqueeze(-1)
-                alternatives = Packing.select(self._with_extra_tokens(others, value=0))
-            levels = self._run_packed(tokens, packing, drop_path, alternatives)
+            soft = gate_values is not None and self.gate_gradient != 'output'
+            key_mask = self._key_weights(gate_values, grid) if soft else self._with_extra_tokens(slots)
+            return self._run_masked(tokens, key_mask, packing, drop_path), regions
+        if execution == 'padded':
+            return self._run_padded(tokens, self._with_extra_tokens(slots), drop_path), regions
+        if gate_values is None:
+            return self._run_packed(tokens, packing, drop_path, None), regions
+        regions = self.draw_regions(regions)
+        inside = token_areas(grid, images.device) > 0
+        others = ~slots & inside & regions.flatten(1).bool().unsqueeze(-1)
+        alternatives = Packing.select(self._with_extra_tokens(others, value=0))
+        return self._run_packed(tokens, packing, drop_path, alternatives), regions
 
-        coarse, fine = (index + self.num_extra_tokens for index in cell_slots(grid, images.device))
+    def _to_grid(
+        self,
+        levels: list[tuple[Tensor, Tensor | None]],
+        decisions: Tensor,
+        packing: Packing,
+        pull: Tensor | None,
+        grid: RegionGrid,
+    ) -> tuple[Tensor, ...]:
+        """Give every fine cell the token that covers it, (T, C) -> (B, C, h, w) for each level.
+
+        ``pull`` (B, rows, cols) is 0 with the gradient of the gate values: through it a gate value feels the contrast
+        between its region's coarse and fine features.
+        """
+        coarse, fine = (index + self.num_extra_tokens for index in cell_slots(grid, decisions.device))
         cell_token = torch.where(regions_to_cells(decisions, grid).bool(), coarse, fine)  # (B, h, w)
         source = packing.positions().gather(1, cell_token.flatten(1)).view_as(cell_token)
         maps = []
         for packed, table in levels:
             cells = packed[source]  # (T, C) -> (B, h, w, C)
-            if mixing and self.gate_gradient != 'mask':
-                pull = zero_with_gradient(gate_values) * sampled * (sampled.numel() / sampled.sum())
-                contrast = table[:, coarse] - table[:, fine]  # what choosing coarse would change, (B, h, w, C)
+            if pull is not None:
+                contrast = table[:, coarse] - table[:, fine]
                 cells = cells + regions_to_cells(pull, grid).unsqueeze(-1).to(cells) * contrast
             maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
-        return tuple(maps), GateOutput(gate_logits, gate_values, decisions, slots.flatten(1).sum(1))
+        return tuple(maps)
 
     def embed(self, images: Tensor, grid: RegionGrid) -> Tensor:
         """Positioned tokens of all candidates, class token first, (B, 3, H, W) -> (B, extra + R * (1 + s * s), C)."""
@@ -227,16 +272,27 @@ class MSViT(VisionTransformer):
 
     def count_macs(self, num_tokens: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Multiply-adds of gate, embedding and encoder for images of ``image_size`` with these active patch tokens."""
+        return sum(self.macs_of_parts(num_tokens, image_size).values())
+
+    def macs_of_parts(self, num_tokens: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor | int]:
+        """The parts of :meth:`count_macs`: ``'gate'`` and ``'embedding'``, alike for all images, and ``'encoder'``."""
         grid = RegionGrid(*image_size, self.patch_size, self.coarse_patch_size)
+        return dict(
+            gate=grid.num_regions * self.gate.macs_per_region(),
+            embedding=embedding_macs(grid, self.embed_dims, self.patch_embed.projection.in_channels),
+            encoder=self._encoder_macs(num_tokens),
+        )
+
+    def dense_macs_of_parts(self, image_size: tuple[int, int]) -> dict[str, Tensor | int]:
+        """The same for the host on fine tokens alone: no gate, one scale to embed."""
+        num_tokens = RegionGrid(*image_size, self.patch_size, self.coarse_patch_size).num_cells
+        embedding = num_tokens * self.patch_embed.projection.weight.numel()
+        return dict(gate=0, embedding=embedding, encoder=self._encoder_macs(torch.tensor(num_tokens)))
+
+    def _encoder_macs(self, num_tokens: Tensor) -> Tensor:
         linears = [m for layer in self.layers for m in layer.ffn.modules() if isinstance(m, nn.Linear)]
         ffn_macs = sum(linear.weight.numel() for linear in linears) / self.num_layers
-        fixed = embedding_macs(grid, self.embed_dims, self.patch_embed.projection.in_channels)
-        fixed += grid.num_regions * self.gate.macs_per_region()
-        tokens = num_tokens.double() + self.num_extra_tokens
-        return fixed + encoder_macs(tokens, self.embed_dims, ffn_macs, self.num_layers)
-
-    # One method per execution. Each returns, for every requested layer, the active tokens (T, C) and, where the gate
-    # learns, the values of all computed candidates (B, N, C) without gradient.
+        return encoder_macs(num_tokens.double() + self.num_extra_tokens, self.embed_dims, ffn_macs, self.num_layers)
 
     def _run_packed(
         self, tokens: Tensor, packing: Packing, drop_path: Tensor | None, alternatives: Packing | None

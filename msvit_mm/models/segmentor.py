@@ -5,14 +5,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
-from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..ops.gating import hard_decisions, relaxed_gate_sample
-from ..ops.macs import count_macs
-from .gates import build_gate
+from .gated import COSTS, GatedModel
 
 
 class GatedInference(NamedTuple):
@@ -36,57 +32,15 @@ class GatedInference(NamedTuple):
 
 
 @MODELS.register_module()
-class GatedEncoderDecoder(EncoderDecoder):
+class GatedEncoderDecoder(GatedModel, EncoderDecoder):
     """mmseg's EncoderDecoder over a gated backbone.
 
     Training adds the gate loss and logs ``coarse_ratio``, ``num_tokens`` and ``gmacs``. A prediction carries, beside
     mmseg's fields, ``scale_map`` and ``gate_logits`` (PixelData, (1, rows, cols)), ``num_tokens``, ``backbone_gmacs``,
     ``gmacs`` and the metainfo ``coarse_patch_size``.
 
-    Args:
-        *args: As for ``EncoderDecoder``; the backbone has ``forward_gated``.
-        gate_loss: Config of a gate loss, or None for gates that do not learn. Its ``grid_size`` defaults to the regions
-            of the backbone's ``img_size``.
-        warmup_gate: Config of the gate that decides during warm-up; by default random decisions of random ratio.
-        **kwargs: As for ``EncoderDecoder``.
-
-    Attributes:
-        gate_phase: ``'warmup'``: a learnable gate rests and ``warmup_gate`` decides. ``'learn'``: the gate decides.
-            Moved by GateScheduleHook.
+    Args and attributes: those of ``EncoderDecoder`` and of :class:`~msvit_mm.models.gated.GatedModel`.
     """
-
-    def __init__(self, *args, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.gate_loss = None
-        if gate_loss is not None:
-            self.gate_loss = MODELS.build({'grid_size': self.backbone.grid_size, **gate_loss})
-        warmup_gate = warmup_gate or dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
-        self.warmup_gate = build_gate(warmup_gate, self.backbone.coarse_patch_size)
-        self.gate_phase = 'learn'
-        self._decoder_macs: dict[tuple[int, int], int] = {}
-
-    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Losses of the heads and of the gate, and the gate's statistics, for images (B, 3, H, W)."""
-        warmup = self.gate_phase == 'warmup' and self.backbone.gate.learnable
-        decisions = hard_decisions(self.warmup_gate(inputs).sigmoid()) if warmup else None
-        features, gate = self.backbone.forward_gated(inputs, decisions)
-        if self.with_neck:
-            features = self.neck(features)
-        losses = self._decode_head_forward_train(features, data_samples)
-        if self.with_auxiliary_head:
-            losses.update(self._auxiliary_head_forward_train(features, data_samples))
-        if self.gate_loss is not None:
-            gate_values = torch.cat([gate.gate_values, *self._values_of_gate_crops(data_samples)])
-            for name, value in self.gate_loss(gate_values).items():
-                losses[name] = 0 * value if warmup else value
-        elif warmup:
-            losses['loss_gate_rest'] = 0 * gate.gate_values.sum()  # DDP wants every parameter in every iteration
-        coarse_ratios = hard_decisions(gate.gate_values).mean((1, 2))
-        losses['coarse_ratio'] = coarse_ratios.mean()
-        losses['coarse_ratio_std'] = coarse_ratios.std(correction=0)
-        losses['num_tokens'] = gate.num_tokens.float().mean()
-        losses['gmacs'] = self.backbone.count_macs(gate.num_tokens, inputs.shape[-2:]).mean().float() / 1e9
-        return losses
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Segment images (B, 3, H, W); the gate's choices and the cost travel on the data samples."""
@@ -96,11 +50,8 @@ class GatedEncoderDecoder(EncoderDecoder):
         result = self.inference_gated(inputs, metas)
         data_samples = self.postprocess_result(result.seg_logits, data_samples)
         for i, (sample, meta) in enumerate(zip(data_samples, metas, strict=True)):
-            sample.scale_map = PixelData(data=self._unpad_and_unflip(result.scale_map[i], meta, size))
-            sample.gate_logits = PixelData(data=self._unpad_and_unflip(result.gate_logits[i], meta, size))
-            for name in ('num_tokens', 'backbone_gmacs', 'gmacs'):
-                sample.set_field(getattr(result, name)[i].item(), name)
-            sample.set_metainfo(dict(coarse_patch_size=self.backbone.coarse_patch_size))
+            maps = (self._unpad_and_unflip(x[i], meta, size) for x in (result.scale_map, result.gate_logits))
+            self._attach_choices(sample, *maps, {name: getattr(result, name)[i] for name in COSTS})
         return data_samples
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
@@ -128,21 +79,22 @@ class GatedEncoderDecoder(EncoderDecoder):
             window_macs = self.backbone.count_macs(gate.num_tokens, window.shape[2:])
             num_tokens += gate.num_tokens
             backbone_macs += window_macs
-            macs += window_macs + self._count_decoder_macs(features, metas)
+            macs += window_macs + self._count_decoder_macs(features, metas[:1])
         maps = F.avg_pool2d(gate_sums / visits, size, ceil_mode=True, count_include_pad=False)
         return GatedInference(seg_logits / visits, maps[:, 0], maps[:, 1], num_tokens, backbone_macs / 1e9, macs / 1e9)
+
+    def _task_losses(self, features: tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:
+        if self.with_neck:
+            features = self.neck(features)
+        losses = self._decode_head_forward_train(features, data_samples)
+        if self.with_auxiliary_head:
+            losses.update(self._auxiliary_head_forward_train(features, data_samples))
+        return losses
 
     def _decode(self, features: tuple[Tensor, ...], metas: list[dict]) -> Tensor:
         if self.with_neck:
             features = self.neck(features)
         return self.decode_head.predict(features, metas, self.test_cfg)
-
-    def _count_decoder_macs(self, features: tuple[Tensor, ...], metas: list[dict]) -> int:
-        """Multiply-adds of neck and decode head for one image, counted once per size of the feature maps."""
-        size = tuple(features[0].shape[-2:])
-        if size not in self._decoder_macs:
-            self._decoder_macs[size] = count_macs(self._decode, tuple(x[:1] for x in features), metas[:1])
-        return self._decoder_macs[size]
 
     def _windows(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
         """(top, left, bottom, right) of each window; sliding ones as in mmseg, moved inside the image at its end."""
@@ -169,16 +121,6 @@ class GatedEncoderDecoder(EncoderDecoder):
             region_map = region_map.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
         return region_map
 
-    def _values_of_gate_crops(self, data_samples: list) -> list[Tensor]:
-        """Gate values of the further crops (``GateCrops`` in the pipeline) that only the gate loss sees."""
-        crops = [crop for sample in data_samples if 'gate_crops' in sample for crop in sample.gate_crops]
-        if not crops:
-            return []
-        batch = dict(inputs=crops, data_samples=[SegDataSample() for _ in crops])
-        images = self.data_preprocessor(batch)['inputs']
-        noise = self.backbone.gate.learnable
-        return [relaxed_gate_sample(self.backbone.gate(images), self.backbone.gate_temperature, noise)]
-
 
 @MODELS.register_module()
 class GatedSegTTAModel(SegTTAModel):
@@ -193,7 +135,7 @@ class GatedSegTTAModel(SegTTAModel):
             first = views[0]
             sample.set_metainfo(first.metainfo)  # mmseg leaves those of the last view
             sample.scale_map, sample.gate_logits = first.scale_map, first.gate_logits
-            totals = {n: sum(view.get(n) for view in views) for n in ('num_tokens', 'backbone_gmacs', 'gmacs')}
+            totals = {n: sum(view.get(n) for view in views) for n in COSTS}
             for name, total in totals.items():
                 sample.set_field(total, name)
         return merged

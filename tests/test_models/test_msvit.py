@@ -91,6 +91,27 @@ def test_all_fine_is_the_host(make_msvit, tiny_arch, height, width, options):
                 torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_class_tokens_of_all_fine_are_the_hosts(make_msvit, tiny_arch):
+    options = dict(out_type='cls_token', out_indices=[0, 1])
+    model = make_msvit(gate=dict(type='FixedGate', scale='fine'), **options)
+    host = VisionTransformer(arch=tiny_arch, img_size=(64, 96), **options)
+    host.load_state_dict(model.state_dict())
+    host.eval()
+    images = random_images(3, 70, 90, torch.float32)
+    with torch.no_grad():
+        expected = host(images)
+        for model.test_execution in TEST:
+            for actual, wanted in zip(model(images), expected, strict=True):
+                torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_class_tokens_teach_the_gate_through_the_mask(make_msvit):
+    model = make_msvit(out_type='cls_token', train_execution='masked', gate_gradient='mask').double()
+    _, gate_gradient, gradients, _ = training_step(model, random_images())
+    assert gate_gradient.all()
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients.values())
+
+
 def test_coarse_is_not_the_host(make_msvit):
     model = make_msvit()
     images = random_images(dtype=torch.float32)
@@ -423,7 +444,8 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
         (dict(test_execution='dense'), "test_execution must be one of 'masked', 'padded', 'packed', got 'dense'"),
         (dict(gate_gradient='input'), "gate_gradient must be one of 'output', 'mask', 'both', got 'input'"),
         (dict(gate_gradient='mask'), "gate_gradient='mask' needs train_execution='masked', got .*'counterfactual'"),
-        (dict(out_type='cls_token'), "out_type must be one of 'featmap', got 'cls_token'"),
+        (dict(out_type='raw'), "out_type must be one of 'featmap', 'cls_token', got 'raw'"),
+        (dict(out_type='cls_token'), "a learned gate needs gate_gradient='mask' or .*, got 'output', 'counterfactual'"),
         (dict(coarse_patch_size=40), 'coarse_patch_size must be a larger multiple of patch_size 16, got 40'),
         (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),
         (dict(counterfactual_share=1.1), r'counterfactual_share must lie in \(0, 1\], got 1.1'),

@@ -1,0 +1,299 @@
+"""Turn the weights of a plain vision transformer, whoever saved them, into those of ``MSViT``.
+
+Every key of the source is renamed or dropped by a rule of the tables below; a key that no rule explains is an error.
+What the names cannot tell is not guessed: the number of heads, the epsilon of the norms, the input normalisation.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor
+from torch.nn import functional as F
+
+from .loading import _first, check_shapes
+
+_MM = (  # mmpretrain's names are MSViT's own; mmseg's differ in attention and pre-norm
+    (r'cls_token|pos_embed', r'\g<0>'),
+    (r'(patch_embed\.projection|pre_norm|ln1)\.(weight|bias)', r'\g<0>'),
+    (r'layers\.\d+\.(ln[12]|attn\.(qkv|proj)|ffn\.layers\.(0\.0|1))\.(weight|bias)', r'\g<0>'),
+    (r'layers\.\d+\.(attn\.gamma1|ffn\.gamma2)\.weight', r'\g<0>'),
+)
+# Family: (a key that tells it, ordered pairs of a pattern of the whole key and its replacement).
+RULES = {
+    'timm': (  # also the names of DeiT, DeiT III and DINOv2
+        r'blocks\.\d+\.attn\.qkv\.weight',
+        (
+            (r'cls_token|pos_embed', r'\g<0>'),
+            (r'patch_embed\.proj\.(weight|bias)', r'patch_embed.projection.\1'),
+            (r'norm_pre\.(weight|bias)', r'pre_norm.\1'),
+            (r'norm\.(weight|bias)', r'ln1.\1'),
+            (r'blocks\.(\d+)\.norm([12])\.(weight|bias)', r'layers.\1.ln\2.\3'),
+            (r'blocks\.(\d+)\.attn\.(qkv|proj)\.(weight|bias)', r'layers.\1.attn.\2.\3'),
+            (r'blocks\.(\d+)\.mlp\.fc1\.(weight|bias)', r'layers.\1.ffn.layers.0.0.\2'),
+            (r'blocks\.(\d+)\.mlp\.fc2\.(weight|bias)', r'layers.\1.ffn.layers.1.\2'),
+            (r'blocks\.(\d+)\.(ls1\.gamma|gamma_1)', r'layers.\1.attn.gamma1.weight'),
+            (r'blocks\.(\d+)\.(ls2\.gamma|gamma_2)', r'layers.\1.ffn.gamma2.weight'),
+        ),
+    ),
+    'mmseg': (
+        r'layers\.\d+\.attn\.attn\.in_proj_weight',
+        (
+            *_MM,
+            (r'ln_pre\.(weight|bias)', r'pre_norm.\1'),
+            (r'layers\.(\d+)\.attn\.attn\.in_proj_(weight|bias)', r'layers.\1.attn.qkv.\2'),
+            (r'layers\.(\d+)\.attn\.attn\.out_proj\.(weight|bias)', r'layers.\1.attn.proj.\2'),
+        ),
+    ),
+    'mmpretrain': (r'layers\.\d+\.attn\.qkv\.weight', _MM),
+}
+DROPS = (
+    (r'(head|head_dist|pre_logits|attn_pool|dino_head|ibot_head|decode_head|auxiliary_head|neck)\..+', 'a head'),
+    (r'(fc_norm|ln2)\.(weight|bias)', 'norm after pooling, part of a head'),
+    (r'data_preprocessor\..+|gate_loss\..+', 'not weights of a backbone'),
+    (r'gate\..+', "an MSViT's gate, which plain weights do not have"),
+    (r'mask_token|decoder_.+', 'for masked pretraining only'),
+    (r'dist_token', 'MSViT has no distillation token: features differ from the source'),
+    (r'reg_token|register_tokens', 'MSViT has no register tokens: features differ from the source'),
+)
+# An absent bias and a zero one are the same function.
+ZERO_BIASES = r'(patch_embed\.projection|layers\.\d+\.attn\.qkv)\.bias'
+
+
+@dataclass
+class Conversion:
+    """Weights under MSViT's names, and what became of every key of the source.
+
+    Attributes:
+        state_dict: Weights by MSViT's names.
+        family: Whose names the source had, a key of `RULES`.
+        extra_tokens: How many tokens beside the patches the source has, of each kind: class, distillation, register.
+        renamed: New name of every used key, also where it is the old one.
+        dropped: Reason for every key not used.
+        resampled, filled: What was resized, and what was added, one sentence each.
+        missing: Keys of the target that the source lacks by nature: the gate's.
+    """
+
+    state_dict: dict[str, Tensor]
+    family: str
+    extra_tokens: tuple[int, int, int]
+    renamed: dict[str, str]
+    dropped: dict[str, str]
+    resampled: list[str] = field(default_factory=list)
+    filled: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def report(self) -> dict[str, Any]:
+        """What became of the keys, as plain values."""
+        names = ('renamed', 'resampled', 'filled', 'dropped', 'missing')
+        return {name: getattr(self, name).copy() for name in names} | {'unexpected': []}
+
+    def format_report(self) -> str:
+        """The report as text, one line per kind of key."""
+        changed = [f'{old} -> {new}' for old, new in self.renamed.items() if old != new]
+        dropped = [f'{key} ({reason})' for key, reason in self.dropped.items()]
+        parts = dict(renamed=changed, resampled=self.resampled, filled=self.filled, dropped=dropped)
+        parts |= dict(missing=self.missing, unexpected=[])
+        lines = [f'family      {self.family}', f'used        {len(self.renamed)} tensors']
+        for name, entries in parts.items():
+            lines += [f'{name:12}{line}' for line in _collapse(entries)] or [f'{name:12}none']
+        return '\n'.join(lines)
+
+
+def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Conversion:
+    """Give the weights of a plain vision transformer MSViT's names.
+
+    Args:
+        weights: Tensors by name; a leading ``module.`` of all of them is ignored.
+        prefix: Which of several backbones in the file, such as ``'backbone'``; found where there is one.
+
+    Raises:
+        ValueError: If there is no plain vision transformer, more than one, or a key that no rule explains.
+
+    Example:
+        >>> names = ['patch_embed.proj.weight', 'blocks.0.attn.qkv.weight', 'blocks.0.ls1.gamma', 'head.weight']
+        >>> conversion = rename_keys({name: torch.zeros(1) for name in names})
+        >>> list(conversion.state_dict)
+        ['patch_embed.projection.weight', 'layers.0.attn.qkv.weight', 'layers.0.attn.gamma1.weight']
+        >>> conversion.dropped
+        {'head.weight': 'a head'}
+    """
+    if all(key.startswith('module.') for key in weights):
+        weights = {key.removeprefix('module.'): tensor for key, tensor in weights.items()}
+    chosen = _choose_prefix(weights, prefix)
+    inner = {key: key.removeprefix(chosen) for key in weights if key.startswith(chosen)}
+    families = (name for name, (mark, _) in RULES.items() if any(re.fullmatch(mark, key) for key in inner.values()))
+    if (family := next(families, None)) is None:
+        raise ValueError(f'wanted a plain vision transformer of {", ".join(RULES)}, got {_first(inner)}.')
+
+    state_dict, renamed, dropped, unexplained = {}, {}, {}, []
+    for key, tensor in weights.items():
+        name = inner.get(key, key)
+        new = next((m.expand(to) for rule, to in RULES[family][1] if (m := re.fullmatch(rule, name))), None)
+        reason = next((reason for rule, reason in DROPS if re.fullmatch(rule, name)), None)
+        if prefix is not None and key not in inner:
+            dropped[key] = f"outside of the chosen prefix '{chosen}'"
+        elif key in inner and new is not None and new not in state_dict and getattr(tensor, 'ndim', 0):
+            state_dict[new], renamed[key] = tensor, new
+        elif new is None and reason is not None:
+            dropped[key] = reason
+        else:
+            unexplained.append(key)
+    if unexplained:
+        raise ValueError(
+            f'no rule of {family} explains {len(unexplained)} of {len(weights)} keys: {_first(unexplained)}.'
+        )
+    tensors = {name: weights[key] for key, name in inner.items()}
+    registers = [tensors[name].shape[1] for name in ('reg_token', 'register_tokens') if name in tensors]
+    extra_tokens = int('cls_token' in tensors), int('dist_token' in tensors), sum(registers)
+    return Conversion(state_dict, family, extra_tokens, renamed, dropped)
+
+
+def describe_backbone(
+    conversion: Conversion, patch_size: int = 16, arch: str | None = None, source_grid: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Constructor words of the MSViT that the weights fit; the image is as large as the source's positions cover.
+
+    Args:
+        conversion: Of :func:`rename_keys`.
+        patch_size: Of the MSViT, in pixels.
+        arch: Name of the host's architecture; by default the one that has the weights' sizes.
+        source_grid: Rows and columns of the source's positions; square by default.
+
+    Raises:
+        ValueError: If no architecture of the host has these sizes: the number of heads is not in the weights.
+    """
+    state = conversion.state_dict
+    sizes = dict(
+        embed_dims=len(state['patch_embed.projection.weight']),
+        num_layers=len({key.split('.')[1] for key in state if key.startswith('layers.')}),
+        feedforward_channels=len(state.get('layers.0.ffn.layers.0.0.weight', ())),
+    )
+    named = (dict(known) for known in VisionTransformer.arch_zoo.values() if sizes.items() <= known.items())
+    if (arch := arch or next(named, None)) is None:
+        raise ValueError(f'wanted the sizes of a named architecture, got {sizes}; name the backbone by --config.')
+    rows, columns = _position_grid(conversion, source_grid)[0]
+    words = dict(arch=arch, img_size=(patch_size * rows, patch_size * columns), patch_size=patch_size)
+    if 'layers.0.attn.gamma1.weight' in state:
+        words |= dict(layer_scale_init_value=1e-5)  # any positive value: the weights replace it
+    if 'cls_token' not in state:
+        words |= dict(with_cls_token=False)
+    if 'ln1.weight' not in state:
+        words |= dict(final_norm=False)
+    if 'pre_norm.weight' in state:
+        words |= dict(pre_norm=True)
+    return words
+
+
+def fit_weights(
+    conversion: Conversion,
+    target: Mapping[str, Tensor],
+    grid: tuple[int, int],
+    source_grid: tuple[int, int] | None = None,
+) -> None:
+    """Bring converted weights to the sizes of a backbone, in place.
+
+    Args:
+        conversion: Of :func:`rename_keys`; its state dict afterwards holds every key of the target but ``gate.*``.
+        target: State dict of an MSViT.
+        grid: Rows and columns of the target's position embedding.
+        source_grid: Rows and columns of the source's; square by default.
+
+    Raises:
+        ValueError: If keys are missing or unexpected, or a shape other than that of patches and positions differs.
+    """
+    state = conversion.state_dict
+    for key in target:
+        weight = key.removesuffix('bias') + 'weight'
+        if key not in state and weight in state and re.fullmatch(ZERO_BIASES, key):
+            state[key] = torch.zeros_like(target[key])
+            conversion.filled.append(f'{key} with zeros')
+    conversion.missing = [key for key in target if key.startswith('gate.')]
+    missing = [key for key in target if key not in state and not key.startswith('gate.')]
+    unexpected = [key for key in state if key not in target]
+    if missing or unexpected:
+        parts = [f'{len(missing)} missing: {_first(missing)}'] if missing else []
+        parts += [f'{len(unexpected)} unexpected: {_first(unexpected)}'] if unexpected else []
+        raise ValueError(f'the weights do not fit the backbone, keys {"; ".join(parts)}.')
+
+    old_grid, extra = _position_grid(conversion, source_grid)
+    rows = state['pos_embed']
+    positions = rows[:, extra:]
+    if conversion.extra_tokens[0]:
+        if extra == 0:
+            conversion.filled.append("the class token's position with zeros")
+        if extra > 1:
+            conversion.dropped[f'pos_embed[1:{extra}]'] = 'positions of dropped tokens'
+        positions = torch.cat([rows[:, :1] if extra else torch.zeros_like(rows[:, :1]), positions], dim=1)
+    state['pos_embed'] = resize_pos_embed(positions, old_grid, grid, num_extra_tokens=conversion.extra_tokens[0])
+    if old_grid != tuple(grid):
+        conversion.resampled.append(f'pos_embed, {_by(old_grid)} to {_by(grid)} cells')
+
+    name = 'patch_embed.projection.weight'
+    old, new = state[name].shape[2:], target[name].shape[2:]
+    if old != new and len(old) == 2:
+        state[name] = resize_patch_kernel(state[name], new)
+        conversion.resampled.append(f'{name}, {_by(old)} to {_by(new)} pixels')
+    check_shapes(target, state)
+
+
+def resize_patch_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a patch embedding so that resized patches keep their tokens: exact upwards, least squares downwards.
+
+    Args:
+        kernel: Weights of the convolution, shape (C, 3, h, w).
+        size: The new (height, width) in pixels.
+
+    Source: Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4.
+    """
+    old = kernel.shape[-2:]
+    basis = torch.eye(math.prod(old), dtype=torch.float64).view(-1, 1, *old)
+    resize = F.interpolate(basis, size=tuple(size), mode='bicubic', antialias=True).flatten(1)  # (h * w, new pixels)
+    flat = kernel.double().flatten(2) @ torch.linalg.pinv(resize).T  # (C, 3, h * w) -> (C, 3, new pixels)
+    return flat.unflatten(-1, tuple(size)).to(kernel.dtype)
+
+
+def _choose_prefix(keys: Iterable[str], wanted: str | None) -> str:
+    matches = (re.fullmatch(r'((?:.+\.)?)patch_embed\.proj(?:ection)?\.weight', key) for key in keys)
+    found = [match[1] for match in matches if match]
+    if wanted:
+        wanted = wanted.rstrip('.') + '.'
+    if wanted is None and len(found) == 1:
+        return found[0]
+    if wanted not in found:
+        got = f'the prefixes {found}; choose by --prefix' if found else _first(keys)
+        raise ValueError(f'wanted one patch_embed{"" if wanted is None else f" below {wanted!r}"}, got {got}.')
+    return wanted
+
+
+def _position_grid(conversion: Conversion, grid: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
+    """Rows and columns of the source's positions, and how many other tokens come before them."""
+    rows = conversion.state_dict.get('pos_embed', torch.empty(0))
+    if rows.ndim != 3:
+        raise ValueError(f'pos_embed: wanted shape (1, positions, channels), got {tuple(rows.shape)}.')
+    tokens = conversion.extra_tokens
+    # In timm's family not every model gives all tokens a position.
+    choices = (sum(tokens), sum(tokens[:2]), tokens[0], 0) if conversion.family == 'timm' else (sum(tokens),)
+    for extra in choices:
+        count = rows.shape[1] - extra
+        square = (math.isqrt(max(count, 0)),) * 2
+        if count > 0 and math.prod(grid or square) == count:
+            return tuple(grid or square), extra
+    wanted = f'{_by(grid)} positions' if grid else 'a square grid of positions'
+    raise ValueError(f'pos_embed: wanted {wanted}, got {rows.shape[1]} rows; give --source-grid ROWS COLUMNS.')
+
+
+def _by(size: Iterable[int]) -> str:
+    return ' x '.join(map(str, size))
+
+
+def _collapse(entries: Iterable[str]) -> list[str]:
+    """Merge what differs in the layer's number alone."""
+    counts = Counter(re.sub(r'(?<!ffn\.)\b(blocks|layers)\.\d+\.', r'\1.*.', entry) for entry in entries)
+    return [line if count == 1 else f'{line} ({count})' for line, count in counts.items()]

@@ -1,0 +1,190 @@
+"""The forms of one backbone that a benchmark compares: its dense host, and itself under stated decisions."""
+
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.backbones import VisionTransformer
+from torch import Tensor, nn
+
+from ..ops.regions import RegionGrid, active_slots
+from .gates import BaseGate, rank_logits
+from .msvit import MSViT
+
+CERTAIN = 100.0  # beyond what the noise of a relaxed gate sample can turn over
+
+
+class Variant(NamedTuple):
+    """One form of a backbone and what it gets.
+
+    Attributes:
+        decisions: Name of the decisions it runs under.
+        name: ``'dense'``, ``'smaller image'`` (dense too) or the execution.
+        backbone: Images to feature maps.
+        images: Shape (B, 3, H, W).
+        num_tokens: Active patch tokens, mean over the images.
+        gmacs: Multiply-adds in 1e9, mean over the images, of the active tokens alone whatever the execution.
+    """
+
+    decisions: str
+    name: str
+    backbone: nn.Module
+    images: Tensor
+    num_tokens: float
+    gmacs: float
+
+
+class StatedGate(BaseGate):
+    """A gate at work whose outcome is stated, so that time and gradients are a gate's, also in training.
+
+    Unlike ``decisions=`` of the backbone, which rule out counterfactual tokens, this holds for every execution.
+
+    Args:
+        gate: The gate that does the work and gets the gradient.
+        decisions: 1 = coarse, 0 = fine, shape (B, rows, cols).
+    """
+
+    def __init__(self, gate: BaseGate, decisions: Tensor) -> None:
+        super().__init__(gate.coarse_patch_size)
+        self.gate = gate
+        self.decisions = decisions
+
+    def macs_per_region(self) -> int:
+        return self.gate.macs_per_region()
+
+    def forward(self, images: Tensor) -> Tensor:
+        gate_logits = self.gate(images)
+        return CERTAIN * (2 * self.decisions - 1) + gate_logits - gate_logits.detach()
+
+
+class StatedBackbone(nn.Module):
+    """A mixed-scale backbone under stated decisions by one execution, in training as in inference.
+
+    Many of these share one backbone, which is as it was after each call.
+    """
+
+    def __init__(self, backbone: MSViT, decisions: Tensor, execution: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.settings = dict(
+            gate=StatedGate(backbone.gate, decisions), train_execution=execution, test_execution=execution
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        own = {name: getattr(self.backbone, name) for name in self.settings}
+        self._set(self.settings)
+        try:
+            return self.backbone(images)
+        finally:
+            self._set(own)
+
+    def _set(self, settings: dict) -> None:
+        for name, value in settings.items():
+            setattr(self.backbone, name, value)
+
+
+def make_variants(
+    backbone: MSViT, config: dict, images: Tensor, choices: dict[str, Tensor], executions: Iterable[str]
+) -> Iterator[Variant]:
+    """The dense host first; then under each of the decisions every execution, and the host on a smaller image.
+
+    Args:
+        config: The config of ``backbone``.
+        images: Shape (B, 3, H, W).
+        choices: Decisions of shape (B, rows, cols) by name.
+        executions: Of the modes that ``backbone`` is to run in.
+    """
+    size = tuple(images.shape[-2:])
+    grid = RegionGrid(*size, backbone.patch_size, backbone.coarse_patch_size)
+    yield _dense_variant('all fine', 'dense', backbone, config, images)
+    for decisions_name, decisions in choices.items():
+        num_tokens = active_slots(decisions, grid).flatten(1).sum(1)
+        gmacs = backbone.count_macs(num_tokens, size).mean().item() / 1e9
+        mean_tokens = num_tokens.float().mean().item()
+        for execution in executions:
+            stated = StatedBackbone(backbone, decisions, execution)
+            yield Variant(decisions_name, execution, stated, images, mean_tokens, gmacs)
+        smaller = lower_resolution(mean_tokens, size, backbone.patch_size)
+        resized = F.interpolate(images, size=smaller, mode='bilinear', antialias=True)
+        yield _dense_variant(decisions_name, 'smaller image', backbone, config, resized)
+
+
+def random_decisions(coarse_ratio: float, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Random regions are coarse; the images of a batch differ, evenly spread around the ratio.
+
+    Args:
+        coarse_ratio: Mean decision, in [0, 1]. A single image has this ratio; of several the outer ones come close to
+            half way to 0 or 1, whichever is nearer.
+        shape: (B, rows, cols).
+
+    Raises:
+        ValueError: If the ratio is none.
+
+    Example:
+        >>> random_decisions(0.5, (4, 8, 8), torch.Generator().manual_seed(0)).mean((1, 2))
+        tensor([0.3125, 0.4375, 0.5625, 0.6875])
+    """
+    if not 0 <= coarse_ratio <= 1:
+        raise ValueError(f'coarse ratio: wanted a number in [0, 1], got {coarse_ratio}')
+    batch, rows, cols = shape
+    places = (torch.arange(batch) + 0.5) / batch * 2 - 1  # in (-1, 1), of mean 0
+    ratios = coarse_ratio + min(coarse_ratio, 1 - coarse_ratio) / 2 * places
+    num_coarse = (ratios * rows * cols).round().view(-1, 1, 1)
+    return (rank_logits(torch.rand(shape, generator=generator), num_coarse) > 0).float()
+
+
+def build_dense(backbone: MSViT, config: dict, image_size: tuple[int, int]) -> VisionTransformer:
+    """Build the host with the weights of a mixed-scale backbone: the same network on fine tokens alone.
+
+    It gets what a careful dense model has: position embeddings laid out for the image size, and tokens in memory order
+    (the host's own patch embedding leaves them transposed where no class token follows, which slows every layer).
+
+    Args:
+        backbone: Where the weights come from.
+        config: The config of ``backbone``.
+        image_size: (height, width) in pixels.
+    """
+    words = inspect.signature(VisionTransformer).parameters
+    host = VisionTransformer(
+        **{name: value for name, value in config.items() if name in words}
+        | dict(
+            arch=backbone.arch_settings,
+            img_size=image_size,
+            patch_size=backbone.patch_size,
+            out_indices=list(backbone.out_indices),
+            out_type='featmap',
+            init_cfg=None,
+        )
+    )
+    state = {name: value for name, value in backbone.state_dict().items() if not name.startswith('gate.')}
+    state['pos_embed'] = host.resize_pos_embed(
+        state['pos_embed'],
+        backbone.patch_resolution,
+        host.patch_resolution,
+        backbone.interpolate_mode,
+        backbone.num_extra_tokens,
+    )
+    host.load_state_dict(state)
+    host.pre_norm.register_forward_hook(lambda module, args, tokens: tokens.contiguous())
+    return host.to(state['pos_embed'].device)
+
+
+def lower_resolution(num_tokens: float, image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Size in pixels at which the dense host has about this many tokens, in the proportions of ``image_size``.
+
+    Example:
+        >>> lower_resolution(num_tokens=480, image_size=(512, 512), patch_size=16)
+        (352, 352)
+    """
+    rows, cols = (-(-side // patch_size) for side in image_size)
+    shrink = (num_tokens / (rows * cols)) ** 0.5
+    return tuple(max(1, round(side * shrink)) * patch_size for side in (rows, cols))
+
+
+def _dense_variant(decisions: str, name: str, backbone: MSViT, config: dict, images: Tensor) -> Variant:
+    size = tuple(images.shape[-2:])
+    dense = build_dense(backbone, config, size)
+    gmacs = float(sum(backbone.dense_macs_of_parts(size).values())) / 1e9
+    return Variant(decisions, name, dense, images, float(dense.patch_resolution[0] * dense.patch_resolution[1]), gmacs)

@@ -1,0 +1,99 @@
+"""Convert the weights of a plain vision transformer into those of MSViT: timm, DeiT, DINOv2, mmseg or mmpretrain.
+
+python tools/convert_checkpoint.py deit_small_patch16_224.pth deit-small.pth --img-size 512
+"""
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+
+from msvit_mm.checkpoints import Conversion, describe_backbone, fit_weights, load_weights_safely, rename_keys
+from msvit_mm.engine.launch import load_config, one_line_errors
+
+NOTES = {
+    'mmseg': "not in the file: LayerNorm's epsilon (mmseg's default is 1e-5, MSViT's 1e-6: norm_cfg), with_cls_token"
+}
+
+
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('source', metavar='SRC', help='a torch or .safetensors file')
+    parser.add_argument('target', metavar='DST', help="the file to write, for MSViT's init_cfg")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument('--config', help='config whose backbone is the target')
+    group.add_argument('--arch', help="name of the host's architecture; default: the one that has the weights' sizes")
+    parser.add_argument(
+        '--img-size', type=int, nargs='+', help="H [W] in pixels; default: keeps the source's positions"
+    )
+    parser.add_argument('--patch-size', type=int, help='pixels; default 16')
+    parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
+    parser.add_argument(
+        '--source-grid', type=int, nargs=2, help="rows and columns of the source's positions, if not square"
+    )
+    parser.add_argument('--prefix', help='which one, if the file holds several backbones')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST')
+    return parser.parse_args()
+
+
+def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
+    """The backbone's config from ``--config``, else from the weights; single options override it.
+
+    Raises:
+        ValueError: If the config has no MSViT, or the weights' sizes and ``--arch`` leave the backbone open.
+    """
+    given = dict(img_size=args.img_size, patch_size=args.patch_size, coarse_patch_size=args.coarse_patch_size)
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given.get('img_size', (0,))) > 2:
+        raise ValueError(f'--img-size: wanted H or H W, got {args.img_size}.')
+    if 'img_size' in given:
+        given['img_size'] = (args.img_size * 2)[:2]
+    if args.config:
+        cfg = load_config(Namespace(config=args.config, launcher='none', cfg_options=None, work_dir=None))
+        backbone = dict(cfg.get('model', {}).get('backbone', {}))
+        if backbone.get('type') != 'MSViT':
+            raise ValueError(
+                f"config '{args.config}': wanted a model.backbone of type MSViT, got {backbone.get('type')}."
+            )
+        return backbone | given | dict(init_cfg=None)
+    words = describe_backbone(conversion, args.patch_size or 16, args.arch, args.source_grid)
+    words = dict(type='MSViT', **words, coarse_patch_size=2 * words['patch_size']) | given
+    if words['coarse_patch_size'] % 16:  # the gate's sample size by default
+        words |= dict(gate=dict(type='ScaleGate', sample_size=words['patch_size']))
+    return words
+
+
+def main() -> None:
+    args = parse_args()
+    target = Path(args.target)
+    with one_line_errors():
+        if target.is_dir() or (target.exists() and not args.overwrite):
+            raise ValueError(f"output '{target}': wanted a new file, got an existing one; --overwrite replaces a file.")
+        weights, entry = load_weights_safely(args.source)
+        conversion = rename_keys(weights, args.prefix)
+        config = target_config(args, conversion)
+        backbone = MODELS.build(config)
+        fit_weights(conversion, backbone.state_dict(), backbone.patch_resolution, args.source_grid)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
+    partial = target.with_name(f'{target.name}.part')
+    try:
+        torch.save(dict(state_dict=conversion.state_dict, meta=meta), partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f'source      {args.source}' + (f", entry '{entry}'" if entry else ''))
+    print(conversion.format_report())
+    if conversion.family in NOTES:
+        print(f'note        {NOTES[conversion.family]}')
+    if not args.config:
+        print(f'backbone    {config}')
+    print(f'written     {target}')
+
+
+if __name__ == '__main__':
+    main()
