@@ -4,7 +4,6 @@ python tools/compare_gates.py CONFIG CHECKPOINT --out-dir work_dirs/gates
 """
 
 import json
-import platform
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
-import mmengine
 import torch
-from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from msvit_mm import __version__
 from msvit_mm.checkpoints import check_coverage, load_checkpoint_safely, use_safe_loader
+from msvit_mm.engine.inference import describe_run
 from msvit_mm.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -130,15 +127,6 @@ def draw_gates(runner: Runner, rows: dict, num_images: int, path: Path) -> None:
     plt.close(fig)
 
 
-def write_json(path: Path, rows: dict, cfg: Config, args: Namespace) -> None:
-    versions = {'msvit_mm': __version__, 'torch': torch.__version__, 'mmengine': mmengine.__version__}
-    about = dict(config=args.config, checkpoint=args.checkpoint, seed=cfg.get('randomness', {}).get('seed'))
-    about |= dict(
-        machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(), versions=versions
-    )
-    path.write_text(json.dumps({'gates': rows, **about}, indent=2))
-
-
 def main() -> None:
     args = parse_args()
     use_safe_loader()
@@ -158,7 +146,9 @@ def main() -> None:
     rows = evaluate(runner, console)
     out_dir = Path(args.out_dir or Path(cfg.work_dir) / 'gates')
     out_dir.mkdir(parents=True, exist_ok=True)
-    write_json(out_dir / 'gates.json', rows, cfg, args)
+    device = str(next(runner.model.parameters()).device)
+    record = dict(gates=rows, **describe_run(args, cfg.randomness['seed'], device))
+    (out_dir / 'gates.json').write_text(json.dumps(record, indent=2))
     draw_gates(runner, rows, args.num_images, out_dir / 'gates.png')
     console.print(format_table(rows))
     console.print(

@@ -8,15 +8,12 @@ from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
-from mmengine.registry import init_default_scope
-from mmseg.apis import inference_model, init_model
+from mmseg.apis import inference_model
 from rich.progress import track
 
-from msvit_mm.checkpoints import check_coverage, load_checkpoint_safely, use_safe_loader
+from msvit_mm.engine.inference import build_gated_model, find_images
 from msvit_mm.engine.launch import add_common_arguments, load_config, one_line_errors
 from msvit_mm.visualization import draw_scale_map
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def parse_args() -> Namespace:
@@ -30,35 +27,18 @@ def parse_args() -> Namespace:
     return parser.parse_args()
 
 
-def find_images(path: Path) -> list[Path]:
-    """The file itself, or the image files below the folder.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    found = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"images '{path}': wanted an image file or a folder with {', '.join(SUFFIXES)}, got none.")
-    return found
-
-
 def main() -> None:
     args = parse_args()
-    use_safe_loader()
     with one_line_errors():
         cfg = load_config(args)
         images = find_images(Path(args.images))
-        weights = load_checkpoint_safely(args.checkpoint)['state_dict']
-        init_default_scope(cfg.default_scope)
-        model = init_model(cfg, device=args.device)
-        check_coverage(model.state_dict(), weights)
-        model.load_state_dict(weights)
+        model = build_gated_model(cfg, args.checkpoint, args.device)
+    model.cfg = cfg  # mmseg's inference_model takes the pipeline from there
 
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for path in track(images, description='drawing'):
-        if (image := cv2.imread(str(path))) is None:
-            raise SystemExit(f"error: image '{path}': wanted a readable image file, got none.")
+        image = cv2.imread(str(path))
         sample = inference_model(model, image)
         height, width = sample.img_shape[:2]
         scale_map = sample.scale_map.data[0].cpu().numpy()

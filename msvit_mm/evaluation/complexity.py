@@ -1,8 +1,11 @@
 """What the predictions cost, beside their accuracy."""
 
 import numpy as np
+import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
+
+PARTS = ('gate', 'embedding', 'encoder', 'backbone', 'decoder', 'whole')
 
 
 @METRICS.register_module()
@@ -27,3 +30,43 @@ class ComplexityMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         means = np.array(results).mean(axis=0)
         return dict(zip(('coarse_ratio', *self.FIELDS), map(float, means), strict=True))
+
+
+def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], dict[str, float]]:
+    """Tokens and GMACs by part of one image, windows summed, and those of the dense model on fine tokens alone.
+
+    Args:
+        model: A GatedEncoderDecoder or GatedImageClassifier; its neck and head are the decoder.
+        batch: One image, as the model's ``data_preprocessor`` returns it.
+
+    Returns:
+        ``num_tokens`` and each of ``PARTS`` in 1e9 multiply-adds: as the gate decides, and dense.
+    """
+    backbone, sizes = model.backbone, []
+    hook = backbone.gate.register_forward_pre_hook(lambda gate, args: sizes.append(tuple(args[0].shape[-2:])))
+    try:
+        (sample,) = model.predict(batch['inputs'], batch['data_samples'])
+    finally:
+        hook.remove()
+    decoder = sample.gmacs - sample.backbone_gmacs
+    gated = [backbone.macs_of_parts(torch.tensor(0), size) for size in sizes]  # one size per window
+    counts = {name: sum(window[name] for window in gated) / 1e9 for name in ('gate', 'embedding')}
+    counts['encoder'] = sample.backbone_gmacs - sum(counts.values())
+    dense = [backbone.dense_macs_of_parts(size) for size in sizes]
+    dense_counts = {name: float(sum(window[name] for window in dense)) / 1e9 for name in counts}
+    cells = sum(-(-height // backbone.patch_size) * -(-width // backbone.patch_size) for height, width in sizes)
+    for parts, num_tokens in ((counts, sample.num_tokens), (dense_counts, cells)):
+        parts['backbone'] = parts['gate'] + parts['embedding'] + parts['encoder']
+        parts |= dict(decoder=decoder, whole=parts['backbone'] + decoder, num_tokens=num_tokens)
+    return counts, dense_counts
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Mean, 5th, 50th and 95th percentile.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0])
+        {'mean': 2.0, 'p5': 1.1, 'p50': 2.0, 'p95': 2.9}
+    """
+    percentiles = np.percentile(values, (5, 50, 95)).tolist()
+    return dict(mean=float(np.mean(values)), **dict(zip(('p5', 'p50', 'p95'), percentiles, strict=True)))

@@ -1,7 +1,12 @@
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
-from msvit_mm.evaluation import ComplexityMetric
+from msvit_mm.evaluation import PARTS, ComplexityMetric, count_parts, spread
+from msvit_mm.models import build_gate
+from msvit_mm.ops.macs import count_macs
 
 
 def sample(num_coarse, num_tokens):
@@ -23,3 +28,40 @@ def test_means_over_images():
 def test_predictions_without_a_gate_are_refused():
     with pytest.raises(ValueError, match=r"needs predictions with a scale_map, got fields \['num_tokens', 'seg'\]"):
         ComplexityMetric().process({}, [dict(seg=1, num_tokens=2)])
+
+
+@pytest.mark.parametrize('test_cfg', [dict(mode='whole'), dict(mode='slide', crop_size=(64, 96), stride=(40, 56))])
+def test_parts_sum_to_the_prediction_and_to_what_is_dispatched(tiny_arch, test_cfg):
+    head = dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=3)
+    config = dict(
+        type='GatedEncoderDecoder',
+        data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[60.0] * 3),
+        backbone=dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=dict(type='EdgeGate', coarse_ratio=0.5)),
+        decode_head=head | dict(norm_cfg=dict(type='GN', num_groups=2)),
+        test_cfg=test_cfg,
+    )
+    model = MODELS.build(ConfigDict(config)).eval()
+    images = torch.randint(256, (3, 90, 150), dtype=torch.uint8)
+    meta = dict(img_shape=(90, 150), ori_shape=(90, 150))
+    batch = model.data_preprocessor(dict(inputs=[images], data_samples=[SegDataSample(metainfo=meta)]))
+    with torch.no_grad():
+        counts, dense = count_parts(model, batch)
+        (sample,) = model.predict(batch['inputs'], batch['data_samples'])
+        dispatched = count_macs(model.predict, batch['inputs'], batch['data_samples']) / 1e9
+    assert set(counts) == set(dense) == {'num_tokens', *PARTS}
+    assert counts['gate'] + counts['embedding'] + counts['encoder'] == pytest.approx(counts['backbone'])
+    assert counts['backbone'] == pytest.approx(sample.backbone_gmacs)
+    assert counts['whole'] == pytest.approx(sample.gmacs) == pytest.approx(dispatched, rel=1e-3)
+    assert counts['num_tokens'] == sample.num_tokens < dense['num_tokens']
+    assert counts['encoder'] < dense['encoder']
+    assert counts['decoder'] == dense['decoder'] > 0
+
+    model.backbone.gate = build_gate(dict(type='FixedGate', scale='fine'), 32)
+    with torch.no_grad():
+        fine, _ = count_parts(model, batch)
+    assert fine['num_tokens'] == dense['num_tokens']
+    assert fine['encoder'] == pytest.approx(dense['encoder'])
+
+
+def test_spread_over_images():
+    assert spread(list(range(101))) == dict(mean=50, p5=5, p50=50, p95=95)

@@ -57,3 +57,16 @@ def test_closed_form_is_what_a_forward_pass_dispatches(make_msvit, random_decisi
     assert model.count_macs(gate.num_tokens, (height, width)).sum() == dispatched
     cells = -(-height // model.patch_size) * -(-width // model.patch_size)
     assert model.count_macs(torch.tensor([cells]), (height, width)) == fine_only
+
+
+def test_parts_are_what_each_part_dispatches(make_msvit):
+    model = make_msvit()
+    images, grid = torch.rand(1, 3, 70, 90), RegionGrid(70, 90, 16, 32)
+    parts = model.macs_of_parts(torch.tensor([7, 30]), (70, 90))
+    assert parts['gate'] == count_macs(model.gate, images)
+    assert parts['embedding'] == count_macs(model.embed, images, grid)
+    assert torch.equal(sum(parts.values()), model.count_macs(torch.tensor([7, 30]), (70, 90)))
+    dense = model.dense_macs_of_parts((70, 90))
+    assert dense['gate'] == 0
+    assert dense['encoder'] == parts['encoder'][1]  # 30 cells
+    assert dense['embedding'] * 45 == parts['embedding'] * 30  # 9 regions of 5 candidates

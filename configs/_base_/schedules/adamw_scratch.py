@@ -1,6 +1,6 @@
 """A short schedule from scratch for small models: AdamW, linear warm-up, cosine decay to a tenth."""
 
-max_iters = 2000
+max_iters = 2500
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),

@@ -1,0 +1,95 @@
+"""The timing command, on small networks of random weights: what it measures and writes, not how long that takes."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs'
+CONFIG = CONFIGS / 'msvit_upernet_scenes.py'
+QUICK = ('--ratios', 0.5, '--repeats', 2)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / 'random.pth'
+    torch.save({'state_dict': MODELS.build(Config.fromfile(CONFIG).model).state_dict(), 'meta': {}}, path)
+    return path
+
+
+def by_variant(rows, model, decisions='random 0.5'):
+    rows = [row for row in rows if row['model'] == model and row['decisions'] in (decisions, 'all fine')]
+    return {row['variant']: row for row in rows}
+
+
+def test_inference_on_the_images_of_the_data_set(run_tool, checkpoint, tmp_path):
+    out = tmp_path / 'benchmark.json'
+    process = run_tool('benchmark.py', CONFIG, checkpoint, '--batch-sizes', 1, 3, *QUICK, '--out', out)
+    assert process.returncode == 0, process.stderr
+    assert 'No checkpoint' not in process.stdout
+    assert '1 MAC = 1 FLOP' in process.stdout
+    written = json.loads(out.read_text())
+    assert written['phase'] == 'inference'
+    assert written['images'] == 'test images of the config'
+    assert {'config', 'seed', 'device', 'threads', 'versions', 'clock', 'size'} <= set(written)
+    assert list(written['batch_sizes']) == ['1', '3']
+    for rows in written['batch_sizes'].values():
+        for model in ('backbone', 'whole'):
+            variants = by_variant(rows, model)
+            assert list(variants) == ['dense', 'masked', 'padded', 'packed', 'smaller image']
+            assert list(by_variant(rows, model, 'gate')) == list(variants)
+            assert variants['dense']['time_ratio'] == variants['dense']['efficiency'] == 1
+            assert variants['packed']['num_tokens'] == 90 < variants['dense']['num_tokens'] == 144
+            assert variants['packed']['gmacs'] < variants['dense']['gmacs']
+            for row in variants.values():
+                assert 0 < row['time_ms_q1'] <= row['time_ms'] <= row['time_ms_q3']
+                assert 0 < row['time_ratio_q1'] <= row['time_ratio'] <= row['time_ratio_q3']
+                assert 'peak_memory_mib' not in row  # nothing on the CPU counts it
+        assert by_variant(rows, 'whole')['packed']['gmacs'] > by_variant(rows, 'backbone')['packed']['gmacs']
+
+
+def test_training_on_noise_where_the_data_set_is_absent(run_tool, tmp_path):
+    out = tmp_path / 'benchmark.json'
+    options = ('--batch-sizes', 2, *QUICK, '--train', '--size', 70, 90, '--out', out)
+    options += ('--cfg-options', 'test_dataloader.dataset.data_root=absent')
+    process = run_tool('benchmark.py', CONFIGS / 'msvit_upernet_camvid.py', *options)
+    assert process.returncode == 0, process.stderr
+    assert 'smoothed noise' in process.stdout
+    assert 'No checkpoint: random weights' in process.stdout
+    written = json.loads(out.read_text())
+    assert (written['phase'], written['size']) == ('training', [70, 90])
+    for model in ('backbone', 'whole'):
+        variants = by_variant(written['batch_sizes']['2'], model)
+        assert list(variants) == ['dense', 'masked', 'counterfactual', 'packed', 'smaller image']
+
+
+def test_absent_device_is_one_line(run_tool):
+    process = run_tool('benchmark.py', CONFIG, '--device', 'cuda')
+    assert (process.returncode, process.stdout) == (1, '')
+    assert process.stderr.endswith("error: device: wanted 'cuda', got a machine without CUDA.\n")
+    assert 'Traceback' not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ('config', 'arguments', 'message'),
+    [
+        (CONFIG, '--ratios 1.5', r'--ratios: wanted numbers in \[0, 1\], got \[1.5\]'),
+        (CONFIG, '--batch-sizes 0', 'wanted numbers >= 1'),
+        (CONFIG, '--batch-sizes 300', 'wanted 300 distinct ones for the largest batch, got 256'),
+        (CONFIGS / 'dense_fine_upernet_camvid.py', '--train', 'wanted a gate that learns.*got FixedGate'),
+    ],
+)
+def test_bad_input_is_refused(monkeypatch, config, arguments, message):
+    spec = importlib.util.spec_from_file_location('benchmark', ROOT / 'tools' / 'benchmark.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(tool, 'use_safe_loader', lambda: None)
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', str(config), *arguments.split()])
+    with pytest.raises(SystemExit, match=f'error: .*{message}'):
+        tool.main()

@@ -1,0 +1,69 @@
+"""Counting by the command, on networks of random weights."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+CONFIG = Path(__file__).parents[2] / 'configs' / 'msvit_upernet_scenes.py'
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    torch.nn.init.normal_(model.backbone.gate.layers[-1].weight, std=30)  # decisions that differ
+    path = tmp_path_factory.mktemp('flops') / 'random.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+    return path
+
+
+def test_counts_a_data_set_and_checks_itself(run_tool, checkpoint, tmp_path):
+    out = tmp_path / 'flops.json'
+    process = run_tool('get_flops.py', CONFIG, checkpoint, '--num-images', 6, '--check', '--out', out)
+    assert process.returncode == 0, process.stderr
+    for words in ('closed form against FlopCounterMode', '1 MAC = 1 FLOP', 'Fused attention hides'):
+        assert words in process.stdout
+    assert 'No checkpoint' not in process.stdout
+    written = json.loads(out.read_text())
+    tokens, gmacs = written['num_tokens'], written['gmacs']
+    assert written['num_images'] == 6
+    assert tokens['dense'] == 144
+    assert 36 <= tokens['p5'] <= tokens['p50'] <= tokens['p95'] <= 144
+    assert tokens['p5'] < tokens['p95']
+    assert tokens['ratio'] == tokens['mean'] / 144
+    for name in ('mean', 'dense'):
+        assert sum(gmacs[part][name] for part in ('gate', 'embedding', 'encoder')) == pytest.approx(
+            gmacs['backbone'][name]
+        )
+        assert gmacs['backbone'][name] + gmacs['decoder'][name] == pytest.approx(gmacs['whole'][name])
+    assert gmacs['gate']['ratio'] is None
+    assert gmacs['decoder']['ratio'] == 1
+    assert written['checkpoint'] == str(checkpoint)
+    assert {'config', 'seed', 'device', 'threads', 'versions'} <= set(written)
+
+
+def test_counts_a_folder_and_says_that_weights_are_random(run_tool, tmp_path):
+    for name, size in (('a.png', (96, 96)), ('b.jpg', (70, 130))):
+        image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / name), image)
+    process = run_tool('get_flops.py', CONFIG, '--images', tmp_path, '--out', tmp_path / 'flops.json')
+    assert process.returncode == 0, process.stderr
+    assert 'No checkpoint' in process.stdout
+    written = json.loads((tmp_path / 'flops.json').read_text())
+    assert written['num_images'] == 2
+    assert written['num_tokens']['dense'] == (12 * 12 + 9 * 17) / 2
+
+
+def test_folder_without_images_is_one_line(run_tool, tmp_path):
+    process = run_tool('get_flops.py', CONFIG, '--images', tmp_path)
+    assert process.returncode == 1
+    assert 'wanted a folder with' in process.stderr
+    assert 'Traceback' not in process.stderr

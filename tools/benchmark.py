@@ -1,0 +1,195 @@
+"""Time a gated segmentor against its dense host on distinct images under stated decisions.
+
+python tools/benchmark.py CONFIG --batch-sizes 1 4 --ratios 0.5 --out benchmark.json
+"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+
+from msvit_mm.checkpoints import use_safe_loader
+from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, describe_run
+from msvit_mm.engine.launch import add_common_arguments, check_data, load_config, one_line_errors
+from msvit_mm.engine.timing import compare, cuda_ms, cuda_peak_mib, interleave, process_ms
+from msvit_mm.models.msvit import TEST_EXECUTIONS, TRAIN_EXECUTIONS
+from msvit_mm.models.variants import Variant, make_variants, random_decisions
+from msvit_mm.ops.gating import hard_decisions
+from msvit_mm.ops.macs import count_macs
+
+NOTES = [
+    'tokens and GMACs: mean per image; ms: per batch. 1 MAC = 1 FLOP, as the papers count.',
+    'time / dense: median and quartiles of the ratio to the dense model, round by round.',
+    'efficiency = (dense time / time) / (dense MACs / MACs of the active tokens); 1: all saved MACs became time.',
+    'smaller image: the dense model at the size that gives as many tokens.',
+]
+TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode. Counterfactual share {:g}.'
+UNTRAINED = 'No checkpoint: random weights, and random decisions alone.'
+
+
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint', nargs='?', help="adds the gate's own decisions")
+    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
+    parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help='random coarse ratios')
+    parser.add_argument('--train', action='store_true', help='time forward and backward')
+    parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--threads', type=int, default=1, help='on the CPU')
+    parser.add_argument('--out', help='JSON file of the table')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def check_args(args: Namespace, model: nn.Module) -> None:
+    if not hasattr(model, 'decode_head'):
+        raise ValueError(f"config '{args.config}': wanted a segmentor, got {type(model).__name__}.")
+    if min([*args.batch_sizes, *(args.size or ()), args.repeats, args.threads]) < 1:
+        raise ValueError('--batch-sizes, --size, --repeats and --threads: wanted numbers >= 1.')
+    if not all(0 <= ratio <= 1 for ratio in args.ratios):
+        raise ValueError(f'--ratios: wanted numbers in [0, 1], got {args.ratios}.')
+    if args.train and not model.backbone.gate.learnable:
+        gate = type(model.backbone.gate).__name__
+        raise ValueError(f'--train: wanted a gate that learns, since others train packed alone, got {gate}.')
+
+
+def load_images(cfg: Config, model: nn.Module, count: int, size: tuple[int, int]) -> tuple[Tensor, str]:
+    """Distinct normalised images of this size, and what they are."""
+    try:
+        check_data(cfg, 'test')
+    except ValueError:
+        noise = torch.randn(count, 3, size[0] // 8 + 1, size[1] // 8 + 1)
+        return F.interpolate(noise, size=size, mode='bilinear'), 'smoothed noise: the data set is absent'
+    dataset = UnlabelledImages(cfg.test_dataloader.dataset, count)
+    if len(dataset) < count:
+        raise ValueError(f'images: wanted {count} distinct ones for the largest batch, got {len(dataset)}.')
+    inputs = [model.data_preprocessor(batch)['inputs'] for batch in dataset]
+    resized = [F.interpolate(image, size=size, mode='bilinear', antialias=True) for image in inputs]
+    return torch.cat(resized), 'test images of the config'
+
+
+def choose(model: nn.Module, images: Tensor, args: Namespace, seed: int) -> dict[str, Tensor]:
+    """Decisions by name: the trained gate's, and random ones at each ratio."""
+    with torch.no_grad():
+        own = hard_decisions(model.backbone.gate(images).sigmoid())
+    choices = {'gate': own} if args.checkpoint else {}
+    generator = torch.Generator().manual_seed(seed)
+    for ratio in args.ratios:
+        choices[f'random {ratio:g}'] = random_decisions(ratio, tuple(own.shape), generator).to(own)
+    return choices
+
+
+def decode(model: nn.Module, size: tuple[int, int], features: tuple[Tensor, ...]) -> Tensor:
+    """The second half of mmseg's ``encode_decode``, for features of any backbone, to logits of one size."""
+    if model.with_neck:
+        features = model.neck(features)
+    return model.decode_head.predict(features, [dict(img_shape=size)] * len(features[0]), model.test_cfg)
+
+
+def step(modules: list[nn.Module], variant: Variant, head: partial | None, train: bool) -> None:
+    """A call of the backbone, and of a head upon it; in training the gradients of the modules' parameters."""
+    with torch.set_grad_enabled(train):
+        outputs = variant.backbone(variant.images)
+        outputs = outputs if head is None else [head(outputs)]
+        if train:
+            loss = sum(x.square().mean() for x in outputs)
+            parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+            torch.autograd.grad(loss, parameters, allow_unused=True)
+
+
+def time_variants(
+    model: nn.Module, variants: Iterable[Variant], size: tuple[int, int], args: Namespace, console: Console
+) -> list[dict]:
+    """A row for each variant, backbone and whole model; the first variant is the reference."""
+    head = partial(decode, model, size)
+    heads = [model.decode_head] + [model.neck] * model.with_neck
+    rows, steps = {}, {}
+    for variant in variants:
+        variant.backbone.train(args.train)
+        with torch.no_grad():
+            features = variant.backbone(variant.images)
+            head_gmacs = count_macs(head, tuple(x[:1] for x in features)) / 1e9
+        for part, modules, gmacs in (('backbone', [], variant.gmacs), ('whole', heads, variant.gmacs + head_gmacs)):
+            key = part, variant.decisions, variant.name
+            rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))
+            rows[key] |= dict(num_tokens=variant.num_tokens, gmacs=gmacs)
+            steps[key] = partial(step, [variant.backbone, *modules], variant, head if modules else None, args.train)
+
+    batch_size, on_gpu = len(variant.images), args.device == 'cuda'
+    progress = partial(track, description=f'batch size {batch_size}', console=console)
+    times = interleave(steps, cuda_ms if on_gpu else process_ms, args.repeats, progress=progress)
+    for key, row in rows.items():
+        dense = key[0], 'all fine', 'dense'
+        row |= compare(times[key], times[dense], row['gmacs'] / rows[dense]['gmacs'])
+        row['throughput_ips'] = 1000 * batch_size / row['time_ms']
+        if on_gpu:
+            row['peak_memory_mib'] = cuda_peak_mib(steps[key])
+            row['peak_memory_ratio'] = row['peak_memory_mib'] / rows[dense]['peak_memory_mib']
+    return list(rows.values())
+
+
+def format_table(rows: list[dict], title: str) -> Table:
+    memory = ['MiB', 'MiB / dense'] if 'peak_memory_mib' in rows[0] else []
+    columns = ['decisions', 'variant', 'tokens', 'GMACs', 'ms', 'time / dense', 'efficiency', *memory]
+    table = Table(*columns, title=title, box=None, pad_edge=False, collapse_padding=True)
+    for row in rows:
+        ratio = '{time_ratio:.2f} ({time_ratio_q1:.2f}-{time_ratio_q3:.2f})'.format(**row)
+        numbers = [f'{row["num_tokens"]:.0f}', f'{row["gmacs"]:.4g}', f'{row["time_ms"]:.4g}', ratio]
+        numbers.append(f'{row["efficiency"]:.2f}')
+        if memory:
+            numbers += [f'{row["peak_memory_mib"]:.0f}', f'{row["peak_memory_ratio"]:.2f}']
+        table.add_row(row['decisions'], row['variant'], *numbers)
+    return table
+
+
+def main() -> None:
+    args = parse_args()
+    use_safe_loader()
+    console = Console()
+    with one_line_errors():
+        cfg = load_config(args)
+        seed = cfg.get('randomness', {}).get('seed') or 0
+        torch.manual_seed(seed)
+        model = build_gated_model(cfg, args.checkpoint, args.device)
+        check_args(args, model)
+        torch.set_num_threads(args.threads)
+        size = tuple(args.size or model.backbone.img_size)
+        images, source = load_images(cfg, model, max(args.batch_sizes), size)
+
+    phase = 'training' if args.train else 'inference'
+    clock = 'CUDA events' if args.device == 'cuda' else f'process time, {args.threads} thread(s)'
+    where = f'{size[0]}x{size[1]}'
+    notes = [f'{phase}, {source}, {where}, {clock}', *NOTES]
+    if args.train:
+        notes.append(TRAINING.format(model.backbone.counterfactual_share))
+    if not args.checkpoint:
+        notes.append(UNTRAINED)
+    executions = TRAIN_EXECUTIONS if args.train else TEST_EXECUTIONS
+    results = {}
+    for batch_size in args.batch_sizes:
+        batch = images[:batch_size].to(args.device)
+        choices = choose(model, batch, args, seed)
+        variants = make_variants(model.backbone, cfg.model.backbone, batch, choices, executions)
+        results[batch_size] = time_variants(model, variants, size, args, console)
+        for part in ('backbone', 'whole'):
+            rows = [row for row in results[batch_size] if row['model'] == part]
+            console.print(format_table(rows, f'{part.capitalize()}, {phase}, batch size {batch_size}, {where}'))
+    console.print(*notes, sep='\n')
+    if args.out:
+        record = dict(phase=phase, clock=clock, images=source, size=size, batch_sizes=results, notes=notes)
+        Path(args.out).write_text(json.dumps(record | describe_run(args, seed, args.device), indent=2))
+
+
+if __name__ == '__main__':
+    main()
