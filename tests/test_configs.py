@@ -159,10 +159,17 @@ def test_numbers_agree(path):
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             (check,) = [step for step in loader.dataset.pipeline if step.type == 'CheckLabels']
             assert check.num_classes == cfg.num_classes
-    learned = backbone.gate.type == 'ScaleGate' and not backbone.gate.get('frozen')
-    assert bool(cfg.model.gate_loss) == learned  # without a loss of its own a learned gate would become all fine
+    gate, loss = backbone.gate, cfg.model.gate_loss
+    learned = gate.type in ('ScaleGate', 'StaticGate') and not gate.get('frozen')
+    assert bool(loss) == learned  # without a loss of its own a learned gate would become all fine
     if learned:
-        assert cfg.model.gate_loss.coarse_ratio == backbone.gate.initial_ratio
+        target = loss.a / (loss.a + loss.b) if loss.type == 'BetaShapingLoss' else loss.coarse_ratio
+        assert target == gate.initial_ratio == cfg.coarse_ratio
+    assert gate.get('coarse_ratio', cfg.coarse_ratio) == cfg.coarse_ratio
+    grid_size = tuple(-(-side // backbone.coarse_patch_size) for side in size)
+    assert tuple(gate.get('grid_size', grid_size)) == grid_size
+    crops = [step.crop_size for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop']
+    assert all(tuple(crop) == size for crop in crops)
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))
     assert cfg.log_processor.by_epoch == ('max_epochs' in cfg.train_cfg)
     assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval
@@ -176,6 +183,19 @@ def test_a_gate_fits_classifier_and_segmentor_of_the_scenes():
         assert classifier.data_preprocessor[key] == segmentor.data_preprocessor[key]
     assert classifier.data_preprocessor.to_rgb == segmentor.data_preprocessor.bgr_to_rgb
     assert classifier.backbone == {k: v for k, v in segmentor.backbone.items() if k != 'out_indices'}
+
+
+def test_lower_resolution_costs_as_a_mixed_grid_and_is_scored_at_full_resolution():
+    cfg = load(ROOT / 'configs/dense_lowres_upernet_scenes.py')
+    mixed = Config.fromfile(ROOT / 'configs/msvit_upernet_scenes.py')
+    rows, cols = (side // mixed.model.backbone.coarse_patch_size for side in mixed.crop_size)
+    tokens = rows * cols * (4 - 3 * mixed.coarse_ratio)
+    batch = pseudo_collate([DATASETS.build(cfg.test_dataloader.dataset)[0]])
+    (sample,) = build_model(cfg).eval().test_step(batch)
+    assert sample.num_tokens == pytest.approx(tokens, rel=0.02)
+    assert sample.pred_sem_seg.shape == sample.gt_sem_seg.shape == mixed.crop_size
+    (training,) = pseudo_collate([DATASETS.build(cfg.train_dataloader.dataset)[0]])['data_samples']
+    assert training.gt_sem_seg.shape == training.img_shape == cfg.crop_size
 
 
 @every_leaf

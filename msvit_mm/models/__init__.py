@@ -1,7 +1,7 @@
 """Backbones, gates, gate losses and the models around them."""
 
 from .classifier import GatedImageClassifier
-from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, build_gate
+from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
 from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
 from .msvit import GateOutput, MSViT
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
@@ -20,5 +20,6 @@ __all__ = [
     'RandomGate',
     'RatioLoss',
     'ScaleGate',
+    'StaticGate',
     'build_gate',
 ]

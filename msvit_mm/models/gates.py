@@ -18,10 +18,11 @@ class BaseGate(BaseModule):
 
     Args:
         coarse_patch_size: Side of a region in pixels; the backbone fills it in.
+        init_cfg: mmengine's recipe for the weights.
     """
 
-    def __init__(self, coarse_patch_size: int = 32) -> None:
-        super().__init__()
+    def __init__(self, coarse_patch_size: int = 32, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
         self.coarse_patch_size = coarse_patch_size
 
     @property
@@ -54,6 +55,9 @@ class ScaleGate(BaseGate):
             by the region's deviation), or ``'both'``.
         initial_ratio: Mean decision at the start, in (0, 1); set it to the target.
         frozen: Keep the gate as loaded: no gradient, and the backbone then trains on the active tokens alone.
+        init_cfg: mmengine's recipe for the weights: ``dict(type='Pretrained', checkpoint='classifier.pth',
+            prefix='backbone.gate')`` takes the gate of another model. The backbone's own ``init_cfg`` is loaded after
+            it, so the file named there should have no gate.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -69,8 +73,9 @@ class ScaleGate(BaseGate):
         pixels: str = 'both',
         initial_ratio: float = 0.75,
         frozen: bool = False,
+        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(coarse_patch_size)
+        super().__init__(coarse_patch_size, init_cfg)
         if pixels not in PIXEL_CHANNELS:
             raise ValueError(f'pixels must be one of {sorted(PIXEL_CHANNELS)}, got {pixels!r}')
         if coarse_patch_size % sample_size:
@@ -106,6 +111,45 @@ class ScaleGate(BaseGate):
         centred = regions - regions.mean(-1, keepdim=True)
         normalized = centred / (centred.square().mean((-2, -1), keepdim=True) + 1e-3).sqrt()
         return normalized if self.pixels == 'normalized' else torch.cat([regions, normalized], dim=3)
+
+
+@MODELS.register_module()
+class StaticGate(BaseGate):
+    """A learned pattern that no image changes: one logit per region position.
+
+    Images of more or fewer regions get the pattern resized.
+
+    Args:
+        grid_size: Rows and columns of the pattern; the regions of the training images, so that none is shared.
+        initial_ratio: Mean decision at the start, in (0, 1); set it to the target.
+        coarse_patch_size: Side of a region in pixels.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> StaticGate(grid_size=(2, 3), initial_ratio=0.5)(torch.rand(2, 3, 64, 96)).shape
+        torch.Size([2, 2, 3])
+    """
+
+    def __init__(
+        self,
+        grid_size: tuple[int, int] = (8, 8),
+        initial_ratio: float = 0.75,
+        coarse_patch_size: int = 32,
+    ) -> None:
+        super().__init__(coarse_patch_size)
+        if len(grid_size) != 2 or min(grid_size) < 1:
+            raise ValueError(f'grid_size must be (rows, cols), both at least 1, got {grid_size}')
+        if not 0 < initial_ratio < 1:
+            raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
+        self.logits = nn.Parameter(torch.full(tuple(grid_size), math.log(initial_ratio / (1 - initial_ratio))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = self.num_regions(images)
+        # antialiased, so that a smaller grid averages positions instead of skipping some
+        logits = F.interpolate(self.logits[None, None], size, mode='bilinear', antialias=True)
+        return logits[0].expand(len(images), *size)
 
 
 @MODELS.register_module()
@@ -195,7 +239,7 @@ def build_gate(config: dict, coarse_patch_size: int) -> BaseGate:
         ValueError: If the config does not name a registered gate.
     """
     if MODELS.get(config.get('type', '')) is None:
-        gates = ', '.join(gate.__name__ for gate in (ScaleGate, RandomGate, FixedGate, EdgeGate))
+        gates = ', '.join(gate.__name__ for gate in (ScaleGate, StaticGate, RandomGate, FixedGate, EdgeGate))
         raise ValueError(f'gate must be a config whose type is a registered gate ({gates}), got {config}')
     return MODELS.build({**config, 'coarse_patch_size': coarse_patch_size})
 

@@ -58,7 +58,7 @@ class MSViT(VisionTransformer):
         img_size: Image size in pixels for which the position embedding is laid out; other sizes interpolate it.
         patch_size: Side of a fine patch in pixels.
         coarse_patch_size: Side of a coarse patch and of a region in pixels, a larger multiple of ``patch_size``.
-        gate: Config of the gate: ``ScaleGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
+        gate: Config of the gate: ``ScaleGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
         gate_temperature: Temperature of the relaxed gate sample, > 0.
         gate_gradient: Path from the task loss to the gate: the ``'output'`` mix where tokens return to the grid, the
             attention ``'mask'``, or ``'both'``. The mask path needs ``train_execution='masked'``.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from msvit_mm.models.gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, rank_logits
+from msvit_mm.models.gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, rank_logits
 from msvit_mm.models.msvit import MSViT
 from msvit_mm.ops.gating import hard_decisions, relaxed_gate_sample
 from msvit_mm.ops.macs import count_macs
@@ -17,7 +17,7 @@ def build(name, **kwargs):
 
 
 def test_all_gates_are_found():
-    assert set(GATES) >= {'ScaleGate', 'RandomGate', 'FixedGate', 'EdgeGate'}
+    assert set(GATES) >= {'ScaleGate', 'StaticGate', 'RandomGate', 'FixedGate', 'EdgeGate'}
 
 
 @pytest.mark.parametrize(('height', 'width'), [(64, 96), (70, 90), (1, 33)])
@@ -38,7 +38,7 @@ def test_interface(name, height, width):
 @pytest.mark.parametrize('name', GATES)
 def test_learnable_gates_have_a_gradient_and_the_others_no_parameters(name):
     gate = build(name)
-    assert gate.learnable == (name == 'ScaleGate') == bool(list(gate.parameters()))
+    assert gate.learnable == (name in ('ScaleGate', 'StaticGate')) == bool(list(gate.parameters()))
     assert gate(torch.rand(2, 3, 64, 96)).requires_grad == gate.learnable
 
 
@@ -103,6 +103,39 @@ def test_scale_gate_costs_less_than_a_hundredth_of_its_backbone():
     num_tokens = torch.tensor([num_regions * 1.75])  # three regions of four are coarse
     total = model.count_macs(num_tokens.cpu(), (512, 512)).item()
     assert 0 < num_regions * model.gate.macs_per_region() < 0.01 * total
+
+
+# StaticGate
+
+
+def test_static_gate_starts_at_its_ratio_and_looks_at_no_image(perturb):
+    gate = StaticGate(grid_size=(2, 3), initial_ratio=0.6)
+    torch.testing.assert_close(gate(torch.rand(1, 3, 64, 96)).sigmoid(), torch.full((1, 2, 3), 0.6))
+    gate = perturb(gate)
+    gate_logits = gate(torch.randn(2, 3, 64, 96))
+    assert torch.equal(gate_logits[0], gate.logits) and torch.equal(gate_logits[1], gate.logits)
+    assert len(gate.logits.unique()) == 6
+
+
+@pytest.mark.parametrize(('height', 'width'), [(64, 96), (70, 90), (1, 33), (250, 410)])
+def test_static_gate_resizes_its_pattern_and_all_of_it_learns(height, width):
+    gate = StaticGate(grid_size=(3, 4))
+    with torch.no_grad():
+        gate.logits.copy_(torch.tensor([-1.0, 1.0]).repeat_interleave(2).expand(3, 4))  # left fine, right coarse
+    gate_logits = gate(torch.rand(2, 3, height, width))
+    half = gate_logits.shape[2] // 2
+    assert (gate_logits[..., :half] < 0).all() and (gate_logits[..., -half:] > 0).all()
+    gate_logits.square().sum().backward()
+    assert (gate.logits.grad != 0).all()
+
+
+@pytest.mark.parametrize('execution', ['masked', 'counterfactual'])
+def test_static_gate_learns_from_the_task_at_every_position(execution, make_msvit):
+    model = make_msvit(gate=dict(type='StaticGate', grid_size=(3, 3)), train_execution=execution).train()
+    (features,), gate = model.forward_gated(torch.randn(2, 3, 70, 90))
+    assert gate.gate_values.shape == (2, 3, 3)
+    features.square().sum().backward()
+    assert model.gate.logits.grad.isfinite().all() and (model.gate.logits.grad != 0).all()
 
 
 # RandomGate
@@ -192,6 +225,9 @@ def test_rank_logits_choose_the_lowest_scores(num_coarse):
         (dict(type='ScaleGate', pixels='grey'), r"pixels must be one of \['both', 'normalized', 'raw'\], got 'grey'"),
         (dict(type='ScaleGate', sample_size=12), 'sample_size must divide coarse_patch_size 32, got 12'),
         (dict(type='ScaleGate', initial_ratio=1.0), r'initial_ratio must lie in \(0, 1\), got 1.0'),
+        (dict(type='StaticGate', initial_ratio=0.0), r'initial_ratio must lie in \(0, 1\), got 0.0'),
+        (dict(type='StaticGate', grid_size=(3, 0)), r'grid_size must be \(rows, cols\), .* got \(3, 0\)'),
+        (dict(type='StaticGate', grid_size=(3, 3, 3)), r'grid_size must be \(rows, cols\), .* got \(3, 3, 3\)'),
         (dict(type='FixedGate', scale='both'), r"scale must be one of \['coarse', 'fine'\], got 'both'"),
         (dict(type='RandomGate', coarse_ratio=1.5), r'coarse_ratio must lie in \[0, 1\] .* got 1.5 and 0.0'),
         (dict(type='RandomGate', coarse_ratio=(0.6, 0.4)), r'got \(0.6, 0.4\) and 0.0'),

@@ -1,0 +1,11 @@
+"""msvit_upernet_scenes.py under a plain ratio loss: the distance of the batch's mean gate value from .75.
+
+    python tools/train.py configs/ratio_l1_upernet_scenes.py
+
+Runs on two CPU cores.
+
+Not trained yet.
+"""
+
+_base_ = ['msvit_upernet_scenes.py']
+model = dict(gate_loss=dict(_delete_=True, type='RatioLoss', coarse_ratio={{_base_.coarse_ratio}}, norm='l1'))
