@@ -7,17 +7,25 @@ from .loading import (
     load_weights_safely,
     use_safe_loader,
 )
+from .transfer import (
+    compare_scale_maps,
+    load_gate,
+    transfer_gate,
+)
 
 __all__ = [
     'Conversion',
     'check_coverage',
     'check_resumable',
     'check_shapes',
+    'compare_scale_maps',
     'describe_backbone',
     'fit_weights',
     'load_checkpoint_safely',
+    'load_gate',
     'load_weights_safely',
     'rename_keys',
     'resize_patch_kernel',
+    'transfer_gate',
     'use_safe_loader',
 ]

@@ -1,0 +1,147 @@
+"""Move a trained gate to another task, backbone or image size, as a checkpoint to start the target from.
+
+python tools/transfer_gate.py SOURCE_CONFIG SOURCE_CHECKPOINT TARGET_CONFIG gate.pth
+"""
+
+import json
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from msvit_mm.checkpoints import (
+    check_coverage,
+    check_shapes,
+    compare_scale_maps,
+    load_checkpoint_safely,
+    load_gate,
+    transfer_gate,
+)
+from msvit_mm.engine.inference import UnlabelledImages, build_gated_model
+from msvit_mm.engine.launch import check_data, load_config, one_line_errors
+
+NUM_IMAGES = 64
+FOLDER_PIPELINE = [dict(type='LoadImageFromFile'), dict(type='mmseg.PackSegInputs')]
+
+
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('source_config')
+    parser.add_argument('source_checkpoint')
+    parser.add_argument('target_config')
+    parser.add_argument('output', metavar='DST', help='the file to write, for load_from or init_cfg of the target')
+    parser.add_argument('--target-checkpoint', help="the target's other weights, which are written beside the gate")
+    parser.add_argument(
+        '--images', help="a folder of images on which to compare the scale maps; default: the target's test data set"
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST and its report')
+    parser.add_argument('--report', help='JSON file of the report; default: beside DST')
+    return parser.parse_args()
+
+
+def build_model(path: str) -> tuple[Config, torch.nn.Module]:
+    """The config and its model over a gated backbone, with random weights.
+
+    Raises:
+        ValueError: If the config is absent or has no such model.
+    """
+    cfg = load_config(Namespace(config=path, launcher='none', cfg_options=None, work_dir=None))
+    if 'model' not in cfg:
+        raise ValueError(f"config '{path}': wanted a model, got none.")
+    if 'data_preprocessor' in cfg:  # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg, build_gated_model(cfg, None, 'cpu')
+
+
+def load_target(model: torch.nn.Module, path: str) -> dict[str, torch.Tensor]:
+    """All weights of a target's checkpoint, whose own gate and priors may be absent.
+
+    Raises:
+        ValueError: If the checkpoint does not fit.
+    """
+    weights = load_checkpoint_safely(path)['state_dict']
+    weights = {key.removeprefix('module.'): tensor for key, tensor in weights.items()}
+    state = model.state_dict()
+    check_coverage(state, weights, allowed_missing=('gate', 'gate_loss'))
+    check_shapes(state, weights)
+    if unexpected := [key for key in weights if key not in state]:
+        raise ValueError(f"checkpoint '{path}': wanted weights of the target, got {len(unexpected)}: {unexpected[0]}.")
+    return weights
+
+
+def sample_images(cfg: Config, folder: str | None) -> UnlabelledImages | None:
+    """Images of the folder or, if it is there, of the config's test data set."""
+    if folder:
+        return UnlabelledImages(dict(pipeline=FOLDER_PIPELINE), NUM_IMAGES, folder)
+    try:
+        check_data(cfg, 'test')
+    except ValueError:
+        return None
+    return UnlabelledImages(cfg.test_dataloader.dataset, NUM_IMAGES) if cfg.get('test_dataloader') else None
+
+
+def check_new(paths: tuple[Path, Path], overwrite: bool) -> None:
+    """Check that checkpoint and report may be written.
+
+    Raises:
+        ValueError: If a file is in the way, or both are one.
+    """
+    if paths[0] == paths[1]:
+        raise ValueError(f"--report: wanted another file than DST, got '{paths[1]}'.")
+    for path in paths:
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise ValueError(f"output '{path}': wanted a new file, got an existing one; --overwrite replaces a file.")
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as text, one line per key and number."""
+    names = ('moved', 'mapped', 'resampled', 'left')
+    lines = [f'{name:12}{line}' for name in names for line in report[name] or ['none']]
+    if (maps := report['scale_maps']) is None:
+        return '\n'.join([*lines, 'scale maps  not compared: no test data; --images FOLDER'])
+    ratios = '{source_coarse_ratio:.3f} at the source, {target_coarse_ratio:.3f} at the target, {num_images} images'
+    lines += ['coarse      ' + ratios.format(**maps)]
+    lines += ['agreement   {agreement:.3f} of the regions, {agreement_by_chance:.3f} by chance'.format(**maps)]
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    args = parse_args()
+    output = Path(args.output)
+    paths = (output, Path(args.report) if args.report else output.with_suffix('.json'))
+    with one_line_errors():
+        check_new(paths, args.overwrite)
+        _, source = build_model(args.source_config)
+        load_gate(source, load_checkpoint_safely(args.source_checkpoint)['state_dict'])
+        cfg, target = build_model(args.target_config)
+        moved, report = transfer_gate(source, target)
+        others = load_target(target, args.target_checkpoint) if args.target_checkpoint else {}
+        target.load_state_dict(moved, strict=False)
+        images = sample_images(cfg, args.images)
+        report['scale_maps'] = images and compare_scale_maps(source, target, (batch['inputs'][0] for batch in images))
+
+    report |= {name: Path(getattr(args, name)).name for name in ('source_config', 'source_checkpoint', 'target_config')}
+    report['target_checkpoint'] = args.target_checkpoint and Path(args.target_checkpoint).name
+    meta = dict(source=report['source_checkpoint'], report=report)
+    partials = [path.with_name(f'{path.name}.part') for path in paths]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.save(dict(state_dict=others | moved, meta=meta), partials[0])
+        partials[1].write_text(json.dumps(report, indent=2))
+        for partial, path in zip(partials, paths, strict=True):
+            os.replace(partial, path)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+    print(format_report(report))
+    print(f'written     {paths[0]}, {paths[1]}')
+    init_cfg = f"model.init_cfg = dict(type='Pretrained', checkpoint='{output}')"
+    print(f"use         load_from = '{output}'" if others else f'use         {init_cfg}')
+
+
+if __name__ == '__main__':
+    main()
