@@ -460,7 +460,7 @@ def test_wrong_arguments(make_msvit, options, message):
 
 
 def test_unknown_gate(make_msvit):
-    with pytest.raises(ValueError, match=r'registered gate \(ScaleGate, RandomGate, .*\), got .*NoGate'):
+    with pytest.raises(ValueError, match=r'registered gate \(ScaleGate, StaticGate, .*\), got .*NoGate'):
         make_msvit(gate=dict(type='NoGate'))
 
 

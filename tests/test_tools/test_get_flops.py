@@ -65,5 +65,5 @@ def test_counts_a_folder_and_says_that_weights_are_random(run_tool, tmp_path):
 def test_folder_without_images_is_one_line(run_tool, tmp_path):
     process = run_tool('get_flops.py', CONFIG, '--images', tmp_path)
     assert process.returncode == 1
-    assert 'wanted a folder with' in process.stderr
+    assert 'wanted an image file or a folder with' in process.stderr
     assert 'Traceback' not in process.stderr
