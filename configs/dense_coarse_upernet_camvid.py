@@ -2,7 +2,7 @@
 
 python tools/train.py configs/dense_coarse_upernet_camvid.py
 
-42.4 mIoU (seed 0, 2026-11-20; 16 minutes on one core).
+42.4 mIoU (seed 0, 2026-11-20; 14 minutes on one core).
 """
 
 _base_ = ['msvit_upernet_camvid.py']

@@ -13,6 +13,6 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=dict(size={{_base_.crop_size}}),
-    # shapes cover about 2 % of the pixels each, areas about 20 %
+    # shapes cover 1 to 2 % of the pixels each, areas over 20 %
     decode_head=dict(loss_decode=dict(class_weight=[1.0] * 4 + [3.0] * 6)),
 )
