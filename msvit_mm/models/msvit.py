@@ -27,6 +27,7 @@ TRAIN_EXECUTIONS = ('masked', 'counterfactual', 'packed')
 TEST_EXECUTIONS = ('masked', 'padded', 'packed')
 GATE_GRADIENTS = ('output', 'mask', 'both')
 OUT_TYPES = ('featmap', 'cls_token')
+ATTENTION_SCOPES = ('image', 'region')
 
 
 class GateOutput(NamedTuple):
@@ -68,6 +69,9 @@ class MSViT(VisionTransformer):
             cannot learn always trains packed.
         counterfactual_share: Share of the regions, in (0, 1], drawn per image and step.
         test_execution: ``'packed'``, ``'padded'`` or ``'masked'``; the features are the same.
+        attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
+            evidence but its own, which teaches a gate far more where labels are of whole images. Needs
+            ``with_cls_token=False``.
         out_indices: Layers whose maps are returned, -1 = the last.
         out_type: ``'featmap'``: maps (B, C, h, w). ``'cls_token'``: the class token (B, C) of the same layers; then the
             task reaches a gate through the attention mask alone.
@@ -97,6 +101,7 @@ class MSViT(VisionTransformer):
         train_execution: str = 'counterfactual',
         counterfactual_share: float = 0.5,
         test_execution: str = 'packed',
+        attention_scope: str = 'image',
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
         **host,
@@ -105,6 +110,7 @@ class MSViT(VisionTransformer):
         _check_choice('test_execution', test_execution, TEST_EXECUTIONS)
         _check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
         _check_choice('out_type', out_type, OUT_TYPES)
+        _check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
         if isinstance(arch, str):
             _check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
         if gate_gradient != 'output' and train_execution != 'masked':
@@ -123,11 +129,15 @@ class MSViT(VisionTransformer):
         self.patch_size = patch_size
         self.coarse_patch_size = coarse_patch_size
         self.grid_size = (grid.rows, grid.cols)
+        self.slots_per_region = grid.slots
         self.gate_temperature = gate_temperature
         self.gate_gradient = gate_gradient
         self.train_execution = train_execution
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
+        self.attention_scope = attention_scope
+        if attention_scope == 'region' and self.num_extra_tokens:
+            raise ValueError("attention_scope='region' needs with_cls_token=False: a class token lies in no region")
         self.gate = build_gate(gate or dict(type='ScaleGate'), coarse_patch_size)
         if out_type == 'cls_token' and self.gate.learnable and gate_gradient != 'mask' and train_execution != 'packed':
             raise ValueError(
@@ -280,7 +290,7 @@ class MSViT(VisionTransformer):
         return dict(
             gate=grid.num_regions * self.gate.macs_per_region(),
             embedding=embedding_macs(grid, self.embed_dims, self.patch_embed.projection.in_channels),
-            encoder=self._encoder_macs(num_tokens),
+            encoder=self._encoder_macs(num_tokens, self._pairs_within_regions(num_tokens, grid)),
         )
 
     def dense_macs_of_parts(self, image_size: tuple[int, int]) -> dict[str, Tensor | int]:
@@ -289,36 +299,44 @@ class MSViT(VisionTransformer):
         embedding = num_tokens * self.patch_embed.projection.weight.numel()
         return dict(gate=0, embedding=embedding, encoder=self._encoder_macs(torch.tensor(num_tokens)))
 
-    def _encoder_macs(self, num_tokens: Tensor) -> Tensor:
+    def _pairs_within_regions(self, num_tokens: Tensor, grid: RegionGrid) -> Tensor | None:
+        """Query-key pairs where attention stays within whole regions: 1 of a coarse one, ``scale**4`` of a fine one."""
+        if self.attention_scope == 'image':
+            return None
+        return grid.num_regions + (num_tokens - grid.num_regions) * (grid.scale**2 + 1)
+
+    def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
         linears = [m for layer in self.layers for m in layer.ffn.modules() if isinstance(m, nn.Linear)]
         ffn_macs = sum(linear.weight.numel() for linear in linears) / self.num_layers
-        return encoder_macs(num_tokens.double() + self.num_extra_tokens, self.embed_dims, ffn_macs, self.num_layers)
+        num_tokens = num_tokens.double() + self.num_extra_tokens
+        return encoder_macs(num_tokens, self.embed_dims, ffn_macs, self.num_layers, num_pairs)
 
     def _run_packed(
         self, tokens: Tensor, packing: Packing, drop_path: Tensor | None, alternatives: Packing | None
     ) -> list[tuple[Tensor, Tensor | None]]:
         x = packing.pack(tokens)
         x_keep = _keep_per_token(drop_path, packing)
+        x_lengths = self._sequence_lengths(packing)
         if alternatives is not None:
             z = alternatives.pack(tokens.detach())
             z_keep = _keep_per_token(drop_path, alternatives)
+            z_lengths = self._sequence_lengths(alternatives)
         levels = []
         for i, layer in enumerate(self.layers):
             q, k, v = _project_qkv(layer, x)
             dropout = layer.attn.attn_drop if layer.training else 0.0
             if alternatives is not None:
                 with torch.no_grad():
-                    attended = packed_attention(
-                        _project_query(layer, z), k, v, alternatives.lengths, packing.lengths, dropout
-                    )
+                    attended = packed_attention(_project_query(layer, z), k, v, z_lengths, x_lengths, dropout)
                     z = self._finish(i, z, attended, z_keep)
-            x = self._finish(i, x, packed_attention(q, k, v, packing.lengths, packing.lengths, dropout), x_keep)
+            x = self._finish(i, x, packed_attention(q, k, v, x_lengths, x_lengths, dropout), x_keep)
             if i in self.out_indices:
                 table = None if alternatives is None else packing.unpack(x.detach()) + alternatives.unpack(z)
                 levels.append((x, table))
         return levels
 
     def _run_padded(self, tokens: Tensor, active: Tensor, drop_path: Tensor | None) -> list[tuple[Tensor, None]]:
+        tokens, active = self._sequences(tokens), self._sequences(active)
         longest = active.sum(1).max()
         order = (~active).long().argsort(dim=1, stable=True)[:, :longest]  # active tokens first, in their order
         padded = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
@@ -329,11 +347,14 @@ class MSViT(VisionTransformer):
     def _run_masked(
         self, tokens: Tensor, key_mask: Tensor, packing: Packing, drop_path: Tensor | None
     ) -> list[tuple[Tensor, Tensor]]:
-        outputs = self._run_dense(tokens, key_mask, drop_path)
+        outputs = self._run_dense(self._sequences(tokens), self._sequences(key_mask), drop_path)
+        outputs = [x.view_as(tokens) for x in outputs]
         return [(packing.pack(x), x.detach()) for x in outputs]
 
     def _run_dense(self, x: Tensor, key_mask: Tensor, drop_path: Tensor | None) -> list[Tensor]:
-        keep = None if drop_path is None else drop_path[..., None, None]
+        keep = None
+        if drop_path is not None:  # per image -> per sequence
+            keep = drop_path.repeat_interleave(len(x) // drop_path.shape[2], dim=2)[..., None, None]
         outputs = []
         for i, layer in enumerate(self.layers):
             dropout = layer.attn.attn_drop if layer.training else 0.0
@@ -341,6 +362,19 @@ class MSViT(VisionTransformer):
             if i in self.out_indices:
                 outputs.append(x)
         return outputs
+
+    def _sequences(self, candidates: Tensor) -> Tensor:
+        """What attends among itself on one row: the image's, (B, N, ...), or each region's, (B * R, 1 + s * s, ...)."""
+        if self.attention_scope == 'image':
+            return candidates
+        return candidates.flatten(0, 1).unflatten(0, (-1, self.slots_per_region))
+
+    def _sequence_lengths(self, packing: Packing) -> list[int]:
+        """Packed tokens of every sequence."""
+        if self.attention_scope == 'image':
+            return packing.lengths
+        num_regions = packing.shape[0] * packing.shape[1] // self.slots_per_region
+        return (packing.index // self.slots_per_region).bincount(minlength=num_regions).tolist()
 
     def _finish(self, i: int, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         """The rest of layer ``i`` after its attention, for tokens of any leading shape."""

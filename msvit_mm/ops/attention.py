@@ -33,11 +33,14 @@ def packed_attention(
         raise ValueError(
             f'{len(query)} queries and {len(key)} keys do not divide into lengths {query_lengths} and {key_lengths}'
         )
-    if len(set(query_lengths)) == len(set(key_lengths)) == 1:
-        batch = len(query_lengths)
-        return _attend(*(x.unflatten(0, (batch, -1)) for x in (query, key, value)), dropout=dropout).flatten(0, 1)
-    sequences = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths), strict=True)
-    return torch.cat([_attend(q[None], k[None], v[None], dropout=dropout)[0] for q, k, v in sequences])
+    num_sequences, num_shapes = len(query_lengths), len(set(zip(query_lengths, key_lengths, strict=True)))
+    if num_shapes == 1:
+        batched = (x.unflatten(0, (num_sequences, -1)) for x in (query, key, value))
+        return _attend(*batched, dropout=dropout).flatten(0, 1)
+    if num_shapes > num_sequences // 2:  # slices are views; grouping copies
+        sequences = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths), strict=True)
+        return torch.cat([_attend(q[None], k[None], v[None], dropout=dropout)[0] for q, k, v in sequences])
+    return _grouped_attention(query, key, value, query_lengths, key_lengths, dropout)
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, dropout: float = 0.0) -> Tensor:
@@ -71,6 +74,25 @@ def weighted_attention(query: Tensor, key: Tensor, value: Tensor, key_weights: T
     scores = (scores - scores.amax(-1, keepdim=True).detach()).exp() * key_weights[:, None, None, :]
     weights = scores / scores.sum(-1, keepdim=True)
     return (F.dropout(weights, dropout) @ value).transpose(1, 2)
+
+
+def _grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, query_lengths: list[int], key_lengths: list[int], dropout: float
+) -> Tensor:
+    """:func:`packed_attention` for many sequences of few shapes: one batched call for each shape."""
+    lengths = torch.tensor([query_lengths, key_lengths], device=query.device)
+    begins = lengths.cumsum(1) - lengths
+    outputs, places = [], []
+    for shape in lengths.unique(dim=1).T:
+        members = begins[:, (lengths == shape[:, None]).all(0)]
+        q_place, k_place = (
+            begin[:, None] + torch.arange(length, device=query.device)
+            for begin, length in zip(members, shape.tolist(), strict=True)
+        )
+        attended = _attend(query[q_place], key[k_place], value[k_place], dropout=dropout)
+        outputs.append(attended.flatten(0, 1))
+        places.append(q_place.flatten())
+    return torch.cat(outputs)[torch.cat(places).argsort()]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:

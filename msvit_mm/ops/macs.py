@@ -17,20 +17,24 @@ def embedding_macs(grid: RegionGrid, embed_dims: int, in_channels: int = 3) -> i
     return grid.num_regions * grid.slots * embed_dims * in_channels * grid.patch_size**2
 
 
-def encoder_macs(num_tokens: Tensor | int, embed_dims: int, ffn_macs: int, num_layers: int) -> Tensor | int:
-    r"""Transformer layers over N tokens: :math:`L (N (4 C^2 + F) + 2 N^2 C)`.
+def encoder_macs(
+    num_tokens: Tensor | int, embed_dims: int, ffn_macs: int, num_layers: int, num_pairs: Tensor | int | None = None
+) -> Tensor | int:
+    r"""Transformer layers over N tokens with P query-key pairs: :math:`L (N (4 C^2 + F) + 2 P C)`.
 
     Args:
         num_tokens: :math:`N`, with the class token, any shape.
         embed_dims: :math:`C`.
         ffn_macs: :math:`F`, multiply-adds of the feed-forward network for one token.
         num_layers: :math:`L`.
+        num_pairs: :math:`P`, like ``num_tokens``; by default every token attends to every token, :math:`N^2`.
 
     Example:
         >>> encoder_macs(196, embed_dims=384, ffn_macs=2 * 384 * 1536, num_layers=12) / 1e9
         4.51584
     """
-    return num_layers * (num_tokens * (4 * embed_dims**2 + ffn_macs) + 2 * num_tokens**2 * embed_dims)
+    num_pairs = num_tokens**2 if num_pairs is None else num_pairs
+    return num_layers * (num_tokens * (4 * embed_dims**2 + ffn_macs) + 2 * num_pairs * embed_dims)
 
 
 def count_macs(function: Callable, *args) -> int:

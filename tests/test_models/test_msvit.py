@@ -26,6 +26,7 @@ HOST_OPTIONS = [
     dict(layer_cfgs=dict(ffn_type='swiglu_fused'), layer_scale_init_value=0.1),
     dict(patch_size=8),
 ]
+REGION = dict(attention_scope='region', with_cls_token=False)
 TRAIN = ('masked', 'counterfactual', 'packed')
 TEST = ('masked', 'padded', 'packed')
 TRAINING_OPTIONS = [
@@ -131,7 +132,7 @@ def test_every_architecture_has_the_keys_of_the_host(arch):
 # Laws 3 and 4: executions agree, and images are alone
 
 
-@pytest.mark.parametrize('options', HOST_OPTIONS, ids=str)
+@pytest.mark.parametrize('options', [*HOST_OPTIONS, REGION, REGION | dict(patch_size=8)], ids=str)
 @pytest.mark.parametrize(('height', 'width'), SIZES)
 def test_test_executions_agree(make_msvit, random_decisions, height, width, options):
     model = make_msvit(**options).double()
@@ -149,7 +150,11 @@ def test_test_executions_agree(make_msvit, random_decisions, height, width, opti
         close(other_gate, gate)
 
 
-@pytest.mark.parametrize('options', [dict(), dict(drop_path_rate=0.5), dict(with_cls_token=False)], ids=str)
+@pytest.mark.parametrize(
+    'options',
+    [dict(), dict(drop_path_rate=0.5), dict(with_cls_token=False), REGION | dict(drop_path_rate=0.5)],
+    ids=str,
+)
 def test_train_executions_agree(make_msvit, options):
     images = random_images()
     results = {}
@@ -215,6 +220,28 @@ def test_what_pads_the_image_reaches_no_feature(make_msvit, monkeypatch, executi
     close(model(by_hand, fine), expected)
 
 
+@pytest.mark.parametrize('execution', TEST)
+def test_attention_within_regions_sees_no_other_region(make_msvit, execution):
+    model = make_msvit(test_execution=execution, **REGION).double()
+    everywhere = make_msvit(test_execution=execution, with_cls_token=False).double()
+    images, decisions = random_images(1, 64, 96), torch.tensor([[[0, 1, 0], [1, 0, 1]]])
+    changed = images.clone()
+    changed[:, :, 32:, :32] += 1  # the region in row 1, column 0: cells 2:4, 0:2
+    own = torch.zeros(4, 6, dtype=torch.bool)
+    own[2:, :2] = True
+    for net, reach in ((model, own), (everywhere, torch.ones_like(own))):
+        difference = (net(changed, decisions)[0] - net(images, decisions)[0]).abs().amax((0, 1))
+        assert torch.equal(difference > 1e-6, reach)
+
+
+def test_macs_of_attention_within_regions(make_msvit, random_decisions):
+    model = make_msvit(**REGION)
+    images = random_images(2, 64, 96, torch.float32)
+    decisions = random_decisions(2, 64, 96)
+    _, gate = model.forward_gated(images, decisions)
+    assert count_macs(model, images, decisions) == model.count_macs(gate.num_tokens, (64, 96)).sum()
+
+
 def test_cells_of_a_coarse_region_share_one_feature(make_msvit, random_decisions):
     model = make_msvit()
     decisions = random_decisions(3, 64, 96)
@@ -228,7 +255,9 @@ def test_cells_of_a_coarse_region_share_one_feature(make_msvit, random_decisions
 # The gate's gradient
 
 
-@pytest.mark.parametrize('options', [dict(), dict(out_indices=[0, 1], drop_path_rate=0.3), dict(with_cls_token=False)])
+@pytest.mark.parametrize(
+    'options', [dict(), dict(out_indices=[0, 1], drop_path_rate=0.3), dict(with_cls_token=False), REGION]
+)
 def test_counterfactuals_of_all_regions_are_the_masked_reference(make_msvit, options):
     images = random_images()
     masked = training_step(make_msvit(train_execution='masked', **options).double(), images)
@@ -449,6 +478,8 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
         (dict(coarse_patch_size=40), 'coarse_patch_size must be a larger multiple of patch_size 16, got 40'),
         (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),
         (dict(counterfactual_share=1.1), r'counterfactual_share must lie in \(0, 1\], got 1.1'),
+        (dict(attention_scope='batch'), "attention_scope must be one of 'image', 'region', got 'batch'"),
+        (dict(attention_scope='region'), "attention_scope='region' needs with_cls_token=False"),
         (dict(gate_temperature=0), 'gate_temperature must be positive, got 0'),
         (dict(img_size=(0, 32)), r'at least one pixel, got \(height, width\) \(0, 32\)'),
     ],

@@ -11,6 +11,8 @@ LENGTHS = [
     pytest.param([2, 2], [5, 5], id='equal, queries alone'),
     pytest.param([2, 2, 1], [3, 4, 3], id='unequal, queries alone'),
     pytest.param([0, 2], [3, 4], id='no query in one'),
+    pytest.param([1, 4, 1, 1, 4, 2], [4, 1, 4, 4, 1, 2], id='many of few shapes'),
+    pytest.param([0, 4, 0, 0, 4, 1], [4, 1, 4, 4, 1, 4], id='many of few shapes, no query in some'),
 ]
 
 
