@@ -1,0 +1,19 @@
+"""A gate learned by classification: a small MSViT whose attention stays within regions; runs on two CPU cores.
+
+    python tools/train.py configs/msvit_classifier_region_scenes.py
+
+Which shapes are present? A region has to tell from its own pixels, at the scale its gate chose, so the task says what
+that scale was worth.
+
+Not trained yet.
+"""
+
+_base_ = ['msvit_classifier_scenes.py']
+model = dict(backbone=dict(arch=dict(num_layers=3), attention_scope='region', counterfactual_share=1.0))
+max_iters = 800
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=50, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
