@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from msvit_mm.ops.gating import straight_through
 from msvit_mm.ops.priors import GATE_CLIP, beta_cdf, cramer_von_mises, normal_cdf, relaxed_bernoulli_cdf
 
 
@@ -186,18 +187,19 @@ class BetaShapingLoss(_GateLoss):
 
 @MODELS.register_module()
 class RatioLoss(_GateLoss):
-    """Distance of the mean gate value from a target: no demand on single images or positions.
+    """Distance of the batch's coarse ratio from a target: no demand on single images or positions.
 
     Args:
         coarse_ratio: Wanted mean decision in [0, 1].
-        norm: 'l1' for the absolute distance, 'l2' for the squared one.
+        norm: 'l0' for the absolute distance of the share of coarse decisions, which is what is executed, with the
+            gradient of the gate values; 'l1' and 'l2' for the absolute and the squared distance of the mean gate value.
         weight: Factor of the distance. A schedule may move this attribute.
         grid_size: Regions of an image as (rows, cols) that gate values must have, or None for any.
 
     Raises:
         ValueError: If an argument is out of its range.
 
-    Source: MSViT, the ablation with an L0 target.
+    Source: MSViT (arXiv 2307.02321), the ablation with an L0 target.
 
     Example:
         >>> RatioLoss(coarse_ratio=0.75)(torch.full((2, 3, 4), 0.5))
@@ -214,15 +216,16 @@ class RatioLoss(_GateLoss):
         super().__init__(grid_size, weight)
         if not 0 <= coarse_ratio <= 1:
             raise ValueError(f'coarse_ratio must lie in [0, 1], got {coarse_ratio}')
-        if norm not in ('l1', 'l2'):
-            raise ValueError(f"norm must be 'l1' or 'l2', got {norm!r}")
+        if norm not in ('l0', 'l1', 'l2'):
+            raise ValueError(f"norm must be 'l0', 'l1' or 'l2', got {norm!r}")
         self.coarse_ratio = coarse_ratio
         self.norm = norm
 
     def forward(self, gate_values: Tensor) -> dict[str, Tensor]:
-        """Compare the mean of gate values (n, rows, cols) with the target; ``loss_gate_ratio`` is times ``weight``."""
-        excess = self.global_batch(gate_values).mean() - self.coarse_ratio
-        return {'loss_gate_ratio': self.weight * (excess.abs() if self.norm == 'l1' else excess.square())}
+        """Compare gate values (n, rows, cols) with the target; ``loss_gate_ratio`` is times ``weight``."""
+        values = self.global_batch(gate_values)
+        excess = (straight_through(values) if self.norm == 'l0' else values).mean() - self.coarse_ratio
+        return {'loss_gate_ratio': self.weight * (excess.square() if self.norm == 'l2' else excess.abs())}
 
 
 def _beta_from_moments(mean: float, std: float) -> tuple[float, float]:

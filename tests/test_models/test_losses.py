@@ -18,6 +18,7 @@ ALL_LOSSES = [
     dict(type='BatchShapingLoss', grid_size=(2, 3)),
     dict(type='BatchShapingLoss', grid_size=(2, 3), hyperprior='beta'),
     dict(type='BetaShapingLoss'),
+    dict(type='RatioLoss', norm='l0'),
     dict(type='RatioLoss', norm='l1'),
     dict(type='RatioLoss', norm='l2'),
 ]
@@ -133,6 +134,13 @@ def test_ratio_loss_measures_the_mean_only(norm, expected):
     close(loss(spread + 0.25)['loss_gate_ratio'], 0.0, tolerance=1e-6)
 
 
+def test_l0_counts_decisions_and_pulls_every_value():
+    gate_values = torch.tensor([0.51, 0.99, 0.6, 0.49]).reshape(1, 2, 2).requires_grad_()
+    loss = RatioLoss(coarse_ratio=0.25, norm='l0')(gate_values)['loss_gate_ratio']
+    close(loss, 0.75 - 0.25)
+    close(torch.autograd.grad(loss, gate_values)[0], [[[0.25, 0.25], [0.25, 0.25]]])
+
+
 @pytest.mark.parametrize(('coarse_ratio', 'wanted'), [(0.75, 8), (0.25, 8), (0.5, 4), (0.9, 20)])
 def test_small_batches_are_warned_of_once(coarse_ratio, wanted, monkeypatch):
     messages = []
@@ -178,7 +186,7 @@ def test_another_grid_is_refused(config):
         ),
         (dict(type='BetaShapingLoss', a=0.0), r'a and b must be positive, got 0\.0 and 0\.4'),
         (dict(type='RatioLoss', coarse_ratio=75), r'coarse_ratio must lie in \[0, 1\], got 75'),
-        (dict(type='RatioLoss', norm='l0'), "'l1' or 'l2', got 'l0'"),
+        (dict(type='RatioLoss', norm='l3'), "'l0', 'l1' or 'l2', got 'l3'"),
     ],
 )
 def test_bad_settings_are_refused(config, message):
