@@ -1,4 +1,4 @@
-"""What a published checkpoint says of itself: the config as it was, the metrics of these weights, and nothing invented."""
+"""What a published checkpoint says of itself: the config as it was, the metrics of these weights, nothing invented."""
 
 import json
 import math

@@ -17,6 +17,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmpretrain import ImageClassificationInferencer
 from mmseg.apis import MMSegInferencer
+from modelindex.load_model_index import load as load_model_index
 
 from msvit_mm.checkpoints import load_checkpoint_safely, load_kept_config
 from msvit_mm.engine.inference import build_gated_model
@@ -91,7 +92,7 @@ def check_choices(sample, wanted):
     assert (sample.num_tokens, sample.gmacs) == (wanted.num_tokens, wanted.gmacs)
 
 
-def test_a_run(run_tool, tmp_path):
+def test_a_run(run_tool, publish, tmp_path):
     """Trained, validated and published: the metrics are those that the run printed of the published weights."""
     small = ('num_workers=0', 'persistent_workers=False', 'batch_size=4', 'dataset.num_images=4')
     options = [f'{loader}.{key}' for loader in LOADERS for key in small]
@@ -104,14 +105,12 @@ def test_a_run(run_tool, tmp_path):
     assert len(printed) == 2
 
     config = tmp_path / SEGMENTOR.name
-    process = run_tool('publish_model.py', config, checkpoints[0], tmp_path / 'out' / 'iter_2.pth')
-    assert process.returncode == 0, process.stderr
-    assert f'mIoU {float(printed[1][0]):.4g}' in process.stdout
+    assert f'mIoU {float(printed[1][0]):.4g}' in publish(config, checkpoints[0], tmp_path / 'out' / 'iter_2.pth')
     (written,) = (tmp_path / 'out').glob('*.pth')
     assert written.name == f'iter_2-{hashlib.sha256(written.read_bytes()).hexdigest()[:8]}.pth'
     before, after = load_checkpoint_safely(checkpoints[0]), torch.load(written, weights_only=True)
     assert set(after) == {'meta', 'state_dict'}
-    assert after['meta']['cfg'] == before['meta']['cfg'] == config.read_text().removesuffix('\n')
+    assert after['meta']['cfg'] == before['meta']['cfg'] == config.read_text()
     assert before['state_dict'].keys() == after['state_dict'].keys()
     assert all(torch.equal(tensor, after['state_dict'][key]) for key, tensor in before['state_dict'].items())
     assert written.stat().st_size < 0.4 * checkpoints[0].stat().st_size
@@ -120,7 +119,7 @@ def test_a_run(run_tool, tmp_path):
     assert f'{metrics["mIoU"]:.4f}' == printed[1][0]
     (entry,) = yaml.safe_load((tmp_path / 'out' / 'metafile.yml').read_text())['Models']
     assert (entry['Name'], entry['In Collection'], entry['Weights']) == ('iter_2', 'MSViT', written.name)
-    assert (ROOT / entry['Config']).samefile(config) or Path(entry['Config']).samefile(config)
+    assert Path(entry['Config']).samefile(config)
     assert entry['Metadata']['Iterations'] == 2
     assert entry['Metadata']['FLOPs'] == pytest.approx(float(printed[1][1]) * 1e9, abs=1e5)
     parameters = sum(t.numel() for key, t in after['state_dict'].items() if 'num_batches' not in key)
@@ -128,6 +127,8 @@ def test_a_run(run_tool, tmp_path):
     (result,) = entry['Results']
     assert (result['Task'], result['Dataset']) == ('Semantic Segmentation', 'Scenes')
     assert result['Metrics'] == pytest.approx(metrics, rel=1e-5)
+    (model,) = load_model_index(str(tmp_path / 'out' / 'metafile.yml')).models  # as mmpretrain and mim read it
+    assert (model.metadata.parameters, model.results[0].metrics) == (parameters, result['Metrics'])
 
 
 def test_published_again_is_the_same_file(publish, tmp_path):
@@ -144,7 +145,7 @@ def test_mmseg_predicts_what_testing_does(publish, scene, tmp_path):
     wanted = predict_as_tested(SEGMENTOR, tmp_path / 'run.pth', index)
     # None: the host executes the text that the checkpoint keeps
     for model in (str(SEGMENTOR), load_kept_config(weights), None):
-        inferencer = MMSegInferencer(model, weights, device='cpu', show_progress=False)
+        inferencer = MMSegInferencer(model, weights, device='cpu')
         assert inferencer.model.dataset_meta['classes'][4] == 'ball'
         sample = inferencer(image, return_datasamples=True, out_dir=str(tmp_path / 'out'))
         assert torch.equal(sample.seg_logits.data, wanted.seg_logits.data)
@@ -161,7 +162,6 @@ def test_mmpretrain_predicts_what_testing_does(publish, scene, tmp_path):
     assert 'Results' not in entry
     weights = str(tmp_path / entry['Weights'])
     wanted = predict_as_tested(CLASSIFIER, tmp_path / 'run.pth', index)
-    init_default_scope('mmseg')  # the inferencer sets its own scope
     for model in (str(CLASSIFIER), load_kept_config(weights)):
         inferencer = ImageClassificationInferencer(model, weights, device='cpu')
         assert inferencer.classes[0] == 'ball'
@@ -253,5 +253,5 @@ def test_other_bad_input(check_fails, toy_config, tmp_path):
     check_fails('bytes that are truncated, corrupt', SEGMENTOR, tmp_path / 'cut.pth')
     check_fails("config 'absent.py': wanted a file, got none", 'absent.py', run)
     check_fails('wanted a model over a gated backbone', toy_config, run)
-    check_fails('differs in backbone, data_preprocessor, gate_loss and 1 more', CLASSIFIER, run)
+    check_fails('differs in backbone, data_preprocessor, decode_head and', CLASSIFIER, run)
     check_fails("wanted a name that ends in .pth, got '.pt'", SEGMENTOR, run, name='scenes.pt')

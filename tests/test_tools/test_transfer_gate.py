@@ -194,9 +194,7 @@ def test_target_of_another_gate(check_fails, classifier, larger, gate, message):
 def test_target_of_other_patches(check_fails, classifier, tmp_path):
     text = f'_base_ = {str(SEGMENTOR)!r}\nmodel = dict(backbone=dict(patch_size=16, coarse_patch_size=32))'
     (tmp_path / 'config.py').write_text(text)
-    message = (
-        "the source's gate does not fit the target: patch_size: wanted 16, got 8; coarse_patch_size: wanted 32, got"
-    )
+    message = 'patch_size: wanted 16, got 8; coarse_patch_size: wanted 32, got 16.'
     check_fails(message, CLASSIFIER, classifier, tmp_path / 'config.py')
 
 
