@@ -1,7 +1,7 @@
 """Publish the checkpoint of a run: weights, config and metrics, their hash in the name, and an entry of a metafile.
 
 What is published is passive: tensors, numbers and text, which any restricted loader reads. The config is kept as the
-text that the run printed.
+text that the run printed, with the paths in it.
 """
 
 import ast
@@ -73,6 +73,8 @@ def parse_config(text: str) -> dict[str, Any]:
 
 def load_kept_config(path: str | PathLike) -> Config:
     """The config that a checkpoint keeps, for the hosts' inferencers; nothing in the file is executed.
+
+    Building it is another matter: mmengine calls whatever importable name a config gives as a ``type``.
 
     Raises:
         ValueError: If the file is no checkpoint that may be loaded, or keeps no config.

@@ -99,9 +99,9 @@ def test_metrics_of_the_log(tmp_path):
     timed = dict(data_time=0.1, time=0.2)
     lines = [
         timed | dict(mIoU=31.0, step=2),
+        timed | dict(mIoU=32.0, auc=math.nan, step=4),
         timed | dict(loss=1.0, iter=4, step=4),
         {'gate/gmacs': 1.0, 'step': 4},
-        timed | dict(mIoU=32.0, auc=math.nan, step=4),
         timed | dict(mIoU=33.0, step=6),
     ]
     checkpoint = checkpoint_of_a_run(tmp_path, best='iter_2', logged=lines)
