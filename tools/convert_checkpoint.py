@@ -3,15 +3,22 @@
 python tools/convert_checkpoint.py deit_small_patch16_224.pth deit-small.pth --img-size 512
 """
 
-import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.registry import MODELS
 
-from msvit_mm.checkpoints import Conversion, describe_backbone, fit_weights, load_weights_safely, rename_keys
+from msvit_mm.checkpoints import (
+    Conversion,
+    check_new,
+    checkpoint_bytes,
+    describe_backbone,
+    fit_weights,
+    load_weights_safely,
+    rename_keys,
+    write_files,
+)
 from msvit_mm.engine.launch import load_config, one_line_errors
 
 NOTES = {
@@ -70,22 +77,15 @@ def main() -> None:
     args = parse_args()
     target = Path(args.target)
     with one_line_errors():
-        if target.is_dir() or (target.exists() and not args.overwrite):
-            raise ValueError(f"output '{target}': wanted a new file, got an existing one; --overwrite replaces a file.")
+        check_new([target], args.overwrite)
         weights, entry = load_weights_safely(args.source)
         conversion = rename_keys(weights, args.prefix)
         config = target_config(args, conversion)
         backbone = MODELS.build(config)
         fit_weights(conversion, backbone.state_dict(), backbone.patch_resolution, args.source_grid)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
-    partial = target.with_name(f'{target.name}.part')
-    try:
-        torch.save(dict(state_dict=conversion.state_dict, meta=meta), partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_files({target: checkpoint_bytes(dict(state_dict=conversion.state_dict, meta=meta))})
     print(f'source      {args.source}' + (f", entry '{entry}'" if entry else ''))
     print(conversion.format_report())
     if conversion.family in NOTES:

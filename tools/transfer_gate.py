@@ -4,7 +4,6 @@ python tools/transfer_gate.py SOURCE_CONFIG SOURCE_CHECKPOINT TARGET_CONFIG gate
 """
 
 import json
-import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,14 @@ from mmengine.config import Config
 
 from msvit_mm.checkpoints import (
     check_coverage,
+    check_new,
     check_shapes,
+    checkpoint_bytes,
     compare_scale_maps,
     load_checkpoint_safely,
     load_gate,
     transfer_gate,
+    write_files,
 )
 from msvit_mm.engine.inference import UnlabelledImages, build_gated_model
 from msvit_mm.engine.launch import check_data, load_config, one_line_errors
@@ -49,10 +51,6 @@ def build_model(path: str) -> tuple[Config, torch.nn.Module]:
         ValueError: If the config is absent or has no such model.
     """
     cfg = load_config(Namespace(config=path, launcher='none', cfg_options=None, work_dir=None))
-    if 'model' not in cfg:
-        raise ValueError(f"config '{path}': wanted a model, got none.")
-    if 'data_preprocessor' in cfg:  # as the runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return cfg, build_gated_model(cfg, None, 'cpu')
 
 
@@ -83,19 +81,6 @@ def sample_images(cfg: Config, folder: str | None) -> UnlabelledImages | None:
     return UnlabelledImages(cfg.test_dataloader.dataset, NUM_IMAGES) if cfg.get('test_dataloader') else None
 
 
-def check_new(paths: tuple[Path, Path], overwrite: bool) -> None:
-    """Check that checkpoint and report may be written.
-
-    Raises:
-        ValueError: If a file is in the way, or both are one.
-    """
-    if paths[0] == paths[1]:
-        raise ValueError(f"--report: wanted another file than DST, got '{paths[1]}'.")
-    for path in paths:
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise ValueError(f"output '{path}': wanted a new file, got an existing one; --overwrite replaces a file.")
-
-
 def format_report(report: dict[str, Any]) -> str:
     """The report as text, one line per key and number."""
     names = ('moved', 'mapped', 'resampled', 'left')
@@ -113,6 +98,8 @@ def main() -> None:
     output = Path(args.output)
     paths = (output, Path(args.report) if args.report else output.with_suffix('.json'))
     with one_line_errors():
+        if paths[0] == paths[1]:
+            raise ValueError(f"--report: wanted another file than DST, got '{paths[1]}'.")
         check_new(paths, args.overwrite)
         _, source = build_model(args.source_config)
         load_gate(source, load_checkpoint_safely(args.source_checkpoint)['state_dict'])
@@ -126,17 +113,8 @@ def main() -> None:
     report |= {name: Path(getattr(args, name)).name for name in ('source_config', 'source_checkpoint', 'target_config')}
     report['target_checkpoint'] = args.target_checkpoint and Path(args.target_checkpoint).name
     meta = dict(source=report['source_checkpoint'], report=report)
-    partials = [path.with_name(f'{path.name}.part') for path in paths]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(dict(state_dict=others | moved, meta=meta), partials[0])
-        partials[1].write_text(json.dumps(report, indent=2))
-        for partial, path in zip(partials, paths, strict=True):
-            os.replace(partial, path)
-    finally:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
+    contents = checkpoint_bytes(dict(state_dict=others | moved, meta=meta)), json.dumps(report, indent=2).encode()
+    write_files(dict(zip(paths, contents, strict=True)))
     print(format_report(report))
     print(f'written     {paths[0]}, {paths[1]}')
     init_cfg = f"model.init_cfg = dict(type='Pretrained', checkpoint='{output}')"

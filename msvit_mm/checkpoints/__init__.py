@@ -7,6 +7,8 @@ from .loading import (
     load_weights_safely,
     use_safe_loader,
 )
+from .publish import load_kept_config
+from .saving import check_new, checkpoint_bytes, write_files
 from .transfer import (
     compare_scale_maps,
     load_gate,
@@ -16,16 +18,20 @@ from .transfer import (
 __all__ = [
     'Conversion',
     'check_coverage',
+    'check_new',
     'check_resumable',
     'check_shapes',
+    'checkpoint_bytes',
     'compare_scale_maps',
     'describe_backbone',
     'fit_weights',
     'load_checkpoint_safely',
     'load_gate',
+    'load_kept_config',
     'load_weights_safely',
     'rename_keys',
     'resize_patch_kernel',
     'transfer_gate',
     'use_safe_loader',
+    'write_files',
 ]

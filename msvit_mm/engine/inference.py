@@ -34,11 +34,14 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> torch
     """Build the config's model in evaluation mode, with the weights of a checkpoint or random ones.
 
     Raises:
-        ValueError: If the device is absent, the backbone has no gate, or the checkpoint does not fit.
+        ValueError: If the device or a model is absent, the backbone has no gate, or the checkpoint does not fit.
     """
     check_device(device)
+    if 'model' not in cfg:
+        raise ValueError(f"config '{cfg.filename}': wanted a model, got none.")
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    preprocessor = cfg.get('data_preprocessor')  # beside the model, as the runner takes it
+    model = revert_sync_batchnorm(MODELS.build(dict(data_preprocessor=preprocessor) | cfg.model))
     if not hasattr(model.backbone, 'forward_gated'):
         got = f'{type(model).__name__} over {type(model.backbone).__name__}'
         raise ValueError(f"config '{cfg.filename}': wanted a model over a gated backbone such as MSViT, got {got}.")

@@ -56,8 +56,8 @@ class ScaleGate(BaseGate):
         initial_ratio: Mean decision at the start, in (0, 1); set it to the target.
         frozen: Keep the gate as loaded: no gradient, and the backbone then trains on the active tokens alone.
         init_cfg: mmengine's recipe for the weights: ``dict(type='Pretrained', checkpoint='classifier.pth',
-            prefix='backbone.gate')`` takes the gate of another model. The backbone's own ``init_cfg`` is loaded after
-            it, so the file named there should have no gate.
+            prefix='backbone.gate')`` takes the gate of another model. The backbone applies it after its own
+            ``init_cfg``, so it prevails over a gate in the backbone's file.
 
     Raises:
         ValueError: If an argument is out of its range.

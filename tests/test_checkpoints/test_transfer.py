@@ -274,21 +274,40 @@ def test_into_a_segmentor_of_another_size(make_segmentor, make_classifier, tmp_p
     assert torch.equal(target.gate_loss.mean_logits, moved['gate_loss.mean_logits'])
 
 
-def test_gate_and_backbone_from_two_files(make_segmentor, make_msvit, make_classifier, tmp_path):
-    classifier, plain = make_classifier(), make_segmentor(seed=2).backbone
-    plain_weights = {key: tensor for key, tensor in plain.state_dict().items() if not key.startswith('gate.')}
+@pytest.mark.parametrize('with_gate', [False, True])
+@pytest.mark.parametrize('within', ['backbone', 'segmentor'])
+def test_gate_and_backbone_from_two_files(make_segmentor, make_msvit, make_classifier, tmp_path, within, with_gate):
+    classifier, other = make_classifier(), make_segmentor(seed=2).backbone.state_dict()
+    weights = {key: tensor for key, tensor in other.items() if with_gate or not key.startswith('gate.')}
     torch.save(dict(state_dict=classifier.state_dict()), tmp_path / 'classifier.pth')
-    torch.save(dict(state_dict=plain_weights), tmp_path / 'plain.pth')
-    gate_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'classifier.pth'), prefix='backbone.gate')
-    model = make_msvit(
-        gate=dict(type='ScaleGate', frozen=True, init_cfg=gate_cfg),
-        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'plain.pth')),
+    torch.save(dict(state_dict=weights), tmp_path / 'backbone.pth')
+    words = dict(
+        gate=dict(
+            type='ScaleGate',
+            frozen=True,
+            init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'classifier.pth'), prefix='backbone.gate'),
+        ),
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth')),
     )
+    model = make_msvit(**words) if within == 'backbone' else make_segmentor(**words)
+    backbone = model if within == 'backbone' else model.backbone
     model.init_weights()
-    wanted = plain_weights | {f'gate.{key}': tensor for key, tensor in classifier.backbone.gate.state_dict().items()}
-    state = model.state_dict()
-    assert wanted.keys() == state.keys()
-    assert all(torch.equal(tensor, wanted[key]) for key, tensor in state.items())
+    gate = {f'gate.{key}': tensor for key, tensor in classifier.backbone.gate.state_dict().items()}
+    state = backbone.state_dict()
+    assert (weights | gate).keys() == state.keys()
+    assert all(torch.equal(tensor, (weights | gate)[key]) for key, tensor in state.items())
+
+    torch.nn.init.zeros_(backbone.gate.layers[-1].weight)
+    model.init_weights()  # a second time it leaves everything, as mmengine does
+    assert not backbone.gate.layers[-1].weight.any()
+
+
+def test_the_backbones_file_fills_a_gate_without_its_own(make_segmentor, make_msvit, tmp_path):
+    weights = make_segmentor(seed=2).backbone.state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'backbone.pth')
+    model = make_msvit(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth')))
+    model.init_weights()
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
 
 
 # Scale maps

@@ -191,6 +191,20 @@ def test_target_of_another_gate(check_fails, classifier, larger, gate, message):
     check_fails(message, CLASSIFIER, classifier, larger(gate))
 
 
+def test_target_of_other_patches(check_fails, classifier, tmp_path):
+    text = f'_base_ = {str(SEGMENTOR)!r}\nmodel = dict(backbone=dict(patch_size=16, coarse_patch_size=32))'
+    (tmp_path / 'config.py').write_text(text)
+    message = 'patch_size: wanted 16, got 8; coarse_patch_size: wanted 32, got 16.'
+    check_fails(message, CLASSIFIER, classifier, tmp_path / 'config.py')
+
+
+def test_source_without_a_learned_gate(check_fails, larger, tmp_path):
+    source = ROOT / 'configs' / 'random_upernet_scenes.py'
+    path = tmp_path / 'random.pth'
+    torch.save(dict(state_dict={}), path)
+    check_fails('the source has no gate that can move: wanted a ScaleGate, got RandomGate', source, path, larger())
+
+
 def test_other_bad_input(check_fails, classifier, larger, toy_config, tmp_path):
     config = larger()
     check_fails("config 'absent.py': wanted a file, got none", 'absent.py', classifier, config)
@@ -203,3 +217,6 @@ def test_other_bad_input(check_fails, classifier, larger, toy_config, tmp_path):
     odd = build(config, tmp_path / 'odd.pth', edit=lambda w: w | {'decode_head.odd': torch.ones(1)})
     message = 'wanted weights of the target, got 1: decode_head.odd'
     check_fails(message, CLASSIFIER, classifier, config, options=('--target-checkpoint', odd))
+    code = build(config, tmp_path / 'code.pth', edit=lambda w: w | {'hook': os.getcwd})
+    message = 'refused, since loading it could run code'
+    check_fails(message, CLASSIFIER, classifier, config, options=('--target-checkpoint', code))
