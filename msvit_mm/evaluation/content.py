@@ -8,6 +8,8 @@ from mmengine.registry import METRICS
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from ..ops.regions import regions_with_boundary
+
 
 def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
     """Probability that a positive scores above a negative, ties counting half (area under the ROC curve).
@@ -29,24 +31,6 @@ def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]  # tied scores share their mean rank
     return float((ranks[labels].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
-
-
-def regions_with_boundary(labels: Tensor, coarse_patch_size: int, ignore_index: int = 255) -> Tensor:
-    """Which regions hold pixels of more than one class.
-
-    Args:
-        labels: Class of each pixel, integers, shape (H, W).
-        coarse_patch_size: Side of a region in pixels; those at the right and bottom may be cut.
-        ignore_index: Label of pixels that count for nothing.
-
-    Returns:
-        Boolean, shape (rows, cols).
-    """
-    labels = labels.float()[None]
-    ignored = labels == ignore_index
-    highest = F.max_pool2d(labels.masked_fill(ignored, -1), coarse_patch_size, ceil_mode=True)
-    lowest = -F.max_pool2d(-labels.masked_fill(ignored, 1e4), coarse_patch_size, ceil_mode=True)
-    return (highest > lowest)[0]
 
 
 def near_boundary(labels: Tensor, distance: int, ignore_index: int = 255) -> Tensor:

@@ -10,8 +10,8 @@ from msvit_mm.evaluation import (
     GateContentMetric,
     area_under_curve,
     near_boundary,
-    regions_with_boundary,
 )
+from msvit_mm.ops.regions import regions_with_boundary
 
 META = dict(classes=('sky', 'road', 'car'))
 LABELS = {
