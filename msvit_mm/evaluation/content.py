@@ -55,7 +55,8 @@ class GateContentMetric(BaseMetric):
         ignore_index: Label of pixels that count for nothing.
 
     Returns (as metrics):
-        ``auc`` in [0, 1]; ``coarse.<class>``, the share of that class's pixels that lie in coarse regions.
+        ``auc`` in [0, 1]; ``auc_shapes``, the same against "holds the boundary of a shape", for data sets whose
+        metainfo names ``shape_classes``; ``coarse.<class>``, the share of that class's pixels in coarse regions.
     """
 
     def __init__(self, ignore_index: int = 255, **kwargs) -> None:
@@ -63,13 +64,16 @@ class GateContentMetric(BaseMetric):
         self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
-        num_classes = len(self.dataset_meta['classes'])
+        classes = self.dataset_meta['classes']
+        num_classes = len(classes)
+        shapes = torch.tensor([classes.index(name) for name in self.dataset_meta.get('shape_classes', ())])
         for sample in data_samples:
             size = sample['coarse_patch_size']
             scale_map = sample['scale_map']['data'][0].float().cpu()
             labels = sample['gt_sem_seg']['data'].float().cpu()[None]  # regions are those of the resized image
             labels = F.interpolate(labels, size=tuple(sample['img_shape'][:2]), mode='nearest')[0, 0].long()
             boundary = regions_with_boundary(labels, size, self.ignore_index)
+            has_shape = F.max_pool2d(torch.isin(labels, shapes).float()[None], size, ceil_mode=True)[0] > 0
             coarse = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)[
                 : labels.shape[0], : labels.shape[1]
             ]
@@ -77,12 +81,17 @@ class GateContentMetric(BaseMetric):
             pixels = torch.bincount(labels[counted], minlength=num_classes)
             coarse_pixels = torch.bincount(labels[counted], weights=coarse[counted], minlength=num_classes)
             logits = sample['gate_logits']['data'].float().cpu().flatten()
-            self.results.append((logits, boundary.flatten(), pixels, coarse_pixels))
+            boundaries = torch.stack([boundary, boundary & has_shape]).flatten(1)
+            self.results.append((logits, boundaries, pixels, coarse_pixels))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        logits, boundary, pixels, coarse_pixels = zip(*results, strict=True)
+        logits, boundaries, pixels, coarse_pixels = zip(*results, strict=True)
         shares = sum(coarse_pixels) / sum(pixels)
-        metrics = {'auc': area_under_curve(-torch.cat(logits).numpy(), torch.cat(boundary).numpy())}
+        scores = -torch.cat(logits).numpy()
+        boundary, shape_boundary = torch.cat(boundaries, dim=1).numpy()
+        metrics = {'auc': area_under_curve(scores, boundary)}
+        if 'shape_classes' in self.dataset_meta:
+            metrics['auc_shapes'] = area_under_curve(scores, shape_boundary)
         return metrics | {f'coarse.{n}': float(x) for n, x in zip(self.dataset_meta['classes'], shares, strict=True)}
 
 

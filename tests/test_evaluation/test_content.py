@@ -118,6 +118,20 @@ def test_content_of_a_hand_made_gate():
     assert both['auc'] == 0.5
 
 
+def test_boundaries_of_shapes_count_apart():
+    labels = torch.zeros(64, 64, dtype=torch.long)
+    labels[:32, 48:] = 1  # sky meets road in the upper right region
+    labels[32:, :32] = 2  # a car fills the lower left region, without a boundary in it
+    labels[40:48, 40:48] = 2
+    sample = content_sample(labels, [[1, 1], [1, 1]], [[1, 3], [2, 0]], (64, 64))
+    metric = GateContentMetric()
+    metric.dataset_meta = META | dict(shape_classes=('car',))
+    metric.process({}, [sample])
+    metrics = metric.evaluate(size=1)
+    assert metrics['auc_shapes'] == 1  # the lower right region has the lowest logit
+    assert metrics['auc'] == 0.5  # of four pairs one region with a boundary wins both of its own and one loses both
+
+
 def test_content_counts_in_the_regions_of_the_resized_image():
     """Labels keep their full resolution; the gate saw an image of half that size, not a multiple of the region."""
     labels = torch.zeros(80, 140, dtype=torch.long)
