@@ -19,5 +19,7 @@ model = dict(
         drop_path_rate=0.0,
     ),
     neck=dict(type='GeneralizedMeanPooling', p=3.0),
+    gate_loss=dict(initial_temperature=1.0),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))  # from scratch
+custom_hooks = [dict(type='GateScheduleHook', warmup=0.3, weights=(2.0, 4.0)), dict(type='GateStatisticsHook')]
