@@ -1,6 +1,6 @@
 """A control of transfer_upernet_scenes.py: the regions with the least blurred edge are coarse, .75 of each image.
 
-    python tools/train.py configs/transfer_edge_upernet_scenes.py --cfg-options load_from=BASE_CHECKPOINT
+python tools/train.py configs/transfer_edge_upernet_scenes.py --cfg-options load_from=BASE_CHECKPOINT
 """
 
 _base_ = ['transfer_upernet_scenes.py']

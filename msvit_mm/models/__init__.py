@@ -2,7 +2,7 @@
 
 from .classifier import GatedImageClassifier
 from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
-from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
+from .losses import BatchShapingLoss, BetaShapingLoss, BudgetLoss, RatioLoss
 from .msvit import GateOutput, MSViT
 from .route_gates import BaseRouteGate, FixedRoutes, RandomRoutes, RouteGate, build_route_gate
 from .routing import DynamicTokenRoutingTransformer, RouteOutput
@@ -13,6 +13,7 @@ __all__ = [
     'BaseRouteGate',
     'BatchShapingLoss',
     'BetaShapingLoss',
+    'BudgetLoss',
     'DynamicTokenRoutingTransformer',
     'EdgeGate',
     'FixedGate',

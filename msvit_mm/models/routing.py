@@ -174,7 +174,7 @@ class DynamicTokenRoutingTransformer(BaseModule):
         self.stem = PatchEmbed(3, dims[0], kernel_size=7, stride=4)
         self.downsamples = nn.ModuleList(PatchEmbed(dims[i], dims[i + 1], 3, stride=2) for i in range(NUM_ROWS - 1))
         self.norms = nn.ModuleList(nn.LayerNorm(c, eps=1e-6) for c in dims)
-        rates = torch.linspace(0, drop_path_rate, sum(self.arch['depths'])).split(self.arch['depths'])
+        rates = torch.linspace(0, drop_path_rate, sum(self.arch['depths']), device='cpu').split(self.arch['depths'])
         self.nodes = nn.ModuleDict()
         for (i, j), depth in depths.items():
             row_rates = rates[i].tolist()
@@ -335,10 +335,10 @@ class DynamicTokenRoutingTransformer(BaseModule):
         return CostTable(embedding, gate, edges, embedding + plain)
 
     def active_ratio_of(self, cost_ratio: float, image_size: tuple[int, int]) -> float:
-        """Share of open tokens, the same on all edges, at which images of this size cost ``cost_ratio`` times PVTv2.
+        """Probability of being open at which random routes cost ``cost_ratio`` times PVTv2 on average.
 
         Raises:
-            ValueError: If no share does.
+            ValueError: If none does.
 
         Example:
             >>> model = DynamicTokenRoutingTransformer('b0', gate=dict(type='RandomRoutes'))
@@ -346,13 +346,22 @@ class DynamicTokenRoutingTransformer(BaseModule):
             0.613
         """
         table, sizes = self.cost_table(image_size), row_sizes(image_size)
-        least = table.embedding + table.gate + sum(static for static, _ in table.edges.values())
-        most = sum(n * math.prod(sizes[i + (kind == 'merge')]) for (kind, i, _), (_, n) in table.edges.items())
-        share = (cost_ratio * table.reference - least) / most
-        if not 0 <= share <= 1:
-            bounds = f'{least / table.reference:.3f} and {(least + most) / table.reference:.3f}'
+        counts = {(kind, i, j): math.prod(sizes[i + (kind == 'merge')]) for kind, i, j in table.edges}
+
+        def expected_ratio(share: float) -> float:
+            macs = table.embedding + table.gate
+            for edge, (static, per_token) in table.edges.items():
+                macs += static * (1 - (1 - share) ** counts[edge]) + per_token * share * counts[edge]
+            return macs / table.reference
+
+        low, high = 0.0, 1.0
+        if not expected_ratio(low) <= cost_ratio <= expected_ratio(high):
+            bounds = f'{expected_ratio(low):.3f} and {expected_ratio(high):.3f}'
             raise ValueError(f'cost_ratio must lie between {bounds} for images of {image_size}, got {cost_ratio}')
-        return share
+        while high - low > 1e-9:  # the cost rises with the share
+            share = (low + high) / 2
+            low, high = (share, high) if expected_ratio(share) < cost_ratio else (low, share)
+        return low
 
     def _check_images(self, images: Tensor) -> list[Size]:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
