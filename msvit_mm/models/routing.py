@@ -343,7 +343,7 @@ class DynamicTokenRoutingTransformer(BaseModule):
         Example:
             >>> model = DynamicTokenRoutingTransformer('b0', gate=dict(type='RandomRoutes'))
             >>> round(model.active_ratio_of(1.0, (224, 224)), 3)
-            0.613
+            0.293
         """
         table, sizes = self.cost_table(image_size), row_sizes(image_size)
         counts = {(kind, i, j): math.prod(sizes[i + (kind == 'merge')]) for kind, i, j in table.edges}

@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 
 STRIDES = (4, 8, 16, 32)
 TRANSFORM, SCALE, IDENTITY = 'tab:green', 'tab:orange', 'lightgrey'
+LINE = 225
 
 
 def route_maps(sample: BaseDataElement) -> dict[str, np.ndarray]:
@@ -68,9 +69,9 @@ def draw_routes(
     num_stages = max(len(x) for name, x in maps.items() if name.startswith('routes_'))
     side = 1.6 * np.sqrt(width / height)
     figsize = (side * (num_stages + 2) + 1, side * height / width * len(STRIDES) + 1)
-    fig = plt.figure(figsize=figsize, layout='constrained')
-    panels, whole = fig.subfigures(1, 2, width_ratios=(num_stages, 2))
-    axes = panels.subplots(len(STRIDES), num_stages, squeeze=False)
+    fig = plt.figure(figsize=figsize)
+    grid = fig.add_gridspec(len(STRIDES), num_stages + 2, left=0.04, right=0.98, bottom=0.02, top=0.9, wspace=0.06)
+    axes = [[fig.add_subplot(grid[i, j]) for j in range(num_stages)] for i in range(len(STRIDES))]
     for stride, row in zip(STRIDES, axes, strict=True):
         size = (-(-height // stride), -(-width // stride))
         stages = maps.get(f'routes_s{stride}', np.full((num_stages, *size), np.nan))
@@ -86,9 +87,9 @@ def draw_routes(
         row[0].set_ylabel(f'stride {stride}', fontsize=8)
     for j, ax in enumerate(axes[0]):
         ax.set_title(f'stage {j}', fontsize=8)
-    ax = whole.subplots()
+    ax = fig.add_subplot(grid[:2, num_stages:])
     drawn = ax.imshow(depth_map(maps, node_depths, (height, width)), cmap='viridis', vmin=0)
-    whole.colorbar(drawn, ax=ax, location='bottom', label='blocks per pixel')
+    fig.colorbar(drawn, ax=ax, location='bottom', label='blocks per pixel', pad=0.04)
     ax.set_axis_off()
     fig.suptitle(title)
     return fig
@@ -121,12 +122,11 @@ def _draw_panel(ax: Axes, small: np.ndarray, stage: np.ndarray, ended: bool) -> 
         ax.set_aspect(small.shape[0] / small.shape[1])
         return
     closed = np.array([200, 200, 200] if ended else [255, 255, 255])
-    ax.imshow(np.where(stage[..., None] >= 0.5, small, closed).astype(np.uint8), interpolation='nearest')
-    if max(stage.shape) <= 32:  # finer lines would hide the tokens
-        ax.set_xticks(np.arange(stage.shape[1] - 1) + 0.5, minor=True)
-        ax.set_yticks(np.arange(stage.shape[0] - 1) + 0.5, minor=True)
-        ax.grid(which='minor', color='white', linewidth=0.3)
-        ax.tick_params(which='both', length=0)
+    side = max(1, 320 // max(stage.shape))
+    canvas = np.where(stage[..., None] >= 0.5, small, closed).astype(np.uint8).repeat(side, 0).repeat(side, 1)
+    if side > 4:  # among smaller tokens lines would hide them
+        canvas[side::side] = canvas[:, side::side] = LINE
+    ax.imshow(canvas)
     box = dict(facecolor='white', edgecolor='none', alpha=0.7, pad=1)
     ax.text(0.03, 0.97, f'{stage.mean():.0%}', transform=ax.transAxes, va='top', fontsize=7, bbox=box)
 
@@ -136,6 +136,9 @@ def _draw_grid(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
     rows = {i: shares[f'routes_s{s}'] for i, s in enumerate(STRIDES) if f'routes_s{s}' in shares}
     merges = {i: shares[f'merges_s{s}'] for i, s in enumerate(STRIDES) if f'merges_s{s}' in shares}
     for i, stages in rows.items():
+        if i > 0:  # the entry, which all tokens take
+            entry = np.flatnonzero(~np.isnan(stages))[0]
+            ax.plot([entry] * 2, [i - 1, i], color=SCALE, linestyle=':', zorder=1)
         for j in np.flatnonzero(~np.isnan(stages)):
             ax.plot([j, j + 1], [i, i], color=IDENTITY, linewidth=1, zorder=1)
             ax.plot([j, j + 1], [i, i], color=TRANSFORM, linewidth=8 * stages[j], solid_capstyle='butt', zorder=2)
@@ -148,4 +151,4 @@ def _draw_grid(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
     ax.set_yticks(range(len(STRIDES)), [f'stride {stride}' for stride in STRIDES])
     ax.set_xlabel('column')
     ax.set_ylim(len(STRIDES) - 0.5, -0.5)
-    ax.set_title('mean share of open tokens: green transforms, orange merges')
+    ax.set_title('mean share of open tokens: green transforms, orange merges, dotted enters')
