@@ -112,7 +112,7 @@ class DynamicTokenRoutingTransformer(BaseModule):
     Raises:
         ValueError: If an argument has no meaning, with the accepted ones.
 
-    Source: Ma et al., "DiT: Efficient Vision Transformers with Dynamic Token Routing", arXiv 2308.03409; blocks:
+    Source: "DiT: Efficient Vision Transformers with Dynamic Token Routing", arXiv 2308.03409; blocks:
     Wang et al., "PVT v2", arXiv 2106.13797.
 
     Example:
