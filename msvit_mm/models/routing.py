@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -282,10 +283,8 @@ class DynamicTokenRoutingTransformer(BaseModule):
         if not sparse:
             gate = gate.unsqueeze(-1).to(tokens.dtype)
             for block in blocks:
-                run = self.with_cp and self.training
-                tokens = (
-                    checkpoint(block, tokens, gate, size, use_reentrant=False) if run else block(tokens, gate, size)
-                )
+                run = partial(checkpoint, block, use_reentrant=False) if self.with_cp and self.training else block
+                tokens = run(tokens, gate, size)
             return tokens
         active = gate.bool()
         images = active.any(1).nonzero().squeeze(1)

@@ -190,17 +190,6 @@ def test_own_decisions_follow_the_images(perturb):
     ]
 
 
-def test_merge_logit_is_the_mean_over_its_sources():
-    gate = MODELS.build(dict(type='RouteGate', edges={('merge', 0, 2): 8, ('row', 0, 2): 8}))
-    nn.init.normal_(gate.logits['merge_0_2'][1].weight)
-    gate.logits['row_0_2'] = gate.logits['merge_0_2']
-    tokens = torch.randn(2, 15, 8)
-    per_source = gate(('row', 0, 2), tokens, (3, 5)).view(2, 3, 5)
-    per_token = gate(('merge', 0, 2), tokens, (3, 5)).view(2, 2, 3)
-    torch.testing.assert_close(per_token[:, 0, 0], per_source[:, :2, :2].mean((1, 2)))
-    torch.testing.assert_close(per_token[:, 1, 2], per_source[:, 2, 4])
-
-
 @pytest.mark.parametrize('execution', ['masked', 'sparse'])
 def test_stopped_rows_and_monotone_tokens(perturb, execution):
     images = torch.randn(3, 3, *SIZE)
