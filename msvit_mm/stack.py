@@ -15,6 +15,12 @@ DISTRIBUTIONS = {
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
 
+# What detection needs beyond them: mmcv's ops compiled against the installed torch.
+INSTALL_DETECTION = (
+    'install with `pip install onedl-mmdetection` and, for the ops, `MMCV_WITH_OPS=1 pip install --no-build-isolation '
+    '--no-cache-dir --force-reinstall --no-deps onedl-mmcv` (compiles for about half an hour)'
+)
+
 
 def check_stack() -> None:
     """Check that each mm package is importable and installed by one distribution alone.

@@ -5,6 +5,7 @@ ones take them whole. Real images are those that are at hand; a test whose data 
 """
 
 import ast
+import copy
 from pathlib import Path
 
 import pytest
@@ -96,9 +97,13 @@ def real_batch(cfg, imagenet_root, num_images=2):
 
 def check_training_step(cfg, batch):
     model = build_model(cfg).train()
+    if cfg.model.backbone.gate.type == 'RandomRoutes':  # a node that both images of a batch close would not learn
+        model.backbone.gate.low = model.backbone.gate.high = 0.9
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    logged = model.train_step(batch, wrapper)
+    from_no_ops = cfg.model.backbone.get('init') == 'pvtv2'  # what is multiplied by a zero learns in the second step
+    for _ in range(1 + from_no_ops):
+        logged = model.train_step(copy.deepcopy(batch), wrapper)
     assert logged['loss'].isfinite()
     after = dict(model.named_parameters())
     assert all(parameter.isfinite().all() for parameter in after.values())
@@ -146,6 +151,34 @@ def test_docstring_gives_the_command(path):
     assert 'tools/train.py' in docstring or 'tools/dist_train.sh' in docstring
 
 
+def check_numbers_of_regions(cfg):
+    backbone, gate, loss = cfg.model.backbone, cfg.model.backbone.gate, cfg.model.gate_loss
+    if loss:
+        target = loss.a / (loss.a + loss.b) if loss.type == 'BetaShapingLoss' else loss.coarse_ratio
+        assert target == gate.initial_ratio == cfg.coarse_ratio
+    if not Path(cfg.filename).stem.startswith('random_ratios'):  # which is for every ratio
+        assert gate.get('coarse_ratio', cfg.coarse_ratio) == cfg.coarse_ratio
+    grid_size = tuple(-(-side // backbone.coarse_patch_size) for side in cfg.crop_size)
+    assert tuple(gate.get('grid_size', grid_size)) == grid_size
+
+
+def check_numbers_of_routes(cfg):
+    model, loss = MODELS.build(cfg.model.backbone), cfg.model.gate_loss
+    if loss:
+        assert loss.budget == cfg.budget
+    table = model.cost_table(cfg.crop_size)
+    if cfg.model.backbone.gate.type == 'RandomRoutes':  # beside a learned gate of this budget
+        share = model.active_ratio_of(0.6, cfg.crop_size)
+        assert cfg.model.backbone.gate.active_ratio == pytest.approx(share, abs=1e-4)
+    elif cfg.model.backbone.get('merge') == 'none':  # plain PVTv2
+        _, output = model.eval().forward_gated(torch.zeros(1, 3, *cfg.crop_size))
+        assert output.macs.item() == table.reference
+    maps = [model.arch['embed_dims'][row] for row in model.out_indices]
+    heads = [cfg.model.get(name) for name in ('neck', 'decode_head', 'head')]
+    first = next(head for head in heads if head)
+    assert (maps if isinstance(first.in_channels, list) else maps[-1]) == first.in_channels
+
+
 @every_leaf
 def test_numbers_agree(path):
     cfg = load(path, shrink=False)
@@ -160,15 +193,12 @@ def test_numbers_agree(path):
             (check,) = [step for step in loader.dataset.pipeline if step.type == 'CheckLabels']
             assert check.num_classes == cfg.num_classes
     gate, loss = backbone.gate, cfg.model.gate_loss
-    learned = gate.type in ('ScaleGate', 'StaticGate') and not gate.get('frozen')
-    assert bool(loss) == learned  # without a loss of its own a learned gate would become all fine
-    if learned:
-        target = loss.a / (loss.a + loss.b) if loss.type == 'BetaShapingLoss' else loss.coarse_ratio
-        assert target == gate.initial_ratio == cfg.coarse_ratio
-    if not path.stem.startswith('random_ratios'):  # which is for every ratio
-        assert gate.get('coarse_ratio', cfg.coarse_ratio) == cfg.coarse_ratio
-    grid_size = tuple(-(-side // backbone.coarse_patch_size) for side in size)
-    assert tuple(gate.get('grid_size', grid_size)) == grid_size
+    learned = gate.type in ('ScaleGate', 'StaticGate', 'RouteGate') and not gate.get('frozen')
+    assert bool(loss) == learned  # without a loss of its own a learned gate would become all fine, or all open
+    if backbone.type == 'DynamicTokenRoutingTransformer':
+        check_numbers_of_routes(cfg)
+    else:
+        check_numbers_of_regions(cfg)
     crops = [step.crop_size for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop']
     assert all(tuple(crop) == size for crop in crops)
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))

@@ -1,6 +1,8 @@
 """Convert the weights of a plain vision transformer into those of MSViT: timm, DeiT, DINOv2, mmseg or mmpretrain.
 
 python tools/convert_checkpoint.py deit_small_patch16_224.pth deit-small.pth --img-size 512
+
+PVTv2, timm's or its authors', becomes a DynamicTokenRoutingTransformer.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -29,7 +31,7 @@ NOTES = {
 def parse_args() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument('source', metavar='SRC', help='a torch or .safetensors file')
-    parser.add_argument('target', metavar='DST', help="the file to write, for MSViT's init_cfg")
+    parser.add_argument('target', metavar='DST', help="the file to write, for the backbone's init_cfg")
     group = parser.add_mutually_exclusive_group()
     group.add_argument('--config', help='config whose backbone is the target')
     group.add_argument('--arch', help="name of the host's architecture; default: the one that has the weights' sizes")
@@ -50,10 +52,14 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
     """The backbone's config from ``--config``, else from the weights; single options override it.
 
     Raises:
-        ValueError: If the config has no MSViT, or the weights' sizes and ``--arch`` leave the backbone open.
+        ValueError: If the config has no backbone of the kind that the weights are for, the weights' sizes and
+            ``--arch`` leave it open, or an option has no meaning for it.
     """
     given = dict(img_size=args.img_size, patch_size=args.patch_size, coarse_patch_size=args.coarse_patch_size)
     given = {name: value for name, value in given.items() if value is not None}
+    wanted = 'DynamicTokenRoutingTransformer' if conversion.is_pyramid else 'MSViT'
+    if conversion.is_pyramid and (given.keys() - {'img_size'} or args.source_grid):
+        raise ValueError('weights of PVTv2: wanted no patch sizes and no --source-grid, got some.')
     if len(given.get('img_size', (0,))) > 2:
         raise ValueError(f'--img-size: wanted H or H W, got {args.img_size}.')
     if 'img_size' in given:
@@ -61,13 +67,15 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
     if args.config:
         cfg = load_config(Namespace(config=args.config, launcher='none', cfg_options=None, work_dir=None))
         backbone = dict(cfg.get('model', {}).get('backbone', {}))
-        if backbone.get('type') != 'MSViT':
+        if backbone.get('type') != wanted:
             raise ValueError(
-                f"config '{args.config}': wanted a model.backbone of type MSViT, got {backbone.get('type')}."
+                f"config '{args.config}': wanted a model.backbone of type {wanted}, got {backbone.get('type')}."
             )
         return backbone | given | dict(init_cfg=None)
     words = describe_backbone(conversion, args.patch_size or 16, args.arch, args.source_grid)
-    words = dict(type='MSViT', **words, coarse_patch_size=2 * words['patch_size']) | given
+    if conversion.is_pyramid:
+        return dict(type=wanted, **words) | given
+    words = dict(type=wanted, **words, coarse_patch_size=2 * words['patch_size']) | given
     if words['coarse_patch_size'] % 16:  # the gate's sample size by default
         words |= dict(gate=dict(type='ScaleGate', sample_size=words['patch_size']))
     return words
@@ -82,7 +90,8 @@ def main() -> None:
         conversion = rename_keys(weights, args.prefix)
         config = target_config(args, conversion)
         backbone = MODELS.build(config)
-        fit_weights(conversion, backbone.state_dict(), backbone.patch_resolution, args.source_grid)
+        grid = None if conversion.is_pyramid else backbone.patch_resolution
+        fit_weights(conversion, backbone.state_dict(), grid, args.source_grid)
 
     meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
     write_files({target: checkpoint_bytes(dict(state_dict=conversion.state_dict, meta=meta))})

@@ -1,4 +1,4 @@
-"""Turn the weights of a plain vision transformer, whoever saved them, into those of ``MSViT``.
+"""Turn the weights of a plain vision transformer, whoever saved them, into those of ``MSViT``; PVTv2's into a router's.
 
 Every key of the source is renamed or dropped by a rule of the tables below; a key that no rule explains is an error.
 What the names cannot tell is not guessed: the number of heads, the epsilon of the norms, the input normalisation.
@@ -25,6 +25,8 @@ _MM = (  # mmpretrain's names are MSViT's own; mmseg's differ in attention and p
     (r'layers\.\d+\.(ln[12]|attn\.(qkv|proj)|ffn\.layers\.(0\.0|1))\.(weight|bias)', r'\g<0>'),
     (r'layers\.\d+\.(attn\.gamma1|ffn\.gamma2)\.weight', r'\g<0>'),
 )
+_BLOCK = r'(\d+)\.(norm[12]|attn\.(?:q|kv|proj|sr|norm)|mlp\.(?:fc[12]|dwconv))(?:\.dwconv)?\.(weight|bias)'
+_EMBED = r'(proj|norm)\.(weight|bias)'  # PVTv2's patch embeddings: the stem and those between its stages
 # Family: (a key that tells it, ordered pairs of a pattern of the whole key and its replacement).
 RULES = {
     'timm': (  # also the names of DeiT, DeiT III and DINOv2
@@ -52,7 +54,26 @@ RULES = {
         ),
     ),
     'mmpretrain': (r'layers\.\d+\.attn\.qkv\.weight', _MM),
+    'timm PVTv2': (
+        r'stages\.\d+\.blocks\.\d+\.attn\.kv\.weight',
+        (
+            (rf'patch_embed\.{_EMBED}', r'stem.\1.\2'),
+            *((rf'stages\.{i}\.downsample\.{_EMBED}', rf'downsamples.{i - 1}.\1.\2') for i in (1, 2, 3)),
+            (rf'stages\.(\d)\.blocks\.{_BLOCK}', r'nodes.\1_\1.\2.\3.\4'),
+            (r'stages\.(\d)\.norm\.(weight|bias)', r'norms.\1.\2'),
+        ),
+    ),
+    'PVTv2': (  # its authors' names
+        r'block1\.\d+\.attn\.kv\.weight',
+        (
+            (rf'patch_embed1\.{_EMBED}', r'stem.\1.\2'),
+            *((rf'patch_embed{i + 1}\.{_EMBED}', rf'downsamples.{i - 1}.\1.\2') for i in (1, 2, 3)),
+            *((rf'block{i + 1}\.{_BLOCK}', rf'nodes.{i}_{i}.\1.\2.\3') for i in range(4)),
+            *((rf'norm{i + 1}\.(weight|bias)', rf'norms.{i}.\1') for i in range(4)),
+        ),
+    ),
 }
+PYRAMIDS = ('timm PVTv2', 'PVTv2')  # for DynamicTokenRoutingTransformer
 DROPS = (
     (r'(head|head_dist|pre_logits|attn_pool|dino_head|ibot_head|decode_head|auxiliary_head|neck)\..+', 'a head'),
     (r'(fc_norm|ln2)\.(weight|bias)', 'norm after pooling, part of a head'),
@@ -62,22 +83,24 @@ DROPS = (
     (r'dist_token', 'MSViT has no distillation token: features differ from the source'),
     (r'reg_token|register_tokens', 'MSViT has no register tokens: features differ from the source'),
 )
+# What no source has: gates, and what a routing space has beyond PVTv2.
+LACKED = r'gate\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
 # An absent bias and a zero one are the same function.
 ZERO_BIASES = r'(patch_embed\.projection|layers\.\d+\.attn\.qkv)\.bias'
 
 
 @dataclass
 class Conversion:
-    """Weights under MSViT's names, and what became of every key of the source.
+    """Weights under the target's names, and what became of every key of the source.
 
     Attributes:
-        state_dict: Weights by MSViT's names.
+        state_dict: Weights by MSViT's or DynamicTokenRoutingTransformer's names.
         family: Whose names the source had, a key of `RULES`.
         extra_tokens: How many tokens beside the patches the source has, of each kind: class, distillation, register.
         renamed: New name of every used key, also where it is the old one.
         dropped: Reason for every key not used.
         resampled, filled: What was resized, and what was added, one sentence each.
-        missing: Keys of the target that the source lacks by nature: the gate's.
+        missing: Keys of the target that the source lacks by nature: the gate's, and those of nodes that PVTv2 has not.
     """
 
     state_dict: dict[str, Tensor]
@@ -88,6 +111,11 @@ class Conversion:
     resampled: list[str] = field(default_factory=list)
     filled: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def is_pyramid(self) -> bool:
+        """Whether the weights are PVTv2's, for DynamicTokenRoutingTransformer."""
+        return self.family in PYRAMIDS
 
     def report(self) -> dict[str, Any]:
         """What became of the keys, as plain values."""
@@ -107,7 +135,7 @@ class Conversion:
 
 
 def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Conversion:
-    """Give the weights of a plain vision transformer MSViT's names.
+    """Give the weights of a plain vision transformer MSViT's names, those of PVTv2 a routing space's.
 
     Args:
         weights: Tensors by name; a leading ``module.`` of all of them is ignored.
@@ -158,10 +186,10 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
 def describe_backbone(
     conversion: Conversion, patch_size: int = 16, arch: str | None = None, source_grid: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """Constructor words of the MSViT that the weights fit; the image is as large as the source's positions cover.
+    """Constructor words of the backbone that the weights fit; the image is as large as the source's positions cover.
 
     Args:
-        conversion: Of :func:`rename_keys`.
+        conversion: Of :func:`rename_keys`. Of a pyramid, the sizes are read off the weights, the heads are PVTv2's.
         patch_size: Of the MSViT, in pixels.
         arch: Name of the host's architecture; by default the one that has the weights' sizes.
         source_grid: Rows and columns of the source's positions; square by default.
@@ -170,6 +198,8 @@ def describe_backbone(
         ValueError: If no architecture of the host has these sizes: the number of heads is not in the weights.
     """
     state = conversion.state_dict
+    if conversion.is_pyramid:
+        return dict(arch=_pyramid_arch(state) if arch is None else arch)
     sizes = dict(
         embed_dims=len(state['patch_embed.projection.weight']),
         num_layers=len({key.split('.')[1] for key in state if key.startswith('layers.')}),
@@ -194,15 +224,15 @@ def describe_backbone(
 def fit_weights(
     conversion: Conversion,
     target: Mapping[str, Tensor],
-    grid: tuple[int, int],
+    grid: tuple[int, int] | None,
     source_grid: tuple[int, int] | None = None,
 ) -> None:
     """Bring converted weights to the sizes of a backbone, in place.
 
     Args:
         conversion: Of :func:`rename_keys`; its state dict afterwards holds every key of the target but ``gate.*``.
-        target: State dict of an MSViT.
-        grid: Rows and columns of the target's position embedding.
+        target: State dict of an MSViT, or for PVTv2 of a DynamicTokenRoutingTransformer.
+        grid: Rows and columns of the target's position embedding; a pyramid has none.
         source_grid: Rows and columns of the source's; square by default.
 
     Raises:
@@ -214,14 +244,16 @@ def fit_weights(
         if key not in state and weight in state and re.fullmatch(ZERO_BIASES, key):
             state[key] = torch.zeros_like(target[key])
             conversion.filled.append(f'{key} with zeros')
-    conversion.missing = [key for key in target if key.startswith('gate.')]
-    missing = [key for key in target if key not in state and not key.startswith('gate.')]
+    conversion.missing = [key for key in target if re.fullmatch(LACKED, key)]
+    missing = [key for key in target if key not in state and key not in conversion.missing]
     unexpected = [key for key in state if key not in target]
     if missing or unexpected:
         parts = [f'{len(missing)} missing: {_first(missing)}'] if missing else []
         parts += [f'{len(unexpected)} unexpected: {_first(unexpected)}'] if unexpected else []
         raise ValueError(f'the weights do not fit the backbone, keys {"; ".join(parts)}.')
 
+    if conversion.is_pyramid:
+        return check_shapes(target, state)
     old_grid, extra = _position_grid(conversion, source_grid)
     rows = state['pos_embed']
     positions = rows[:, extra:]
@@ -260,7 +292,7 @@ def resize_patch_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _choose_prefix(keys: Iterable[str], wanted: str | None) -> str:
-    matches = (re.fullmatch(r'((?:.+\.)?)patch_embed\.proj(?:ection)?\.weight', key) for key in keys)
+    matches = (re.fullmatch(r'((?:.+\.)?)patch_embed1?\.proj(?:ection)?\.weight', key) for key in keys)
     found = [match[1] for match in matches if match]
     if wanted:
         wanted = wanted.rstrip('.') + '.'
@@ -289,11 +321,23 @@ def _position_grid(conversion: Conversion, grid: tuple[int, int] | None) -> tupl
     raise ValueError(f'pos_embed: wanted {wanted}, got {rows.shape[1]} rows; give --source-grid ROWS COLUMNS.')
 
 
+def _pyramid_arch(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    blocks = [f'nodes.{i}_{i}.0' for i in range(4)]
+    dims = tuple(len(state[f'{block}.attn.q.weight']) for block in blocks)
+    hidden = [len(state[f'{block}.mlp.fc1.weight']) for block in blocks]
+    depths = tuple(len({key.split('.')[2] for key in state if key.startswith(f'nodes.{i}_{i}.')}) for i in range(4))
+    ratios = tuple(h // c for h, c in zip(hidden, dims, strict=True))
+    return dict(embed_dims=dims, depths=depths, mlp_ratios=ratios)
+
+
 def _by(size: Iterable[int]) -> str:
     return ' x '.join(map(str, size))
 
 
 def _collapse(entries: Iterable[str]) -> list[str]:
     """Merge what differs in the layer's number alone."""
-    counts = Counter(re.sub(r'(?<!ffn\.)\b(blocks|layers)\.\d+\.', r'\1.*.', entry) for entry in entries)
+    entries = (re.sub(r'nodes\.\d_\d\.\d+\.', 'nodes.*.*.', entry) for entry in entries)
+    entries = (re.sub(r'\bblock\d\.\d+\.', 'block*.*.', entry) for entry in entries)
+    layers = r'(?<!ffn\.)\b(blocks|layers|stages|downsamples|norms)\.\d+\.'
+    counts = Counter(re.sub(layers, r'\1.*.', entry) for entry in entries)
     return [line if count == 1 else f'{line} ({count})' for line, count in counts.items()]

@@ -17,6 +17,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..stack import INSTALL_DETECTION
+
 AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 RENDEZVOUS = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
@@ -48,13 +50,18 @@ def load_config(args: Namespace) -> Config:
     """Read the config file and merge the common command-line options into it.
 
     Raises:
-        ValueError: If the config file does not exist.
+        ValueError: If the config file does not exist, or needs a package that is not there.
     """
     if not Path(args.config).is_file():
         raise ValueError(f"config '{args.config}': wanted a file, got none.")
     # For `_base_ = 'mmseg::...'`: the fork's distribution is not called mmsegmentation, the import name serves both.
-    MODULE2PACKAGE['mmseg'] = 'mmseg'
-    cfg = Config.fromfile(args.config)
+    MODULE2PACKAGE.update(mmseg='mmseg', mmdet='mmdet')
+    try:
+        cfg = Config.fromfile(args.config)
+    except ImportError as error:
+        reason = error.__context__ or error  # mmengine hides what a custom import said
+        hint = f'; {INSTALL_DETECTION}' if str(reason).startswith('mmdet ') else ''
+        raise ValueError(f"config '{args.config}': {reason}{hint}") from error
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)

@@ -12,7 +12,8 @@ PARTS = ('gate', 'embedding', 'encoder', 'backbone', 'decoder', 'whole')
 class ComplexityMetric(BaseMetric):
     """Means over the images of coarse ratio, active tokens and multiply-adds (in 1e9, 1 MAC = 1 FLOP as papers count).
 
-    Reads what GatedEncoderDecoder and GatedImageClassifier leave on their data samples.
+    Reads what GatedEncoderDecoder and GatedImageClassifier leave on their data samples. Over routes the cost of the
+    backbone relative to plain PVTv2, ``route_ratio``, stands in place of the coarse ratio.
 
     Raises:
         ValueError: If a prediction carries no cost, because the model is not gated.
@@ -22,14 +23,19 @@ class ComplexityMetric(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
-            if 'scale_map' not in sample:
-                raise ValueError(f'ComplexityMetric needs predictions with a scale_map, got fields {sorted(sample)}')
-            coarse_ratio = sample['scale_map']['data'].mean().item()
-            self.results.append((coarse_ratio, *(sample[name] for name in self.FIELDS)))
+            if 'scale_map' in sample:
+                result = dict(coarse_ratio=sample['scale_map']['data'].mean().item())
+            elif 'reference_gmacs' in sample:
+                result = dict(route_ratio=sample['backbone_gmacs'] / sample['reference_gmacs'])
+            else:
+                raise ValueError(
+                    f'ComplexityMetric needs predictions with a scale_map, got fields {sorted(sample)}; '
+                    'or with the reference_gmacs of routes'
+                )
+            self.results.append(result | {name: sample[name] for name in self.FIELDS})
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        means = np.array(results).mean(axis=0)
-        return dict(zip(('coarse_ratio', *self.FIELDS), map(float, means), strict=True))
+        return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
 
 
 def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], dict[str, float]]:
@@ -42,19 +48,26 @@ def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], 
     Returns:
         ``num_tokens`` and each of ``PARTS`` in 1e9 multiply-adds: as the gate decides, and dense.
     """
-    backbone, sizes = model.backbone, []
-    hook = backbone.gate.register_forward_pre_hook(lambda gate, args: sizes.append(tuple(args[0].shape[-2:])))
+    windows = []
+    forward_gated = model.backbone.forward_gated
+
+    def record(images, *args):
+        features, output = forward_gated(images, *args)
+        windows.append((output, tuple(images.shape[-2:])))
+        return features, output
+
+    model.backbone.forward_gated = record
     try:
         (sample,) = model.predict(batch['inputs'], batch['data_samples'])
     finally:
-        hook.remove()
+        del model.backbone.forward_gated
     decoder = sample.gmacs - sample.backbone_gmacs
-    gated = [backbone.macs_of_parts(torch.tensor(0), size) for size in sizes]  # one size per window
-    counts = {name: sum(window[name] for window in gated) / 1e9 for name in ('gate', 'embedding')}
-    counts['encoder'] = sample.backbone_gmacs - sum(counts.values())
-    dense = [backbone.dense_macs_of_parts(size) for size in sizes]
-    dense_counts = {name: float(sum(window[name] for window in dense)) / 1e9 for name in counts}
-    cells = sum(-(-height // backbone.patch_size) * -(-width // backbone.patch_size) for height, width in sizes)
+    gated = [model.choices.macs_of_parts(*window) for window in windows]
+    dense = [model.choices.dense_macs_of_parts(size) for _, size in windows]
+    counts, dense_counts = (
+        {name: float(sum(window[name] for window in parts)) / 1e9 for name in parts[0]} for parts in (gated, dense)
+    )
+    cells = sum(model.choices.dense_num_tokens(size) for _, size in windows)
     for parts, num_tokens in ((counts, sample.num_tokens), (dense_counts, cells)):
         parts['backbone'] = parts['gate'] + parts['embedding'] + parts['encoder']
         parts |= dict(decoder=decoder, whole=parts['backbone'] + decoder, num_tokens=num_tokens)

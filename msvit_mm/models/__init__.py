@@ -2,25 +2,35 @@
 
 from .classifier import GatedImageClassifier
 from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
-from .losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, RatioLoss
+from .losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, BudgetLoss, RatioLoss
 from .msvit import GateOutput, MSViT
+from .route_gates import BaseRouteGate, FixedRoutes, RandomRoutes, RouteGate, build_route_gate
+from .routing import DynamicTokenRoutingTransformer, RouteOutput
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
 
 __all__ = [
     'BaseGate',
+    'BaseRouteGate',
     'BatchShapingLoss',
     'BetaShapingLoss',
     'BoundaryGateLoss',
+    'BudgetLoss',
+    'DynamicTokenRoutingTransformer',
     'EdgeGate',
     'FixedGate',
+    'FixedRoutes',
     'GateOutput',
     'GatedEncoderDecoder',
     'GatedImageClassifier',
     'GatedSegTTAModel',
     'MSViT',
     'RandomGate',
+    'RandomRoutes',
     'RatioLoss',
+    'RouteGate',
+    'RouteOutput',
     'ScaleGate',
     'StaticGate',
     'build_gate',
+    'build_route_gate',
 ]

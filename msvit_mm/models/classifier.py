@@ -5,7 +5,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor
 
-from .gated import COSTS, GatedModel
+from .gated import GatedModel
 
 
 @MODELS.register_module()
@@ -14,7 +14,8 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
 
     Training adds the gate loss and logs ``coarse_ratio``, ``num_tokens`` and ``gmacs``. A prediction carries, beside
     mmpretrain's fields, ``scale_map`` and ``gate_logits`` (PixelData, (1, rows, cols), of the image as the network got
-    it), ``num_tokens``, ``backbone_gmacs``, ``gmacs`` and the metainfo ``coarse_patch_size``.
+    it), ``num_tokens``, ``backbone_gmacs``, ``gmacs`` and the metainfo ``coarse_patch_size``; over routes, what
+    GatedEncoderDecoder's predictions carry.
 
     Feature maps without a neck are averaged over the grid, where every region weighs the same at either scale and the
     choice of a scale has its gradient. A backbone with ``out_type='cls_token'`` hands its class token to the head.
@@ -29,14 +30,12 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
 
     def predict(self, inputs: Tensor, data_samples: list | None = None, **kwargs) -> list:
         """Classify images (B, 3, H, W); the gate's choices and the cost travel on the data samples."""
-        features, gate = self.backbone.forward_gated(inputs)
+        features, output = self.backbone.forward_gated(inputs)
         predictions = self.head.predict(self._pool(features), data_samples, **kwargs)
-        backbone_macs = self.backbone.count_macs(gate.num_tokens, inputs.shape[-2:])
-        macs = backbone_macs + self._count_decoder_macs(features)
-        costs = zip(gate.num_tokens, backbone_macs / 1e9, macs / 1e9, strict=True)
-        for i, (sample, cost) in enumerate(zip(predictions, costs, strict=True)):
-            cost = dict(zip(COSTS, cost, strict=True))
-            self._attach_choices(sample, gate.decisions[i : i + 1], gate.gate_logits[i : i + 1], cost)
+        maps, costs = self.choices.maps(output), self._costs(output, tuple(inputs.shape[-2:]), features)
+        for i, sample in enumerate(predictions):
+            per_image = ({name: x[i] for name, (x, _) in maps.items()}, {name: x[i] for name, x in costs.items()})
+            self._attach_choices(sample, *per_image)
         return predictions
 
     def _task_losses(self, features: tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:

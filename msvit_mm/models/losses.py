@@ -1,8 +1,9 @@
-"""Losses on gate values: what keeps a gate near the wanted coarse ratio without making it constant.
+"""Losses on gate values: what keeps a gate near the wanted coarse ratio or cost without making it constant.
 
-Each takes gate values (n, rows, cols) in [0, 1] and returns a dict of scalars named ``loss_gate_*``. In several
-processes, each with the same n, the values of all are gathered with their gradient: the losses are those of the global
-batch, and so are their gradients once DistributedDataParallel has averaged them.
+Each takes gate values (n, rows, cols) in [0, 1] and returns a dict of scalars named ``loss_gate_*``; the budget of
+routes takes their costs and returns ``loss_budget``. In several processes, each with the same n, the values of all are
+gathered with their gradient: the losses are those of the global batch, and so are their gradients once
+DistributedDataParallel has averaged them.
 """
 
 import logging
@@ -257,6 +258,37 @@ class BoundaryGateLoss(nn.Module):
         boundary = [regions_with_boundary(x, coarse_patch_size, self.ignore_index) for x in labels]
         coarse = 1 - torch.stack(boundary).to(gate_logits)
         return {'loss_gate_boundary': self.weight * F.binary_cross_entropy_with_logits(gate_logits, coarse)}
+
+
+@MODELS.register_module()
+class BudgetLoss(nn.Module):
+    """Squared distance of the mean cost of a batch from a budget: no demand on single images or tokens.
+
+    Args:
+        budget: Wanted multiply-adds relative to plain PVTv2, > 0; the model checks that they can be met.
+        weight: Factor of the distance. A schedule may move this attribute.
+
+    Raises:
+        ValueError: If the budget is not positive.
+
+    Source: Li et al., "Learning Dynamic Routing for Semantic Segmentation", CVPR 2020.
+
+    Example:
+        >>> BudgetLoss(budget=0.5)(torch.tensor([0.5, 1.5]))
+        {'loss_budget': tensor(0.2500)}
+    """
+
+    def __init__(self, budget: float, weight: float = 1.0) -> None:
+        super().__init__()
+        if not budget > 0:
+            raise ValueError(f'budget must be positive, got {budget}')
+        self.budget = budget
+        self.weight = weight
+
+    def forward(self, cost_ratios: Tensor) -> dict[str, Tensor]:
+        """Compare costs relative to PVTv2 (n,) with the budget; ``loss_budget`` is already times ``weight``."""
+        excess = _GatherBatch.apply(cost_ratios).mean() - self.budget
+        return {'loss_budget': (self.weight * excess.square()).to(torch.get_default_dtype())}
 
 
 def _beta_from_moments(mean: float, std: float) -> tuple[float, float]:

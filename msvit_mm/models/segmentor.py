@@ -1,35 +1,15 @@
 """A segmentor over a gated backbone: the gate loss in training, the gate's choices beside each prediction."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from torch import Tensor
 
-from .gated import COSTS, GatedModel
+from .choices import RegionChoices
+from .gated import GatedModel
 from .msvit import GateOutput
-
-
-class GatedInference(NamedTuple):
-    """Logits of a batch and what they cost.
-
-    Attributes:
-        seg_logits: Shape (B, classes, H, W).
-        scale_map: 1 = coarse, 0 = fine; between them where sliding windows disagree, shape (B, rows, cols).
-        gate_logits: Mean over the windows, shape (B, rows, cols).
-        num_tokens: Active patch tokens, summed over the windows, shape (B,).
-        backbone_gmacs: Multiply-adds of gate and backbone in 1e9, summed over the windows, shape (B,).
-        gmacs: The same with neck and decode head, shape (B,).
-    """
-
-    seg_logits: Tensor
-    scale_map: Tensor
-    gate_logits: Tensor
-    num_tokens: Tensor
-    backbone_gmacs: Tensor
-    gmacs: Tensor
 
 
 @MODELS.register_module()
@@ -38,7 +18,9 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
 
     Training adds the gate loss and logs ``coarse_ratio``, ``num_tokens`` and ``gmacs``. A prediction carries, beside
     mmseg's fields, ``scale_map`` and ``gate_logits`` (PixelData, (1, rows, cols)), ``num_tokens``, ``backbone_gmacs``,
-    ``gmacs`` and the metainfo ``coarse_patch_size``.
+    ``gmacs`` and the metainfo ``coarse_patch_size``. Over routes, ``route_ratio`` is logged, and in place of the first
+    two maps a prediction has ``routes_s4`` ... ``routes_s32``, ``merges_s8`` ... ``merges_s32``
+    (:meth:`~msvit_mm.models.choices.RouteChoices.maps`), ``reference_gmacs`` and the metainfo ``node_depths``.
 
     Args:
         boundary_loss: Config of ``BoundaryGateLoss``, which supervises the gate by the label maps; none by default.
@@ -48,6 +30,8 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
 
     def __init__(self, *args, boundary_loss: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if boundary_loss and not isinstance(self.choices, RegionChoices):
+            raise ValueError(f'boundary_loss supervises the regions of MSViT, got {type(self.backbone).__name__}')
         self.boundary_loss = boundary_loss and MODELS.build(boundary_loss)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
@@ -58,38 +42,44 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         result = self.inference_gated(inputs, metas)
         data_samples = self.postprocess_result(result.seg_logits, data_samples)
         for i, (sample, meta) in enumerate(zip(data_samples, metas, strict=True)):
-            maps = (self._unpad_and_unflip(x[i], meta, size) for x in (result.scale_map, result.gate_logits))
-            self._attach_choices(sample, *maps, {name: getattr(result, name)[i] for name in COSTS})
+            maps = {
+                name: self._unpad_and_unflip(result.get(name)[i], cell, meta, size)
+                for name, cell in result.cells.items()
+            }
+            self._attach_choices(sample, maps, {name: result.get(name)[i] for name in result.costs})
         return data_samples
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits of :meth:`inference_gated` alone."""
         return self.inference_gated(inputs, batch_img_metas).seg_logits
 
-    def inference_gated(self, inputs: Tensor, batch_img_metas: list[dict]) -> GatedInference:
-        """Whole or slide inference (``test_cfg.mode``) of images (B, 3, H, W): the whole image is one window."""
-        batch, _, height, width = inputs.shape
-        size = self.backbone.coarse_patch_size
-        seg_logits = inputs.new_zeros(batch, self.out_channels, height, width)
-        gate_sums = inputs.new_zeros(batch, 2, height, width)
-        visits = inputs.new_zeros(1, 1, height, width)
-        num_tokens = torch.zeros(batch, dtype=torch.long, device=inputs.device)
-        backbone_macs, macs = (torch.zeros(batch, dtype=torch.float64, device=inputs.device) for _ in range(2))
-        for top, left, bottom, right in self._windows(height, width):
+    def inference_gated(self, inputs: Tensor, batch_img_metas: list[dict]) -> BaseDataElement:
+        """Whole or slide inference (``test_cfg.mode``) of images (B, 3, H, W): the whole image is one window.
+
+        Returns:
+            ``seg_logits`` (B, classes, H, W); the maps of the gate's choices (B, ..., rows, cols) by name, between 0
+            and 1 where sliding windows disagree; the costs (B,) by name, summed over the windows. Metainfo: ``cells``,
+            the side of a cell in pixels of every map, and ``costs``, the names of the costs.
+        """
+        size = tuple(inputs.shape[-2:])
+        seg_logits = inputs.new_zeros(len(inputs), self.out_channels, *size)
+        visits = inputs.new_zeros(1, 1, *size)
+        windows, maps, costs = self._windows(*size), [], []
+        for top, left, bottom, right in windows:
             window = inputs[:, :, top:bottom, left:right]
             metas = [{**meta, 'img_shape': window.shape[2:]} for meta in batch_img_metas]
-            features, gate = self.backbone.forward_gated(window)
+            features, output = self.backbone.forward_gated(window)
             seg_logits[:, :, top:bottom, left:right] += self._decode(features, metas)
-            per_region = torch.stack([gate.decisions, gate.gate_logits], dim=1)
-            per_pixel = per_region.repeat_interleave(size, dim=2).repeat_interleave(size, dim=3)
-            gate_sums[:, :, top:bottom, left:right] += per_pixel[:, :, : bottom - top, : right - left]
             visits[:, :, top:bottom, left:right] += 1
-            window_macs = self.backbone.count_macs(gate.num_tokens, window.shape[2:])
-            num_tokens += gate.num_tokens
-            backbone_macs += window_macs
-            macs += window_macs + self._count_decoder_macs(features, metas[:1])
-        maps = F.avg_pool2d(gate_sums / visits, size, ceil_mode=True, count_include_pad=False)
-        return GatedInference(seg_logits / visits, maps[:, 0], maps[:, 1], num_tokens, backbone_macs / 1e9, macs / 1e9)
+            maps.append(self.choices.maps(output))
+            costs.append(self._costs(output, tuple(window.shape[2:]), features, metas[:1]))
+        cells = {name: cell for name, (_, cell) in maps[0].items()}
+        result = BaseDataElement(metainfo=dict(cells=cells, costs=tuple(costs[0])), seg_logits=seg_logits / visits)
+        for name, cell in cells.items():
+            result.set_field(_mean_over_windows([x[name][0] for x in maps], windows, cell, size), name)
+        for name in costs[0]:
+            result.set_field(sum(x[name] for x in costs), name)
+        return result
 
     def _task_losses(self, features: tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:
         if self.with_neck:
@@ -126,30 +116,45 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             for left in dict.fromkeys(lefts)
         ]
 
-    def _unpad_and_unflip(self, region_map: Tensor, meta: dict, size: tuple[int, int]) -> Tensor:
-        """A map over the regions as the unpadded, unflipped image has it, (rows, cols) -> (1, rows', cols')."""
+    def _unpad_and_unflip(self, x: Tensor, cell: int, meta: dict, size: tuple[int, int]) -> Tensor:
+        """A map of cells as the unpadded, unflipped image has it, (..., rows, cols) -> (..., rows', cols')."""
         _, right, _, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
-        rows, cols = (-(-side // self.backbone.coarse_patch_size) for side in (size[0] - bottom, size[1] - right))
-        region_map = region_map[None, :rows, :cols]
+        rows, cols = (-(-side // cell) for side in (size[0] - bottom, size[1] - right))
+        x = x[..., :rows, :cols]
         if meta.get('flip'):
-            region_map = region_map.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
-        return region_map
+            x = x.flip(-1 if meta['flip_direction'] == 'horizontal' else -2)
+        return x
+
+
+def _mean_over_windows(
+    maps: list[Tensor], windows: list[tuple[int, int, int, int]], cell: int, size: tuple[int, int]
+) -> Tensor:
+    """One map over the cells of an image of ``size`` from those of its windows, each (B, ..., rows, cols)."""
+    if len(maps) == 1:
+        return maps[0]
+    sums = maps[0].new_zeros(*maps[0].shape[:-2], *size)
+    visits = maps[0].new_zeros(size)
+    for x, (top, left, bottom, right) in zip(maps, windows, strict=True):
+        per_pixel = x.repeat_interleave(cell, dim=-2).repeat_interleave(cell, dim=-1)
+        sums[..., top:bottom, left:right] += per_pixel[..., : bottom - top, : right - left]
+        visits[top:bottom, left:right] += 1
+    return F.avg_pool2d(sums / visits, cell, ceil_mode=True, count_include_pad=False)
 
 
 @MODELS.register_module()
 class GatedSegTTAModel(SegTTAModel):
     """mmseg's test-time augmentation; tokens and multiply-adds are the sum over the augmented views.
 
-    ``scale_map`` and ``gate_logits`` are those of the first view.
+    The maps of the gate's choices are those of the first view.
     """
 
     def merge_preds(self, data_samples_list: list[list]) -> list:
         merged = super().merge_preds(data_samples_list)
         for sample, views in zip(merged, data_samples_list, strict=True):
-            first = views[0]
-            sample.set_metainfo(first.metainfo)  # mmseg leaves those of the last view
-            sample.scale_map, sample.gate_logits = first.scale_map, first.gate_logits
-            totals = {n: sum(view.get(n) for view in views) for n in COSTS}
-            for name, total in totals.items():
-                sample.set_field(total, name)
+            sample.set_metainfo(views[0].metainfo)  # mmseg leaves those of the last view
+            for name, value in views[0].items():
+                if isinstance(value, int | float):
+                    sample.set_field(sum(view.get(name) for view in views), name)
+                elif not name.endswith(('sem_seg', 'seg_logits')):  # those mmseg has merged
+                    sample.set_field(value, name)
         return merged

@@ -11,6 +11,7 @@ from mmseg.models.backbones.vit import VisionTransformer as SegVisionTransformer
 from safetensors.torch import save_file
 from timm.layers import resample_patch_embed
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch.nn import functional as F
 
@@ -321,3 +322,54 @@ def test_file_without_weights(tmp_path, content, message):
     torch.save(content, tmp_path / 'weights.pth')
     with pytest.raises(ValueError, match=message):
         load_weights_safely(tmp_path / 'weights.pth')
+
+
+def official_name(key):
+    """The name that PVTv2's authors give what timm calls `key`."""
+    key = key.replace('mlp.dwconv.', 'mlp.dwconv.dwconv.').replace('patch_embed.', 'patch_embed1.')
+    for i in range(4):
+        key = key.replace(f'stages.{i}.downsample.', f'patch_embed{i + 1}.')
+        key = key.replace(f'stages.{i}.blocks.', f'block{i + 1}.').replace(f'stages.{i}.norm.', f'norm{i + 1}.')
+    return key
+
+
+@pytest.mark.parametrize('family', ['timm PVTv2', 'PVTv2'])
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_pvt(perturb, family, prefix):
+    words = dict(embed_dims=(8, 16, 40, 64), depths=(1, 2, 1, 1), mlp_ratios=(2, 3, 2, 2))
+    source = perturb(PyramidVisionTransformerV2(num_classes=5, num_heads=(1, 2, 5, 8), sr_ratios=(8, 4, 2, 1), **words))
+    rename = official_name if family == 'PVTv2' else str
+    conversion = rename_keys({f'{prefix}{rename(key)}': tensor for key, tensor in source.state_dict().items()})
+    assert conversion.family == family and conversion.is_pyramid
+    assert set(conversion.dropped.values()) == {'a head'} and len(conversion.dropped) == 2
+    assert describe_backbone(conversion) == dict(arch=words)
+
+    config = dict(type='DynamicTokenRoutingTransformer', arch=words, gate=dict(type='FixedRoutes', routes='staircase'))
+    model = MODELS.build(config).eval()
+    fit_weights(conversion, model.state_dict(), None)
+    missing, unexpected = model.load_state_dict(conversion.state_dict, strict=False)
+    assert missing == conversion.missing and not unexpected
+    assert all(key.startswith(('merge_scales.', 'nodes.')) for key in missing) and 'nodes.0_1.0.norm1.bias' in missing
+    images = torch.randn(2, 3, 64, 100)
+    with torch.no_grad():
+        wanted = source.eval().forward_intermediates(images, intermediates_only=True)
+        for x, y in zip(model(images), wanted, strict=True):
+            torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+    report = conversion.format_report()
+    assert len([line for line in report.splitlines() if line.startswith('renamed')]) < 60
+
+
+def test_pvt_of_other_sizes_or_kinds_is_refused():
+    words = dict(embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
+    source = PyramidVisionTransformerV2(num_classes=0, num_heads=(1, 2, 5, 8), **words).state_dict()
+
+    def target(**changes):
+        return MODELS.build(dict(type='DynamicTokenRoutingTransformer', arch=words | changes)).state_dict()
+
+    with pytest.raises(ValueError, match=r'keys 20 missing: nodes.0_0.1'):
+        fit_weights(rename_keys(source), target(depths=(2, 1, 1, 1)), None)
+    with pytest.raises(ValueError, match=r'nodes.0_0.0.mlp.fc1.weight: wanted \(24, 8\), got \(16, 8\)'):
+        fit_weights(rename_keys(source), target(mlp_ratios=(3, 2, 2, 2)), None)
+    linear = PyramidVisionTransformerV2(num_classes=0, num_heads=(1, 2, 5, 8), linear=True, **words).state_dict()
+    with pytest.raises(ValueError, match=r'4 unexpected: nodes.3_3.0.attn.sr.weight'):
+        fit_weights(rename_keys(linear), target(), None)

@@ -50,3 +50,18 @@ def test_models_without_a_gate_are_passed_over():
     hook, runner = GateStatisticsHook(), SimpleNamespace(visualizer=MagicMock(), logger=MagicMock(), iter=7)
     run_epoch(hook, runner, 'val', [BaseDataElement()])
     runner.visualizer.add_scalars.assert_not_called()
+
+
+def test_routes_are_summed_up_by_cost_and_edge():
+    hook, runner = GateStatisticsHook(), SimpleNamespace(visualizer=MagicMock(), logger=MagicMock(), iter=7)
+    samples = []
+    for share, gmacs in ((0.0, 0.4), (1.0, 1.2)):
+        routes = torch.stack([torch.full((2, 4), torch.nan), torch.full((2, 4), share)])
+        costs = dict(num_tokens=int(8 * share), gmacs=gmacs + 1, backbone_gmacs=gmacs, reference_gmacs=2.0)
+        samples.append(BaseDataElement(routes_s8=PixelData(data=routes), **costs))
+    run_epoch(hook, runner, 'val', samples)
+    (scalars,), _ = runner.visualizer.add_scalars.call_args
+    assert scalars['gate/route_ratio'] == pytest.approx(0.4)
+    assert scalars['gate/route_ratio_std'] == pytest.approx(0.2)
+    assert scalars['gate/routes_s8_1'] == 0.5
+    assert 'gate/routes_s8_0' not in scalars and 'gate/coarse_ratio' not in scalars

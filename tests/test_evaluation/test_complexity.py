@@ -65,3 +65,38 @@ def test_parts_sum_to_the_prediction_and_to_what_is_dispatched(tiny_arch, test_c
 
 def test_spread_over_images():
     assert spread(list(range(101))) == dict(mean=50, p5=5, p50=50, p95=95)
+
+
+def test_means_over_routed_images():
+    metric = ComplexityMetric()
+    costs = dict(num_tokens=7, gmacs=3.0, reference_gmacs=2.0)
+    metric.process({}, [dict(backbone_gmacs=1.0, **costs), dict(backbone_gmacs=2.5, **costs)])
+    assert metric.evaluate(size=2) == pytest.approx(dict(route_ratio=0.875, num_tokens=7, backbone_gmacs=1.75, gmacs=3))
+
+
+@pytest.mark.parametrize('test_cfg', [dict(mode='whole'), dict(mode='slide', crop_size=(64, 96), stride=(40, 56))])
+def test_parts_of_a_routed_model(test_cfg):
+    arch = dict(embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
+    head = dict(type='FCNHead', in_channels=64, in_index=3, channels=8, num_convs=1, num_classes=3)
+    config = dict(
+        type='GatedEncoderDecoder',
+        backbone=dict(type='DynamicTokenRoutingTransformer', arch=arch, gate=dict(type='RouteGate', initial_ratio=0.5)),
+        decode_head=head | dict(norm_cfg=None),
+        test_cfg=test_cfg,
+    )
+    model = MODELS.build(ConfigDict(config)).eval()
+    for _, linear in model.backbone.gate.logits.values():
+        torch.nn.init.normal_(linear.weight)
+    meta = dict(img_shape=(90, 150), ori_shape=(90, 150))
+    batch = dict(inputs=torch.randn(1, 3, 90, 150), data_samples=[SegDataSample(metainfo=meta)])
+    with torch.no_grad():
+        counts, dense = count_parts(model, batch)
+        dispatched = count_macs(model.predict, batch['inputs'], batch['data_samples']) / 1e9
+        (sample,) = model.predict(**batch)
+    assert set(counts) == set(dense) == {'num_tokens', *PARTS}
+    assert counts['whole'] == pytest.approx(dispatched, rel=1e-6)
+    assert counts['backbone'] == pytest.approx(sample.backbone_gmacs)
+    assert dense['backbone'] == pytest.approx(sample.reference_gmacs)
+    assert counts['gate'] > dense['gate'] == 0
+    assert counts['embedding'] > dense['embedding'] > 0  # by the merges
+    assert counts['encoder'] != dense['encoder']

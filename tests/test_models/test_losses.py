@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msvit_mm.models import losses
-from msvit_mm.models.losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, RatioLoss
+from msvit_mm.models.losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, BudgetLoss, RatioLoss
 
 REFERENCE = json.loads((Path(__file__).parents[1] / 'data' / 'batch_shaping.json').read_text())
 ALL_LOSSES = [
@@ -260,3 +260,16 @@ def test_boundary_loss_is_the_cross_entropy_of_what_the_labels_want():
 def test_boundary_loss_wants_as_many_regions_as_labels_have():
     with pytest.raises(ValueError, match=r'size'):
         BoundaryGateLoss()(torch.zeros(2, 2, 3), torch.zeros(2, 32, 32, dtype=torch.long), coarse_patch_size=16)
+
+
+def test_budget_is_of_the_mean_cost_and_its_weight_can_move():
+    ratios = torch.tensor([0.2, 0.6, 1.0], dtype=torch.float64, requires_grad=True)
+    loss = BudgetLoss(budget=0.5, weight=3.0)
+    value = loss(ratios)['loss_budget']
+    assert value.dtype == torch.float32 and value.item() == pytest.approx(3 * 0.01)
+    value.backward()
+    close(ratios.grad, torch.full((3,), 3 * 2 * 0.1 / 3, dtype=torch.float64))
+    loss.weight = 0.0
+    assert loss(ratios)['loss_budget'] == 0
+    with pytest.raises(ValueError, match='budget must be positive, got 0'):
+        BudgetLoss(budget=0)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from safetensors.torch import save_file
+from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.vision_transformer import VisionTransformer
 
 from msvit_mm.checkpoints import load_checkpoint_safely
@@ -176,3 +177,30 @@ def test_config_without_msvit(check_fails, tmp_path, weights, toy_config):
     torch.save(weights, tmp_path / 'good.pth')
     message = 'wanted a model.backbone of type MSViT, got mmpretrain.VisionTransformer'
     check_fails(message, 'good.pth', '--config', toy_config)
+
+
+def test_pvt_becomes_a_router(convert, tmp_path):
+    torch.manual_seed(0)
+    weights = PyramidVisionTransformerV2(
+        embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2)
+    ).state_dict()
+    source, target = tmp_path / 'pvt.pth', tmp_path / 'dit.pth'
+    torch.save(weights, source)
+    printed = convert(source, target, '--img-size', 96)
+    assert "'type': 'DynamicTokenRoutingTransformer'" in printed and 'family      timm PVTv2' in printed
+    arch = dict(embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
+    init_cfg = dict(type='Pretrained', checkpoint=str(target))
+    model = MODELS.build(dict(type='DynamicTokenRoutingTransformer', arch=arch, init='pvtv2', init_cfg=init_cfg))
+    model.init_weights()
+    assert torch.equal(model.nodes['2_2'][0].attn.kv.weight, weights['stages.2.blocks.0.attn.kv.weight'])
+    assert not model.nodes['2_3'][0].attn.proj.weight.any()
+    with pytest.raises(SystemExit, match='weights of PVTv2: wanted no patch sizes and no --source-grid, got some'):
+        convert(source, tmp_path / 'other.pth', '--patch-size', 8)
+
+
+def test_pvt_and_the_config_of_a_plain_transformer(check_fails, tmp_path, config):
+    torch.save(
+        PyramidVisionTransformerV2(embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1)).state_dict(), tmp_path / 'p.pth'
+    )
+    message = 'wanted a model.backbone of type DynamicTokenRoutingTransformer, got MSViT'
+    check_fails(message, 'p.pth', '--config', config)

@@ -65,3 +65,20 @@ def test_compare_gates_writes_table_and_picture(run_tool, checkpoint, tmp_path):
     assert written['seed'] == 3
     assert all(name in process.stdout for name in gates)
     assert cv2.imread(str(tmp_path / 'gates.png')).std() > 10
+
+
+def test_visualize_gate_draws_routes(run_tool, tmp_path):
+    config = ROOT / 'configs' / 'dit_upernet_scenes.py'
+    cfg = Config.fromfile(config)
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    torch.save({'state_dict': MODELS.build(cfg.model).state_dict(), 'meta': {}}, tmp_path / 'random.pth')
+    cv2.imwrite(str(tmp_path / 'a.png'), np.random.default_rng(0).integers(0, 255, (70, 130, 3), dtype=np.uint8))
+    arguments = (config, tmp_path / 'random.pth', tmp_path / 'a.png', '--out-dir', tmp_path / 'out')
+    process = run_tool('visualize_gate.py', *arguments)
+    assert process.returncode == 0, process.stderr
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.npz', 'a.png', 'summary.png']
+    assert all(cv2.imread(str(path)).std() > 10 for path in (tmp_path / 'out').glob('*.png'))
+    saved = np.load(tmp_path / 'out' / 'a.npz')
+    assert saved['routes_s8'].shape == (5, 9, 17) and saved['merges_s8'].shape == (6, 9, 17)
+    assert saved['cost_ratio'] > 1

@@ -1,0 +1,25 @@
+"""Token-routed PVTv2-b2 with a linear classifier on the mean of its last row, to cost .875 of plain PVTv2."""
+
+budget = 0.875
+model = dict(
+    type='GatedImageClassifier',
+    data_preprocessor=dict(
+        type='ClsDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+    ),
+    backbone=dict(
+        type='DynamicTokenRoutingTransformer',
+        arch='b2',
+        img_size=(224, 224),
+        drop_path_rate=0.1,
+        out_indices=(3,),
+        gate=dict(type='RouteGate'),
+        init='pvtv2',
+    ),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=512,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    gate_loss=dict(type='BudgetLoss', budget=budget),
+)

@@ -1,0 +1,45 @@
+"""Detection and instance segmentation over a gated backbone. Optional: nothing else here needs mmdet or compiled ops.
+
+A config loads this file by ``custom_imports``.
+"""
+
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from ..stack import INSTALL_DETECTION
+from .gated import GatedModel
+
+try:
+    from mmdet.models.detectors import MaskRCNN
+except (ImportError, AssertionError) as error:  # mmdet asserts the version of mmcv
+    raise ImportError(
+        f'GatedMaskRCNN needs mmdet, and mmcv with its compiled ops, got: {error}; {INSTALL_DETECTION}.'
+    ) from error
+
+
+@MODELS.register_module()
+class GatedMaskRCNN(GatedModel, MaskRCNN):
+    """mmdet's MaskRCNN over a gated backbone.
+
+    Training adds the gate loss and its statistics. A prediction carries the costs of the backbone (``num_tokens``,
+    ``backbone_gmacs``, over routes ``reference_gmacs``); those of neck and heads depend on the objects and are not
+    counted.
+    """
+
+    def extract_feat(self, inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The neck's features of images (B, 3, H, W), or of the backbone's maps if those are given."""
+        return self.neck(inputs if isinstance(inputs, tuple) else self.backbone(inputs))
+
+    def predict(self, inputs: Tensor, data_samples: list, rescale: bool = True) -> list:
+        """Detect objects in images (B, 3, H, W)."""
+        features, output = self.backbone.forward_gated(inputs)
+        predictions = super().predict(features, data_samples, rescale)
+        macs = self.choices.count_macs(output, tuple(inputs.shape[-2:]))
+        costs = dict(num_tokens=output.num_tokens, backbone_gmacs=macs / 1e9) | self.choices.further_costs(output)
+        for i, sample in enumerate(predictions):
+            for name, values in costs.items():
+                sample.set_field(values[i].item(), name)
+        return predictions
+
+    def _task_losses(self, features: tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:
+        return MaskRCNN.loss(self, features, data_samples)

@@ -1,0 +1,207 @@
+"""The parts of PVTv2, each able to work on all tokens of a map or on the active ones alone."""
+
+import math
+
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from ..ops.attention import packed_attention
+from ..ops.packing import Packing
+
+# Channels, blocks, perceptron's width (times the channels), heads and spatial reduction of the rows, strides 4 to 32.
+ARCHS = {
+    'b0': dict(embed_dims=(32, 64, 160, 256), depths=(2, 2, 2, 2), mlp_ratios=(8, 8, 4, 4)),
+    'b1': dict(embed_dims=(64, 128, 320, 512), depths=(2, 2, 2, 2), mlp_ratios=(8, 8, 4, 4)),
+    'b2': dict(embed_dims=(64, 128, 320, 512), depths=(3, 4, 6, 3), mlp_ratios=(8, 8, 4, 4)),
+    'b3': dict(embed_dims=(64, 128, 320, 512), depths=(3, 4, 18, 3), mlp_ratios=(8, 8, 4, 4)),
+    'b4': dict(embed_dims=(64, 128, 320, 512), depths=(3, 8, 27, 3), mlp_ratios=(8, 8, 4, 4)),
+    'b5': dict(embed_dims=(64, 128, 320, 512), depths=(3, 6, 40, 3), mlp_ratios=(4, 4, 4, 4)),
+}
+ARCH_DEFAULTS = dict(num_heads=(1, 2, 5, 8), sr_ratios=(8, 4, 2, 1))
+NUM_ROWS = 4
+
+Size = tuple[int, int]
+
+
+def arch_settings(arch: str | dict) -> dict[str, tuple[int, ...]]:
+    """The four rows' ``embed_dims``, ``depths``, ``mlp_ratios``, ``num_heads`` and ``sr_ratios``.
+
+    Raises:
+        ValueError: If the name is unknown, or a dict lacks a word or does not give four values for each.
+
+    Source: Wang et al., "PVT v2: Improved Baselines with Pyramid Vision Transformer", arXiv 2106.13797.
+
+    Example:
+        >>> arch_settings('b0')['embed_dims']
+        (32, 64, 160, 256)
+    """
+    if isinstance(arch, str):
+        if arch.lower() not in ARCHS:
+            raise ValueError(f'arch must be one of {", ".join(map(repr, ARCHS))} or a dict, got {arch!r}')
+        arch = ARCHS[arch.lower()]
+    settings = {name: tuple(values) for name, values in {**ARCH_DEFAULTS, **arch}.items()}
+    wanted = {*ARCH_DEFAULTS, *ARCHS['b0']}
+    if set(settings) != wanted or any(len(values) != NUM_ROWS for values in settings.values()):
+        raise ValueError(f'arch must give {NUM_ROWS} values for each of {sorted(wanted)}, got {settings}')
+    return settings
+
+
+def block_macs(dims: int, hidden_dims: int, sr_ratio: int, size: Size) -> tuple[int, int]:
+    """Multiply-adds of one block on a map of ``size``: once for the whole map, and per active token.
+
+    Keys, values and the depth-wise convolution are computed on the whole map; queries, output projection and the two
+    layers of the perceptron for the active tokens alone.
+    """
+    num_tokens, num_keys = math.prod(size), math.prod(side // sr_ratio for side in size)
+    reduction = dims**2 * sr_ratio**2 * num_keys if sr_ratio > 1 else 0
+    static = 2 * dims**2 * num_keys + reduction + 9 * hidden_dims * num_tokens
+    per_token = 2 * dims**2 + 2 * num_keys * dims + 2 * dims * hidden_dims
+    return static, per_token
+
+
+def to_map(tokens: Tensor, size: Size) -> Tensor:
+    """(B, h * w, C) -> (B, C, h, w)."""
+    return tokens.mT.unflatten(2, size)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h * w, C)."""
+    return x.flatten(2).mT
+
+
+def add_at(tokens: Tensor, branch: Tensor, packing: Packing) -> Tensor:
+    """Add (T, C) to the packed ones of the tokens (B, N, C); the others stay as they are, bit for bit."""
+    return tokens.flatten(0, 1).index_add(0, packing.index, branch.to(tokens.dtype)).view_as(tokens)
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping patches: a convolution and a norm.
+
+    Args:
+        in_dims: Channels of the input.
+        embed_dims: Channels of the tokens.
+        kernel_size: Side of a patch in pixels, odd.
+        stride: Distance of patches in pixels; a side of n pixels becomes ceil(n / stride).
+    """
+
+    def __init__(self, in_dims: int, embed_dims: int, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_dims, embed_dims, kernel_size, stride, padding=kernel_size // 2)
+        self.norm = nn.LayerNorm(embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, C')."""
+        return self.norm(to_tokens(self.proj(x)))
+
+    def forward_sparse(self, x: Tensor, packing: Packing) -> Tensor:
+        """The packed ones alone of the tokens that :meth:`forward` returns, (B, C, H, W) -> (T, C')."""
+        proj = self.proj
+        patches = F.unfold(x, proj.kernel_size, padding=proj.padding, stride=proj.stride).mT  # (B, N, C * k * k)
+        return self.norm(F.linear(packing.pack(patches), proj.weight.flatten(1), proj.bias))
+
+
+class SpatialReductionAttention(nn.Module):
+    """Attention of any queries to the keys of their image's whole map, which a strided convolution makes fewer.
+
+    Args:
+        dims: Channels.
+        num_heads: Heads.
+        sr_ratio: A square of this many tokens a side becomes one key.
+    """
+
+    def __init__(self, dims: int, num_heads: int, sr_ratio: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(dims, dims)
+        self.kv = nn.Linear(dims, 2 * dims)
+        self.proj = nn.Linear(dims, dims)
+        self.sr = None
+        if sr_ratio > 1:
+            self.sr = nn.Conv2d(dims, dims, sr_ratio, sr_ratio)
+            self.norm = nn.LayerNorm(dims)
+
+    def forward(self, queries: Tensor, tokens: Tensor, lengths: list[int], size: Size) -> Tensor:
+        """Attend.
+
+        Args:
+            queries: The images' queries one after the other, shape (T, C).
+            tokens: All tokens of the maps, shape (B, N, C).
+            lengths: Queries of each image; they sum to T.
+            size: (h, w) of the maps.
+        """
+        if self.sr is not None:
+            tokens = self.norm(to_tokens(self.sr(to_map(tokens, size))))
+        keys, values = self.kv(tokens).unflatten(-1, (2, self.num_heads, -1)).flatten(0, 1).unbind(1)
+        queries = self.q(queries).unflatten(-1, (self.num_heads, -1))
+        attended = packed_attention(queries, keys, values, lengths, [tokens.shape[1]] * len(tokens))
+        return self.proj(attended.flatten(1))
+
+
+class ConvMLP(nn.Module):
+    """Perceptron with a depth-wise convolution, for which closed tokens are zeros as beyond the border."""
+
+    def __init__(self, dims: int, hidden_dims: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dims, hidden_dims)
+        self.dwconv = nn.Conv2d(hidden_dims, hidden_dims, 3, padding=1, groups=hidden_dims)
+        self.fc2 = nn.Linear(hidden_dims, dims)
+
+    def forward(self, tokens: Tensor, gate: Tensor, size: Size) -> Tensor:
+        """(B, N, C), with the gate (B, N, 1) of these tokens."""
+        hidden, weight = self.fc1(tokens), gate.detach()
+        mixed = to_tokens(self.dwconv(to_map(hidden * weight, size)))
+        if gate.requires_grad:  # a closed token sees itself, so that its gate learns what opening it would bring
+            mixed = mixed + (1 - weight) * hidden * self.dwconv.weight[:, 0, 1, 1]
+        return self.fc2(F.gelu(mixed))
+
+    def forward_sparse(self, packed: Tensor, packing: Packing, size: Size) -> Tensor:
+        """The same for the active tokens alone, (T, C) -> (T, C)."""
+        hidden = to_map(packing.unpack(self.fc1(packed)), size)
+        return self.fc2(F.gelu(packing.pack(to_tokens(self.dwconv(hidden)))))
+
+
+class PVTBlock(nn.Module):
+    """A block of PVTv2 in which a gate closes single tokens.
+
+    Args:
+        dims: Channels.
+        num_heads: Heads.
+        mlp_ratio: Width of the perceptron, times ``dims``.
+        sr_ratio: Spatial reduction of the keys.
+        drop_path: Rate of stochastic depth.
+    """
+
+    def __init__(self, dims: int, num_heads: int, mlp_ratio: int, sr_ratio: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dims, eps=1e-6)  # unlike the norms after patches and reduction, which have 1e-5
+        self.attn = SpatialReductionAttention(dims, num_heads, sr_ratio)
+        self.norm2 = nn.LayerNorm(dims, eps=1e-6)
+        self.mlp = ConvMLP(dims, int(dims * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor, gate: Tensor, size: Size) -> Tensor:
+        """All tokens (B, N, C) are computed; where the gate (B, N, 1) is 0 they stay as they are."""
+        normed = self.norm1(tokens)
+        lengths = [tokens.shape[1]] * len(tokens)
+        attended = self.attn(normed.flatten(0, 1), normed, lengths, size).unflatten(0, tokens.shape[:2])
+        tokens = tokens + gate * self.drop_path(attended)
+        return tokens + gate * self.drop_path(self.mlp(self.norm2(tokens), gate, size))
+
+    def forward_sparse(self, tokens: Tensor, packing: Packing, size: Size) -> Tensor:
+        """The same without gradient for the gate: queries, projection and perceptron of the packed tokens alone."""
+        normed = self.norm1(tokens)
+        tokens = add_at(tokens, self.attn(packing.pack(normed), normed, packing.lengths, size), packing)
+        branch = self.mlp.forward_sparse(self.norm2(packing.pack(tokens)), packing, size)
+        return add_at(tokens, branch, packing)
+
+
+def init_pvt_weights(module: nn.Module) -> None:
+    """PVTv2's start: truncated normal for linear layers, fan-out normal for convolutions, no bias."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.zeros_(module.bias)

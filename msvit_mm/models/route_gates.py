@@ -1,0 +1,179 @@
+"""Gates of a routing space: one logit per token of each edge, above 0 = open. One interface, learned or not.
+
+An edge is ``('row', i, j)``: stage j of row i, whose blocks transform the tokens; or ``('merge', i, j)``: in column j
+the features of row i join those of row i + 1, one decision per token of row i + 1.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .pvt import Size, to_map
+
+Edge = tuple[str, int, int]
+CERTAIN = 10.0
+FIXED_ROUTES = ('open', 'closed', 'staircase')
+
+
+class BaseRouteGate(BaseModule):
+    """Interface of all gates of a routing space.
+
+    Args:
+        edges: Channels of the row that each gated edge starts from; the backbone fills them in.
+        init_cfg: mmengine's recipe for the weights.
+    """
+
+    def __init__(self, edges: Mapping[Edge, int], init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.edges = dict(edges)
+
+    @property
+    def learnable(self) -> bool:
+        """Whether a gradient step can change this gate."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def macs_per_token(self, edge: Edge) -> int:
+        """Multiply-adds for one token of the row that the edge starts from."""
+        return 0
+
+    def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
+        """Logits of an edge.
+
+        Args:
+            edge: One of ``edges``.
+            tokens: Of the row that the edge starts from, shape (B, h * w, C).
+            size: (h, w) of that row.
+
+        Returns:
+            Shape (B, h * w) for a row's stage, (B, ceil(h / 2) * ceil(w / 2)) for a merge.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def num_decisions(edge: Edge, size: Size) -> int:
+        """Decisions of one image on an edge that starts from a row of this size."""
+        return math.prod(size if edge[0] == 'row' else (-(-side // 2) for side in size))
+
+
+@MODELS.register_module()
+class RouteGate(BaseRouteGate):
+    """The learned gate: on every edge a norm and one linear unit per token; a merge takes the mean over its sources.
+
+    Args:
+        edges: Channels of the row that each gated edge starts from; the backbone fills them in.
+        initial_ratio: Share of open tokens at the start, in (0, 1).
+        frozen: Keep the gate as loaded.
+        init_cfg: mmengine's recipe for the weights.
+
+    Raises:
+        ValueError: If the share is out of its range.
+    """
+
+    def __init__(
+        self,
+        edges: Mapping[Edge, int],
+        initial_ratio: float = 0.95,
+        frozen: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(edges, init_cfg)
+        if not 0 < initial_ratio < 1:
+            raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
+        self.logits = nn.ModuleDict({edge_name(edge): _token_logit(dims) for edge, dims in self.edges.items()})
+        for _, linear in self.logits.values():
+            nn.init.trunc_normal_(linear.weight, std=0.01)
+            nn.init.constant_(linear.bias, math.log(initial_ratio / (1 - initial_ratio)))
+        self.requires_grad_(not frozen)
+
+    def macs_per_token(self, edge: Edge) -> int:
+        return self.edges[edge]
+
+    def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
+        logits = self.logits[edge_name(edge)](tokens)
+        if edge[0] == 'merge':
+            logits = F.avg_pool2d(to_map(logits, size), 2, ceil_mode=True, count_include_pad=False)
+        return logits.flatten(1)
+
+
+@MODELS.register_module()
+class RandomRoutes(BaseRouteGate):
+    """Every token of every edge is open with the same probability: the control of a learned gate at equal cost.
+
+    Args:
+        edges: The gated edges; the backbone fills them in.
+        active_ratio: Probability in [0, 1], or a (low, high) range from which each image draws its own. The backbone's
+            ``active_ratio_of`` gives the one that has a certain cost.
+
+    Raises:
+        ValueError: If a probability lies outside [0, 1].
+    """
+
+    def __init__(self, edges: Mapping[Edge, int], active_ratio: float | tuple[float, float] = 0.5) -> None:
+        super().__init__(edges)
+        low, high = (active_ratio, active_ratio) if isinstance(active_ratio, int | float) else active_ratio
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f'active_ratio must lie in [0, 1] or be such a range, got {active_ratio}')
+        self.low, self.high = low, high
+
+    def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
+        shares = torch.empty(len(tokens), 1, device=tokens.device).uniform_(self.low, self.high)
+        chance = torch.rand(len(tokens), self.num_decisions(edge, size), device=tokens.device)
+        return torch.where(chance < shares, CERTAIN, -CERTAIN)
+
+
+@MODELS.register_module()
+class FixedRoutes(BaseRouteGate):
+    """The same routes for all images.
+
+    Args:
+        edges: The gated edges; the backbone fills them in.
+        routes: ``'open'``: everything. ``'closed'``: stem and entries alone. ``'staircase'``: the stages (i, i), as in
+            PVTv2, and no merge.
+
+    Raises:
+        ValueError: If the routes are none of these.
+    """
+
+    def __init__(self, edges: Mapping[Edge, int], routes: str = 'open') -> None:
+        super().__init__(edges)
+        if routes not in FIXED_ROUTES:
+            raise ValueError(f'routes must be one of {", ".join(map(repr, FIXED_ROUTES))}, got {routes!r}')
+        self.routes = routes
+
+    def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
+        kind, row, stage = edge
+        is_open = self.routes == 'open' or (self.routes == 'staircase' and kind == 'row' and row == stage)
+        logit = CERTAIN if is_open else -CERTAIN
+        return tokens.new_full((len(tokens), self.num_decisions(edge, size)), logit)
+
+
+def build_route_gate(config: dict, edges: Mapping[Edge, int]) -> BaseRouteGate:
+    """Build a gate for these edges.
+
+    Raises:
+        ValueError: If the config does not name a gate of a routing space.
+    """
+    gate_type = MODELS.get(config.get('type', ''))
+    if not (isinstance(gate_type, type) and issubclass(gate_type, BaseRouteGate)):
+        gates = ', '.join(gate.__name__ for gate in (RouteGate, RandomRoutes, FixedRoutes))
+        raise ValueError(f'gate must be a config whose type is a gate of a routing space ({gates}), got {config}')
+    return MODELS.build({**config, 'edges': edges})
+
+
+def edge_name(edge: Edge) -> str:
+    """Name of an edge in a state dict.
+
+    Example:
+        >>> edge_name(('row', 0, 2))
+        'row_0_2'
+    """
+    return '_'.join(map(str, edge))
+
+
+def _token_logit(dims: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(dims), nn.Linear(dims, 1))

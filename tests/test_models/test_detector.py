@@ -1,0 +1,77 @@
+"""The detector over a stand-in for mmdet's, since mmdet itself and mmcv's ops are optional."""
+
+import importlib.util
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from msvit_mm.engine.launch import load_config
+
+CONFIG = Path(__file__).parents[2] / 'configs/detection/dit_mask_rcnn_coco.py'
+BACKBONE = dict(
+    type='DynamicTokenRoutingTransformer',
+    arch=dict(embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2)),
+    img_size=64,
+)
+
+
+class MaskRCNN(nn.Module):
+    """The few lines of mmdet's two-stage detectors that the gated one builds on."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = MODELS.build(backbone)
+        self.neck = nn.Identity()
+
+    def loss(self, batch_inputs, batch_data_samples):
+        return dict(loss_bbox=sum(x.mean() for x in self.extract_feat(batch_inputs)))
+
+    def predict(self, batch_inputs, batch_data_samples, rescale=True):
+        for sample, scores in zip(batch_data_samples, self.extract_feat(batch_inputs)[-1], strict=True):
+            sample.scores = scores
+        return batch_data_samples
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    """The module that holds GatedMaskRCNN, over the stand-in."""
+    for name in ('mmdet', 'mmdet.models', 'mmdet.models.detectors'):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules['mmdet.models.detectors'].MaskRCNN = MaskRCNN
+    MODELS.module_dict.pop('GatedMaskRCNN', None)
+    yield importlib.import_module('msvit_mm.models.detector')
+    sys.modules.pop('msvit_mm.models.detector')
+    MODELS.module_dict.pop('GatedMaskRCNN')
+
+
+def test_losses_and_costs(detector, monkeypatch):
+    model = detector.GatedMaskRCNN(backbone=BACKBONE, gate_loss=dict(type='BudgetLoss', budget=0.9)).train()
+    passes, forward = [], model.backbone.forward_gated
+    monkeypatch.setattr(model.backbone, 'forward_gated', lambda *args: passes.append(args) or forward(*args))
+    images = torch.randn(2, 3, 64, 96)
+    losses = model.loss(images, [])
+    assert {'loss_bbox', 'loss_budget', 'route_ratio', 'gmacs'} <= set(losses)
+    model.eval()
+    with torch.no_grad():
+        first, second = model.predict(images, [BaseDataElement(), BaseDataElement()])
+        assert len(passes) == 2
+        maps, output = forward(images)
+    assert torch.equal(second.scores, maps[-1][1])
+    assert first.backbone_gmacs == pytest.approx(output.macs[0].item() / 1e9)
+    assert first.reference_gmacs > 0 and first.num_tokens == output.num_tokens[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec('mmdet') is not None, reason='mmdet is installed')
+def test_without_mmdet_the_error_says_how_to_get_it():
+    with pytest.raises(ImportError, match=r'needs mmdet, and mmcv with its compiled ops, got: .*pip install'):
+        importlib.import_module('msvit_mm.models.detector')
+    arguments = Namespace(config=str(CONFIG), launcher='none', cfg_options=None, work_dir=None)
+    with pytest.raises(ValueError, match=r'dit_mask_rcnn_coco.py.: mmdet is not installed, .*MMCV_WITH_OPS=1'):
+        load_config(arguments)

@@ -1,0 +1,34 @@
+import torch
+from torch import nn
+
+from msvit_mm.models.pvt import ConvMLP, PatchEmbed
+from msvit_mm.ops.packing import Packing
+
+
+def test_candidate_of_a_closed_token_is_what_opening_it_alone_would_give(perturb):
+    mlp, size = perturb(ConvMLP(8, 24)), (4, 5)
+    tokens, gate = torch.randn(2, 20, 8), (torch.rand(2, 20, 1) < 0.5).float()
+    candidates = mlp(tokens, gate.clone().requires_grad_(), size)
+    for image, token in (gate[..., 0] == 0).nonzero().tolist():
+        opened = gate.clone()
+        opened[image, token] = 1
+        torch.testing.assert_close(candidates[image, token], mlp(tokens, opened, size)[image, token])
+
+
+def test_closed_tokens_are_zeros_for_their_neighbours(perturb):
+    mlp, size = perturb(ConvMLP(8, 24)), (4, 5)
+    tokens, gate = torch.randn(2, 20, 8), (torch.rand(2, 20, 1) < 0.5).float()
+    others = torch.where(gate.bool(), tokens, torch.randn_like(tokens))
+    packing = Packing.select(gate[..., 0].bool())
+    outputs = [packing.pack(mlp(x, gate, size)) for x in (tokens, others)]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(mlp.forward_sparse(packing.pack(tokens), packing, size), outputs[0])
+
+
+def test_single_patches_are_those_of_the_convolution(perturb):
+    embed, x = perturb(PatchEmbed(6, 10, 3, stride=2)), torch.randn(2, 6, 5, 7)
+    wanted = embed(x)
+    assert wanted.shape == (2, 12, 10)
+    packing = Packing.select(torch.rand(2, 12) < 0.4)
+    torch.testing.assert_close(embed.forward_sparse(x, packing), packing.pack(wanted))
+    assert isinstance(embed.norm, nn.LayerNorm) and embed.norm.eps == 1e-5

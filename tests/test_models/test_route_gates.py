@@ -1,0 +1,46 @@
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from msvit_mm.models import build_route_gate
+
+EDGES = {('row', 0, 0): 8, ('row', 1, 1): 16, ('row', 0, 1): 8, ('merge', 0, 2): 8}
+
+
+def test_merge_logit_is_the_mean_over_its_sources():
+    gate = MODELS.build(dict(type='RouteGate', edges={('merge', 0, 2): 8, ('row', 0, 2): 8}))
+    nn.init.normal_(gate.logits['merge_0_2'][1].weight)
+    gate.logits['row_0_2'] = gate.logits['merge_0_2']
+    tokens = torch.randn(2, 15, 8)
+    per_source = gate(('row', 0, 2), tokens, (3, 5)).view(2, 3, 5)
+    per_token = gate(('merge', 0, 2), tokens, (3, 5)).view(2, 2, 3)
+    torch.testing.assert_close(per_token[:, 0, 0], per_source[:, :2, :2].mean((1, 2)))
+    torch.testing.assert_close(per_token[:, 1, 2], per_source[:, 2, 4])
+
+
+def test_random_routes_have_their_share():
+    tokens = torch.zeros(200, 40, 8)
+    gate = build_route_gate(dict(type='RandomRoutes', active_ratio=0.3), EDGES)
+    shares = (gate(('row', 0, 0), tokens, (5, 8)) > 0).float().mean(1)
+    assert abs(shares.mean() - 0.3) < 0.02
+    gate = build_route_gate(dict(type='RandomRoutes', active_ratio=(0.0, 1.0)), EDGES)
+    wide = (gate(('row', 0, 0), tokens, (5, 8)) > 0).float().mean(1)
+    assert wide.std() > 2 * shares.std() and abs(wide.mean() - 0.5) < 0.1
+    assert not gate.learnable
+
+
+def test_fixed_routes():
+    tokens = torch.zeros(2, 12, 8)
+    wanted = dict(open=[1, 1, 1, 1], closed=[0, 0, 0, 0], staircase=[1, 1, 0, 0])
+    for routes, decisions in wanted.items():
+        gate = build_route_gate(dict(type='FixedRoutes', routes=routes), EDGES)
+        logits = [gate(edge, tokens, (3, 4)) for edge in EDGES]
+        assert [int((x > 0).all()) for x in logits] == decisions
+        assert [x.shape[1] for x in logits] == [12, 12, 12, 4]
+
+
+def test_start_and_freezing_of_the_learned_gate():
+    gate = build_route_gate(dict(type='RouteGate', initial_ratio=0.8), EDGES)
+    shares = gate(('row', 1, 1), torch.randn(2, 12, 16), (3, 4)).sigmoid()
+    assert (shares - 0.8).abs().max() < 0.05
+    assert gate.learnable and not build_route_gate(dict(type='RouteGate', frozen=True), EDGES).learnable

@@ -1,0 +1,503 @@
+"""The routing space against timm's PVTv2, its two executions against one another, and its cost against a counter."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from msvit_mm.checkpoints import rename_keys
+from msvit_mm.models import BaseRouteGate, BudgetLoss, DynamicTokenRoutingTransformer
+from msvit_mm.models.routing import row_sizes
+from msvit_mm.ops.macs import count_macs
+
+TINY = dict(embed_dims=(8, 16, 40, 64), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2))
+SIZE = (64, 100)
+STAIRCASE = dict(type='FixedRoutes', routes='staircase')
+
+
+def build(arch=TINY, **words):
+    return DynamicTokenRoutingTransformer(arch, img_size=SIZE, drop_path_rate=0.0, **words).eval()
+
+
+def random_decisions(model, images, density):
+    """Random decisions on every edge; the last image of the batch leaves out every second edge."""
+    sizes, decisions = row_sizes(images.shape[-2:]), {}
+    for n, edge in enumerate(model.gate.edges):
+        size = sizes[edge[1] + (edge[0] == 'merge')]
+        decisions[edge] = (torch.rand(len(images), *size) < density).float()
+        if n % 2:
+            decisions[edge][-1] = 0
+    return decisions
+
+
+def run(model, execution, images, decisions=None):
+    model.test_execution = execution
+    with torch.no_grad():
+        return model.forward_gated(images, decisions)
+
+
+def check_same(maps, wanted, tolerance=1e-5):
+    assert len(maps) == len(wanted)
+    for x, y in zip(maps, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope='module')
+def pvt(perturb):
+    """timm's PVTv2-b0, no parameter at a special value, and its weights under this package's names."""
+    torch.manual_seed(0)
+    source = perturb(timm.create_model('pvt_v2_b0', num_classes=0), std=0.05).eval()
+    return source, rename_keys(source.state_dict()).state_dict
+
+
+# PVTv2
+
+
+@pytest.mark.parametrize('execution', ['masked', 'sparse'])
+@pytest.mark.parametrize(
+    'words',
+    [
+        dict(),
+        dict(num_stages=4),
+        dict(last_stages=(0, 3, 4, 4)),
+        dict(row_stop=True),
+        dict(layout='full', num_stages=4, merge='select'),
+    ],
+    ids=str,
+)
+def test_staircase_is_pvt(pvt, perturb, words, execution):
+    source, weights = pvt
+    model = perturb(build('b0', gate=STAIRCASE, **words))
+    model.load_state_dict(weights, strict=False)
+    decisions = {}
+    images = torch.randn(2, 3, *SIZE)
+    if words.get('layout') == 'full':  # a row begins anew with what comes down the diagonal
+        sizes = row_sizes(SIZE)
+        for edge in model.gate.edges:
+            if edge[0] == 'merge':
+                decisions[edge] = torch.full((2, *sizes[edge[1] + 1]), float(edge[2] == edge[1] + 1))
+    maps, output = run(model, execution, images, decisions)
+    with torch.no_grad():
+        wanted = source.forward_intermediates(images, intermediates_only=True)
+    check_same(maps, wanted)
+    if not decisions:
+        assert output.macs.tolist() == [output.reference_macs] * 2
+
+
+def test_plain_pvt_has_no_further_weight_and_its_cost(pvt):
+    source, weights = pvt
+    model = build('b0', num_stages=4, extra_depth=0, merge='none', gate=dict(type='FixedRoutes'))
+    assert set(model.state_dict()) == set(weights)
+    images = torch.randn(1, 3, *SIZE)
+    _, output = run(model, 'sparse', images)
+    with torch.no_grad():
+        assert output.macs.item() == output.reference_macs == count_macs(source, images)
+
+
+@pytest.mark.parametrize('gate', ['open', 'staircase'])
+def test_further_nodes_begin_as_no_ops(pvt, gate):
+    source, weights = pvt
+    model = build('b0', init='pvtv2', gate=dict(type='FixedRoutes', routes=gate))
+    model.load_state_dict(weights, strict=False)
+    images = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        check_same(run(model, 'masked', images)[0], source.forward_intermediates(images, intermediates_only=True))
+
+
+@pytest.mark.parametrize(
+    ('arch', 'gmacs', 'open_5', 'open_4'),
+    [
+        ('b0', 0.57, 1.402, 1.101),
+        ('b1', 2.12, 5.242, 4.101),
+        ('b2', 4.05, 7.160, 6.019),
+        ('b3', 6.92, 10.031, 8.889),
+        ('b4', 10.14, 13.234, 12.093),
+        ('b5', 11.76, 14.091, 13.167),
+    ],
+)
+def test_cost_of_the_architectures(arch, gmacs, open_5, open_4):
+    """timm's table of PVTv2 (224x224, rounded there), and the routing space with everything open."""
+    with torch.device('meta'):
+        models = [DynamicTokenRoutingTransformer(arch, num_stages=s, gate=dict(type='FixedRoutes')) for s in (5, 4)]
+    for model, wanted in zip(models, (open_5, open_4), strict=True):
+        table, sizes = model.cost_table((224, 224)), row_sizes((224, 224))
+        assert table.reference / 1e9 == pytest.approx(gmacs, rel=0.01)
+        macs = table.embedding
+        for (kind, i, _), (static, per_token) in table.edges.items():
+            rows, cols = sizes[i + (kind == 'merge')]
+            macs += static + per_token * rows * cols
+        # the reference counts the learned gate
+        learned = sum(dims * sizes[i][0] * sizes[i][1] for (_, i, _), dims in model.gate.edges.items())
+        assert (macs + learned) / 1e9 == pytest.approx(wanted, abs=1e-3)
+
+
+# Executions
+
+
+@pytest.mark.parametrize('words', [dict(), dict(merge='select', layout='full', final_merge=False)], ids=str)
+@pytest.mark.parametrize('density', [0, 0.02, 0.3, 0.9, 1])
+def test_sparse_equals_masked_and_costs_what_is_counted(perturb, words, density):
+    model = perturb(build(**words))
+    images = torch.randn(3, 3, *SIZE)
+    decisions = random_decisions(model, images, density)
+    sparse, output = run(model, 'sparse', images, decisions)
+    masked, same = run(model, 'masked', images, decisions)
+    check_same(sparse, masked)
+    assert torch.equal(output.macs, same.macs)
+    trained, _ = model.train().forward_gated(images, decisions)
+    check_same(trained, masked)
+    model.eval().test_execution = 'sparse'
+    for i in range(3):
+        alone = {edge: x[i : i + 1] for edge, x in decisions.items()}
+        with torch.no_grad():
+            assert output.macs[i].item() == count_macs(model, images[i : i + 1], alone)
+            check_same(model(images[i : i + 1], alone), [x[i : i + 1] for x in sparse])
+    assert [x.shape[2:] for x in sparse] == row_sizes(SIZE)
+
+
+def test_closed_tokens_stay_as_they_are(perturb):
+    model = perturb(build())
+    tokens, size = torch.randn(2, 35, 16), (5, 7)
+    gate = (torch.rand(2, 35) < 0.4).float()
+    for sparse in (False, True):
+        after = model._transform(1, 1, tokens, gate, size, sparse)
+        assert torch.equal((after != tokens).any(-1), gate.bool())
+    target = torch.randn(2, 12, 40)
+    gate = (torch.rand(2, 12) < 0.4).float()
+    for sparse in (False, True):
+        after = model._merge(1, 3, tokens, target, gate, size, sparse)
+        assert torch.equal((after != target).any(-1), gate.bool())
+
+
+def test_own_decisions_follow_the_images(perturb):
+    model = perturb(build(gate=dict(type='RouteGate', initial_ratio=0.5)), std=0.3)
+    nn.init.normal_(model.gate.logits['row_0_0'][1].weight)
+    _, output = run(model, 'sparse', torch.randn(2, 3, *SIZE))
+    first, second = output.decisions['row', 0, 0]
+    assert 0 < first.mean() < 1 and not torch.equal(first, second)
+    assert output.num_tokens.tolist() == [
+        sum(x[i].sum() for edge, x in output.decisions.items() if edge[0] == 'row') for i in range(2)
+    ]
+
+
+@pytest.mark.parametrize('execution', ['masked', 'sparse'])
+def test_stopped_rows_and_monotone_tokens(perturb, execution):
+    images = torch.randn(3, 3, *SIZE)
+    model = perturb(build(row_stop=True))
+    decisions = random_decisions(model, images, 0.5)
+    decisions['row', 1, 2][0] = 0
+    _, output = run(model, execution, images, decisions)
+    assert not output.decisions['row', 1, 3][0].any() and not output.decisions['row', 1, 4][0].any()
+    assert torch.equal(output.decisions['row', 1, 3][1], decisions['row', 1, 3][1])
+
+    model = perturb(build(monotone=True))
+    _, output = run(model, execution, images, random_decisions(model, images, 0.7))
+    for (kind, i, j), now in output.decisions.items():
+        earlier = output.decisions.get((kind, i, j - 1))
+        if kind == 'row' and earlier is not None:
+            assert (now <= earlier).all()
+    assert output.decisions['row', 0, 4].any()
+
+
+# Training
+
+
+class LeafGate(BaseRouteGate):
+    """Logits that depend on nothing."""
+
+    def forward(self, edge, tokens, size):
+        if not hasattr(self, 'leaves'):
+            self.leaves = {}
+        shape = (len(tokens), self.num_decisions(edge, size))
+        return self.leaves.setdefault(edge, torch.randn(shape).requires_grad_())
+
+    learnable = True
+
+
+@pytest.mark.parametrize(('budget', 'sign'), [(0.2, 1), (5.0, -1)])
+def test_budget_pulls_every_gate_the_right_way(budget, sign):
+    model = build().train()
+    model.gate = LeafGate(model.gate.edges)
+    _, output = model.forward_gated(torch.randn(2, 3, *SIZE))
+    BudgetLoss(budget)(output.cost_ratio)['loss_budget'].backward()
+    gradients = torch.cat([leaf.grad.flatten() for leaf in model.gate.leaves.values()])
+    assert (gradients * sign > 0).all()
+
+
+def test_forward_value_of_the_cost_is_exact_in_training(perturb):
+    model = perturb(build()).train()
+    _, output = model.forward_gated(torch.randn(2, 3, *SIZE))
+    table = model.cost_table(SIZE)
+    wanted = table.embedding + table.gate
+    for edge, (static, per_token) in table.edges.items():
+        chosen = output.decisions[edge].double().flatten(1)
+        wanted = wanted + static * chosen.any(1) + per_token * chosen.sum(1)
+    assert torch.equal(output.macs.detach(), wanted)
+    assert output.macs.requires_grad
+
+
+@pytest.mark.parametrize('words', [dict(), dict(with_cp=True, row_stop=True, monotone=True)], ids=str)
+def test_every_parameter_learns_from_the_task_alone(words):
+    model = build(**words).train()
+    maps, _ = model.forward_gated(torch.randn(2, 3, *SIZE))
+    sum((x * torch.randn_like(x)).sum() for x in maps).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+def test_checkpointing_changes_no_gradient():
+    images, gradients = torch.randn(2, 3, *SIZE), []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = build(with_cp=with_cp).train()
+        torch.manual_seed(1)
+        maps, _ = model.forward_gated(images)
+        maps[-1].square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_mixed_precision_has_finite_gradients():
+    model = build().train()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        maps, output = model.forward_gated(torch.randn(2, 3, *SIZE))
+        loss = maps[-1].float().square().mean() + BudgetLoss(0.5)(output.cost_ratio)['loss_budget']
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    assert {x.dtype for x in output.gate_values.values()} == {torch.float32}
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert run(model.eval(), 'sparse', torch.randn(1, 3, *SIZE))[0][0].isfinite().all()
+
+
+def test_gates_alone_descend_to_the_budget():
+    model = build().train()
+    optimizer = torch.optim.Adam(model.gate.parameters(), lr=0.3)
+    images, loss = torch.randn(2, 3, 64, 64), BudgetLoss(0.7)
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss(model.forward_gated(images)[1].cost_ratio)['loss_budget'].backward()
+        optimizer.step()
+    ratios = torch.stack([model.forward_gated(images)[1].cost_ratio.mean() for _ in range(5)])
+    assert ratios.mean().item() == pytest.approx(0.7, abs=0.05)
+
+
+# Hosts
+
+
+SEGMENTOR = dict(
+    type='GatedEncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[60.0] * 3),
+    backbone=dict(type='DynamicTokenRoutingTransformer', arch=TINY, img_size=SIZE, drop_path_rate=0.0),
+    decode_head=dict(type='FCNHead', in_channels=64, in_index=3, channels=8, num_convs=1, num_classes=3, norm_cfg=None),
+    gate_loss=dict(type='BudgetLoss', budget=0.8),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'),
+)
+
+
+def build_segmentor(**words):
+    assert DynamicTokenRoutingTransformer.__module__.startswith('msvit_mm')
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(copy.deepcopy(SEGMENTOR) | words))
+
+
+def labelled(num_images, size=SIZE):
+    meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
+    labels = [torch.randint(3, (1, *size)) for _ in range(num_images)]
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=meta) for label in labels]
+    return torch.randn(num_images, 3, *size), samples
+
+
+def test_losses_and_statistics():
+    model = build_segmentor().train()
+    losses = model.loss(*labelled(2))
+    assert {name for name in losses if 'loss' in name} == {'decode.loss_ce', 'loss_budget'}
+    wanted = (losses['route_ratio'] - 0.8).square().item()
+    assert losses['loss_budget'].item() == pytest.approx(wanted, rel=1e-4)
+    assert all(0 <= losses[f'active_s{stride}'] <= 1 for stride in (4, 8, 16, 32))
+    assert losses['gmacs'].item() * 1e9 == pytest.approx(
+        losses['route_ratio'].item() * model.backbone.cost_table(SIZE).reference, rel=1e-5
+    )
+    model.gate_loss.weight = 0.0
+    assert model.loss(*labelled(2))['loss_budget'] == 0
+
+
+def test_warm_up_rests_the_gate():
+    model = build_segmentor().train()
+    model.gate_phase = 'warmup'
+    losses = model.loss(*labelled(2))
+    assert losses['loss_budget'] == losses['loss_gate_rest'] == 0
+    assert losses['route_ratio_std'] > 0
+    model.parse_losses(losses)[0].backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.backbone.gate.parameters())
+
+
+@pytest.mark.parametrize('test_cfg', [dict(mode='whole'), dict(mode='slide', crop_size=(64, 64), stride=(40, 40))])
+def test_predictions_carry_routes_and_costs(perturb, test_cfg):
+    model = perturb(build_segmentor(test_cfg=test_cfg)).eval()
+    images, samples = labelled(2)
+    with torch.no_grad():
+        predictions = model.predict(images, samples)
+        dispatched = count_macs(model.predict, images[:1], samples[:1])
+    for sample in predictions:
+        assert [sample.get(f'routes_s{4 * 2**i}').shape for i in range(4)] == row_sizes(SIZE)
+        routes, merges = sample.routes_s8.data, sample.merges_s8.data
+        assert routes.shape[0] == 5 and merges.shape[0] == 6
+        assert routes[0].isnan().all() and not routes[1:].isnan().any() and 0 <= routes[1:].min() <= 1
+        assert merges[:2].isnan().all() and not merges[2:].isnan().any()
+        assert sample.node_depths['1_1'] == 2
+        assert sample.reference_gmacs > 0
+    assert predictions[0].gmacs == pytest.approx(dispatched / 1e9, rel=1e-6)
+
+
+def test_classifier_pools_the_last_row(perturb):
+    init_default_scope('mmpretrain')
+    words = dict(arch=TINY, img_size=SIZE, out_indices=(3,))
+    config = dict(
+        type='GatedImageClassifier',
+        backbone=dict(type='DynamicTokenRoutingTransformer', **words),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
+        gate_loss=dict(type='BudgetLoss', budget=1.0),
+    )
+    model = perturb(MODELS.build(config)).eval()
+    images = torch.randn(2, 3, *SIZE)
+    (features,), _ = run(model.backbone, 'sparse', images)
+    with torch.no_grad():
+        wanted = model.head.fc(features.mean((2, 3))).softmax(1)
+        predictions = model.predict(images)
+    torch.testing.assert_close(torch.stack([sample.pred_score for sample in predictions]), wanted)
+    assert predictions[0].reference_gmacs > 0 and predictions[0].routes_s4.shape == (16, 25)
+
+
+def test_registry_and_state_dict_round_trip(perturb):
+    config = dict(type='DynamicTokenRoutingTransformer', arch=TINY, img_size=SIZE)
+    first, second = perturb(MODELS.build(config)).eval(), MODELS.build(config).eval()
+    second.load_state_dict(first.state_dict())
+    images = torch.randn(1, 3, *SIZE)
+    for x, y in zip(run(first, 'sparse', images)[0], run(second, 'sparse', images)[0], strict=True):
+        assert torch.equal(x, y)
+
+
+def run_process(rank: int, folder: str) -> None:
+    """Two steps: a parameter that the first leaves unused would stop the second."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    model = DistributedDataParallel(build_segmentor().train())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    torch.manual_seed(rank)
+    for phase in ('learn', 'warmup', 'learn'):
+        model.module.gate_phase = phase
+        losses = model(*labelled(1), mode='loss')
+        optimizer.zero_grad()
+        model.module.parse_losses(losses)[0].backward()
+        optimizer.step()
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    torch.save((weights, losses['loss_budget'].detach()), f'{folder}/{rank}.pt')
+
+
+def test_two_processes_train_as_one(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]
+    processes = [subprocess.Popen(command, env=environment) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    (weights, budget), others = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+    assert torch.equal(weights, others[0])
+    assert budget == others[1]  # of the global batch, not of the process's part
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (dict(arch='b9'), r"arch must be one of 'b0', .*'b5' or a dict, got 'b9'"),
+        (dict(arch=dict(embed_dims=(8, 16))), 'arch must give 4 values for each of'),
+        (
+            dict(depth_matrix=[[1] * 5] * 3),
+            r'depth_matrix must have 4 rows of 5 stages, got rows of lengths \[5, 5, 5\]',
+        ),
+        (dict(depth_matrix=[[1] * 4] * 4), r'depth_matrix must have 4 rows of 5 stages'),
+        (dict(depth_matrix=[[-1] * 5] * 4), 'depths must not be negative'),
+        (dict(last_stages=(1, 2)), r'last_stages must give a stage for each of 4 rows, got \[1, 2\]'),
+        (dict(num_stages=3), 'num_stages must be at least 4, got 3'),
+        (dict(layout='square'), r"layout must be one of 'triangular', 'full', got 'square'"),
+        (dict(merge='max'), "merge must be one of 'add', 'select', 'none', got 'max'"),
+        (dict(init='random'), "init must be one of 'pvtv2', 'scratch', got 'random'"),
+        (dict(test_execution='packed'), "test_execution must be one of 'masked', 'sparse', got 'packed'"),
+        (dict(out_indices=(0, 1)), r'out_indices must be of rows 0 to 3 with 3 among them, got \(0, 1\)'),
+        (dict(gate_temperature=0.0), 'gate_temperature must be positive, got 0.0'),
+        (dict(gate=dict(type='ScaleGate')), r'gate of a routing space \(RouteGate, RandomRoutes, FixedRoutes\), got'),
+        (dict(gate=dict(type='RouteGate', initial_ratio=1.0)), r'initial_ratio must lie in \(0, 1\), got 1.0'),
+        (dict(gate=dict(type='RandomRoutes', active_ratio=1.5)), r'active_ratio must lie in \[0, 1\].* got 1.5'),
+        (dict(gate=dict(type='FixedRoutes', routes='up')), "'open', 'closed', 'staircase', got 'up'"),
+    ],
+    ids=str,
+)
+def test_bad_words(words, message):
+    with pytest.raises(ValueError, match=message):
+        build(**words)
+
+
+def test_budget_below_the_floor_says_the_floor():
+    floor = build().cost_table(SIZE).floor
+    with pytest.raises(
+        ValueError, match=f'budget must lie above {floor:.3f}, .* for images of 64x100 pixels, got 0.05'
+    ):
+        build_segmentor(gate_loss=dict(type='BudgetLoss', budget=0.05))
+    with pytest.raises(ValueError, match='gate_loss of routes must be a BudgetLoss, got RatioLoss'):
+        build_segmentor(gate_loss=dict(type='RatioLoss'))
+    _, output = run(build(gate=dict(type='FixedRoutes', routes='closed')), 'sparse', torch.randn(1, 3, *SIZE))
+    gate_macs = build().cost_table(SIZE).gate  # which fixed routes have not
+    assert floor == pytest.approx((output.macs.item() + gate_macs) / output.reference_macs)
+
+
+@pytest.mark.parametrize('cost_ratio', [0.7, 1.2])
+def test_random_routes_of_a_stated_cost(cost_ratio):
+    share = build(gate=dict(type='RandomRoutes')).active_ratio_of(cost_ratio, SIZE)
+    model = build(gate=dict(type='RandomRoutes', active_ratio=share))
+    _, output = run(model, 'masked', torch.randn(24, 3, *SIZE))
+    assert output.cost_ratio.mean().item() == pytest.approx(cost_ratio, abs=0.04)
+    with pytest.raises(ValueError, match='cost_ratio must lie between'):
+        model.active_ratio_of(9.0, SIZE)
+
+
+@pytest.mark.parametrize(
+    ('images', 'message'),
+    [
+        (torch.zeros(1, 4, 64, 64), r'shape \(B, 3, H, W\)'),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), 'images must be floating point'),
+        (torch.zeros(1, 3, 28, 64), 'large enough for one key .* got 28x64 pixels'),
+        (torch.full((1, 3, 64, 64), torch.nan), r'got NaN or infinity in image\(s\) \[0\]'),
+    ],
+)
+def test_bad_images(images, message):
+    with pytest.raises(ValueError, match=message):
+        build()(images)
+
+
+@pytest.mark.parametrize(
+    ('edge', 'decisions', 'message'),
+    [
+        (('row', 1, 0), torch.zeros(1, 8, 13), 'decisions must be on edges of this routing space'),
+        (('row', 1, 1), torch.zeros(1, 13, 8), r'must have shape \(1, 8, 13\), got \(1, 13, 8\)'),
+        (('row', 1, 1), torch.full((1, 8, 13), 0.5), r'decisions must be 0 \(closed\) or 1 \(open\), got \[0.5\]'),
+    ],
+)
+def test_bad_decisions(edge, decisions, message):
+    with pytest.raises(ValueError, match=message):
+        build()(torch.zeros(1, 3, *SIZE), {edge: decisions})
+
+
+if __name__ == '__main__':
+    run_process(int(sys.argv[1]), sys.argv[2])
