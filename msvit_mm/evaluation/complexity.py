@@ -54,10 +54,14 @@ def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], 
     counts['encoder'] = sample.backbone_gmacs - sum(counts.values())
     dense = [backbone.dense_macs_of_parts(size) for size in sizes]
     dense_counts = {name: float(sum(window[name] for window in dense)) / 1e9 for name in counts}
-    cells = sum(-(-height // backbone.patch_size) * -(-width // backbone.patch_size) for height, width in sizes)
-    for parts, num_tokens in ((counts, sample.num_tokens), (dense_counts, cells)):
+    patch_size = backbone.patch_size
+    cells = torch.tensor([-(-height // patch_size) * -(-width // patch_size) for height, width in sizes])
+    counts['decoder'] = dense_counts['decoder'] = decoder
+    if model.token_head is not None:
+        dense_counts['decoder'] = model.token_head.count_macs(cells).sum().item() / 1e9
+    for parts, num_tokens in ((counts, sample.num_tokens), (dense_counts, cells.sum().item())):
         parts['backbone'] = parts['gate'] + parts['embedding'] + parts['encoder']
-        parts |= dict(decoder=decoder, whole=parts['backbone'] + decoder, num_tokens=num_tokens)
+        parts |= dict(whole=parts['backbone'] + parts['decoder'], num_tokens=num_tokens)
     return counts, dense_counts
 
 

@@ -3,6 +3,7 @@
 from .classifier import GatedImageClassifier
 from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
 from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
+from .mask_transformer import MixedScaleMaskTransformerHead
 from .msvit import GateOutput, MSViT
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
 
@@ -17,6 +18,7 @@ __all__ = [
     'GatedImageClassifier',
     'GatedSegTTAModel',
     'MSViT',
+    'MixedScaleMaskTransformerHead',
     'RandomGate',
     'RatioLoss',
     'ScaleGate',

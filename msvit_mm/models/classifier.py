@@ -32,7 +32,7 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
         features, gate = self.backbone.forward_gated(inputs)
         predictions = self.head.predict(self._pool(features), data_samples, **kwargs)
         backbone_macs = self.backbone.count_macs(gate.num_tokens, inputs.shape[-2:])
-        macs = backbone_macs + self._count_decoder_macs(features)
+        macs = backbone_macs + self._count_decoder_macs(features, gate.num_tokens)
         costs = zip(gate.num_tokens, backbone_macs / 1e9, macs / 1e9, strict=True)
         for i, (sample, cost) in enumerate(zip(predictions, costs, strict=True)):
             cost = dict(zip(COSTS, cost, strict=True))

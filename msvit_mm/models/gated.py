@@ -3,7 +3,7 @@
 import torch
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, PixelData
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops.gating import hard_decisions, relaxed_gate_sample
 from ..ops.macs import count_macs
@@ -15,7 +15,8 @@ COSTS = ('num_tokens', 'backbone_gmacs', 'gmacs')
 class GatedModel:
     """Mixin that stands before a host model with a backbone that has ``forward_gated``.
 
-    A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``.
+    A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``. A head that works on
+    tokens tells what it costs by ``count_macs(num_tokens)``.
 
     Args:
         *args: As for the host model.
@@ -31,6 +32,12 @@ class GatedModel:
 
     def __init__(self, *args, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if self.token_head is not None and not hasattr(self.token_head, 'count_macs'):
+            head = type(self.token_head).__name__
+            raise ValueError(
+                "out_type='tokens' needs a head that works on tokens, such as MixedScaleMaskTransformerHead, "
+                f'got {head}'
+            )
         self.gate_loss = None
         if gate_loss is not None:
             self.gate_loss = MODELS.build({'grid_size': self.backbone.grid_size, **gate_loss})
@@ -68,8 +75,17 @@ class GatedModel:
         noise = self.backbone.gate.learnable
         return [relaxed_gate_sample(self.backbone.gate(images), self.backbone.gate_temperature, noise)]
 
-    def _count_decoder_macs(self, features: tuple[Tensor, ...], *args) -> int:
-        """Multiply-adds of ``_decode`` for one image, counted once per size of the feature maps."""
+    @property
+    def token_head(self) -> nn.Module | None:
+        """The head, if the backbone hands it tokens and no feature maps."""
+        if getattr(self.backbone, 'out_type', None) != 'tokens':
+            return None
+        return self.decode_head if hasattr(self, 'decode_head') else self.head
+
+    def _count_decoder_macs(self, features: tuple[Tensor, ...], num_tokens: Tensor, *args) -> Tensor | int:
+        """Multiply-adds of ``_decode`` for each image; for feature maps they are counted once per size."""
+        if self.token_head is not None:
+            return self.token_head.count_macs(num_tokens)
         size = tuple(features[0].shape[2:])
         if size not in self._decoder_macs:
             self._decoder_macs[size] = count_macs(self._decode, tuple(x[:1] for x in features), *args)

@@ -79,7 +79,7 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             window_macs = self.backbone.count_macs(gate.num_tokens, window.shape[2:])
             num_tokens += gate.num_tokens
             backbone_macs += window_macs
-            macs += window_macs + self._count_decoder_macs(features, metas[:1])
+            macs += window_macs + self._count_decoder_macs(features, gate.num_tokens, metas[:1])
         maps = F.avg_pool2d(gate_sums / visits, size, ceil_mode=True, count_include_pad=False)
         return GatedInference(seg_logits / visits, maps[:, 0], maps[:, 1], num_tokens, backbone_macs / 1e9, macs / 1e9)
 
