@@ -248,7 +248,9 @@ class MSViT(VisionTransformer):
 
         is_active = self._sequences(self._with_extra_tokens(slots))
         length = is_active.shape[1] if execution == 'masked' else is_active.sum(1).max()
-        order = (~is_active).long().argsort(dim=1, stable=True)[:, :length]  # active tokens first, in their order
+        is_inside = self._sequences(self._with_extra_tokens(inside.expand_as(slots)))
+        order = (is_active.long() + is_inside).argsort(dim=1, descending=True, stable=True)  # active tokens first
+        order = order[:, :length]
         key_mask = is_active
         if gate_values is not None and self.gate_gradient != 'output':
             key_mask = self._sequences(self._key_weights(gate_values, grid))

@@ -66,7 +66,7 @@ def test_training_on_noise_where_the_data_set_is_absent(run_tool, tmp_path):
     assert (written['phase'], written['size']) == ('training', [70, 90])
     for model in ('backbone', 'whole'):
         variants = by_variant(written['batch_sizes']['2'], model)
-        assert list(variants) == ['dense', 'masked', 'counterfactual', 'packed', 'smaller image']
+        assert list(variants) == ['dense', 'masked', 'trimmed', 'counterfactual', 'packed', 'smaller image']
 
 
 def test_absent_device_is_one_line(run_tool):
