@@ -113,7 +113,7 @@ def time_variants(
 ) -> list[dict]:
     """A row for each variant, backbone and whole model; the first variant is the reference."""
     head = partial(decode, model, size)
-    heads = [model.decode_head] + [model.neck] * model.with_neck
+    heads = [model.decode_head, *([model.neck] if model.with_neck else [])]
     rows, steps = {}, {}
     for variant in variants:
         variant.backbone.train(args.train)

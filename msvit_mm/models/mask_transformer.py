@@ -82,20 +82,20 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             dropout = layer.attn.attn.dropout if layer.training else 0.0
             attend = partial(packed_attention, key_lengths=x_lengths, dropout=dropout)
             query, key, value = _project(layer, x, 3)
+            attended = attend(query, key, value, query_lengths=x_lengths)
+            x = _finish(layer, x, attended, _keep_per_token(keep, x_lengths))
             if z is not None:
                 with torch.no_grad():
                     attended = attend(*_project(layer, z, 1), key, value, query_lengths=other_lengths)
                     z = _finish(layer, z, attended, _keep_per_token(keep, other_lengths))
-            attended = attend(query, key, value, query_lengths=x_lengths)
-            x = _finish(layer, x, attended, _keep_per_token(keep, x_lengths))
 
         images = self.decoder_norm(x).split(x_lengths)
         patches = torch.cat([tokens[: -self.num_classes] for tokens in images])
         classes = torch.stack([tokens[-self.num_classes :] for tokens in images])  # (B, K, C)
         classes = F.normalize(self.classes_proj(classes), dim=-1)
+        scores = self._compare(patches, lengths, classes)
         with torch.no_grad():
-            other_scores = None if z is None else self._compare(self.decoder_norm(z), other_lengths, classes)
-        return self._compare(patches, lengths, classes), other_scores
+            return scores, None if z is None else self._compare(self.decoder_norm(z), other_lengths, classes)
 
     def count_macs(self, num_tokens: Tensor) -> Tensor:
         """Multiply-adds for images of this many active patch tokens, any shape."""

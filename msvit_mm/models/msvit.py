@@ -50,6 +50,9 @@ class MSViT(VisionTransformer):
     Both scales share mmpretrain's ``VisionTransformer``, whose constructor words and state-dict keys are kept; only
     ``gate.*`` is new. The features return to the grid of fine cells, each cell from the one token that covers it.
 
+    ``torch.compile`` compiles gate, embedding and what the layers do to each token, once for all layers and numbers of
+    tokens; attention runs as it is.
+
     Args:
         arch: Any architecture of the host: ``'deit-tiny'``, ``'deit-small'``, ``'base'``, ... or a dict.
         img_size: Image size in pixels for which the position embedding is laid out; other sizes interpolate it.

@@ -159,6 +159,19 @@ def test_the_gate_feels_the_contrast_of_scores(make_segmentor):
     close(gradients['gate values'], gradient)
 
 
+@pytest.mark.parametrize('execution', ['masked', 'trimmed', 'counterfactual', 'packed'])
+def test_bfloat16_autocast_keeps_the_gradients(make_segmentor, execution):
+    model = make_segmentor(backbone=dict(train_execution=execution)).float()
+    images, weights = random_images().float(), torch.randn(3, 5, 5, 6) / 100
+    _, expected, _ = step(model, images, weights)
+    with torch.autocast('cpu', torch.bfloat16):
+        _, gradients, _ = step(model, images, weights)
+    for name, gradient in gradients.items():
+        assert (gradient is None) == (expected[name] is None)
+        if gradient is not None and name != 'gate values':
+            assert (gradient - expected[name]).norm() < 0.4 * expected[name].norm(), name  # 1 if it were lost
+
+
 def test_stochastic_depth_drops_the_branches_of_whole_images(make_head):
     head = make_head(drop_path_rate=0.5).train()
     maps = torch.randn(1, 32, 3, 4, dtype=torch.float64).expand(40, -1, -1, -1)
