@@ -116,10 +116,11 @@ def time_variants(
     heads = [model.decode_head, *([model.neck] if model.with_neck else [])]
     rows, steps = {}, {}
     for variant in variants:
-        variant.backbone.train(args.train)
+        variant.backbone.eval()  # for the active tokens alone
         with torch.no_grad():
             features = variant.backbone(variant.images)
             head_gmacs = count_macs(head, features) / len(variant.images) / 1e9
+        variant.backbone.train(args.train)
         for part, modules, gmacs in (('backbone', [], variant.gmacs), ('whole', heads, variant.gmacs + head_gmacs)):
             key = part, variant.decisions, variant.name
             rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))

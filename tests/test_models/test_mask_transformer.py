@@ -168,8 +168,8 @@ def test_bfloat16_autocast_keeps_the_gradients(make_segmentor, execution):
         _, gradients, _ = step(model, images, weights)
     for name, gradient in gradients.items():
         assert (gradient is None) == (expected[name] is None)
-        if gradient is not None and name != 'gate values':
-            assert (gradient - expected[name]).norm() < 0.4 * expected[name].norm(), name  # 1 if it were lost
+        if gradient is not None and gradient.ndim == 2:  # the sums that are gradients of biases may cancel
+            assert (gradient - expected[name]).norm() < 0.3 * expected[name].norm(), name
 
 
 def test_stochastic_depth_drops_the_branches_of_whole_images(make_head):
