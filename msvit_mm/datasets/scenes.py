@@ -220,7 +220,8 @@ class ScenesDataset(BaseSegDataset):
     """Scenes of textured areas, large shapes and clustered small shapes, drawn on demand: no file, no download.
 
     Image `index` depends on (seed, split, index, size) alone, not on `num_images`, the worker or the order. The usual
-    ``LoadImageFromFile`` and ``LoadAnnotations`` load it. ``METAINFO['small_classes']`` names the classes of detail.
+    ``LoadImageFromFile`` and ``LoadAnnotations`` load it. ``METAINFO['small_classes']`` names the classes of detail,
+    ``['shape_classes']`` these and the large shapes.
 
     Args:
         num_images: Length of the data set, at least 1.
@@ -253,6 +254,7 @@ class ScenesDataset(BaseSegDataset):
             [31, 60, 220],
         ],
         small_classes=SMALL_CLASSES,
+        shape_classes=LARGE_CLASSES + SMALL_CLASSES,
     )
 
     def __init__(

@@ -1,7 +1,7 @@
 """Metrics beside accuracy: what a prediction costs, and whether the gate follows the content."""
 
 from .complexity import PARTS, ComplexityMetric, count_parts, spread
-from .content import BoundaryIoUMetric, GateContentMetric, area_under_curve, near_boundary, regions_with_boundary
+from .content import BoundaryIoUMetric, GateContentMetric, area_under_curve, near_boundary
 
 __all__ = [
     'PARTS',
@@ -11,6 +11,5 @@ __all__ = [
     'area_under_curve',
     'count_parts',
     'near_boundary',
-    'regions_with_boundary',
     'spread',
 ]

@@ -8,6 +8,8 @@ from mmengine.registry import METRICS
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from ..ops.regions import regions_with_boundary
+
 
 def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
     """Probability that a positive scores above a negative, ties counting half (area under the ROC curve).
@@ -29,24 +31,6 @@ def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]  # tied scores share their mean rank
     return float((ranks[labels].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
-
-
-def regions_with_boundary(labels: Tensor, coarse_patch_size: int, ignore_index: int = 255) -> Tensor:
-    """Which regions hold pixels of more than one class.
-
-    Args:
-        labels: Class of each pixel, integers, shape (H, W).
-        coarse_patch_size: Side of a region in pixels; those at the right and bottom may be cut.
-        ignore_index: Label of pixels that count for nothing.
-
-    Returns:
-        Boolean, shape (rows, cols).
-    """
-    labels = labels.float()[None]
-    ignored = labels == ignore_index
-    highest = F.max_pool2d(labels.masked_fill(ignored, -1), coarse_patch_size, ceil_mode=True)
-    lowest = -F.max_pool2d(-labels.masked_fill(ignored, 1e4), coarse_patch_size, ceil_mode=True)
-    return (highest > lowest)[0]
 
 
 def near_boundary(labels: Tensor, distance: int, ignore_index: int = 255) -> Tensor:
@@ -71,7 +55,8 @@ class GateContentMetric(BaseMetric):
         ignore_index: Label of pixels that count for nothing.
 
     Returns (as metrics):
-        ``auc`` in [0, 1]; ``coarse.<class>``, the share of that class's pixels that lie in coarse regions.
+        ``auc`` in [0, 1]; ``auc_shapes``, the same against "holds the boundary of a shape", for data sets whose
+        metainfo names ``shape_classes``; ``coarse.<class>``, the share of that class's pixels in coarse regions.
     """
 
     def __init__(self, ignore_index: int = 255, **kwargs) -> None:
@@ -79,13 +64,16 @@ class GateContentMetric(BaseMetric):
         self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
-        num_classes = len(self.dataset_meta['classes'])
+        classes = self.dataset_meta['classes']
+        num_classes = len(classes)
+        shapes = torch.tensor([classes.index(name) for name in self.dataset_meta.get('shape_classes', ())])
         for sample in data_samples:
             size = sample['coarse_patch_size']
             scale_map = sample['scale_map']['data'][0].float().cpu()
             labels = sample['gt_sem_seg']['data'].float().cpu()[None]  # regions are those of the resized image
             labels = F.interpolate(labels, size=tuple(sample['img_shape'][:2]), mode='nearest')[0, 0].long()
             boundary = regions_with_boundary(labels, size, self.ignore_index)
+            has_shape = F.max_pool2d(torch.isin(labels, shapes).float()[None], size, ceil_mode=True)[0] > 0
             coarse = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)[
                 : labels.shape[0], : labels.shape[1]
             ]
@@ -93,12 +81,17 @@ class GateContentMetric(BaseMetric):
             pixels = torch.bincount(labels[counted], minlength=num_classes)
             coarse_pixels = torch.bincount(labels[counted], weights=coarse[counted], minlength=num_classes)
             logits = sample['gate_logits']['data'].float().cpu().flatten()
-            self.results.append((logits, boundary.flatten(), pixels, coarse_pixels))
+            boundaries = torch.stack([boundary, boundary & has_shape]).flatten(1)
+            self.results.append((logits, boundaries, pixels, coarse_pixels))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        logits, boundary, pixels, coarse_pixels = zip(*results, strict=True)
+        logits, boundaries, pixels, coarse_pixels = zip(*results, strict=True)
         shares = sum(coarse_pixels) / sum(pixels)
-        metrics = {'auc': area_under_curve(-torch.cat(logits).numpy(), torch.cat(boundary).numpy())}
+        scores = -torch.cat(logits).numpy()
+        boundary, shape_boundary = torch.cat(boundaries, dim=1).numpy()
+        metrics = {'auc': area_under_curve(scores, boundary)}
+        if 'shape_classes' in self.dataset_meta:
+            metrics['auc_shapes'] = area_under_curve(scores, shape_boundary)
         return metrics | {f'coarse.{n}': float(x) for n, x in zip(self.dataset_meta['classes'], shares, strict=True)}
 
 

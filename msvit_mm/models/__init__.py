@@ -2,7 +2,7 @@
 
 from .classifier import GatedImageClassifier
 from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
-from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
+from .losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, RatioLoss
 from .mask_transformer import MixedScaleMaskTransformerHead
 from .msvit import GateOutput, MSViT
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
@@ -11,6 +11,7 @@ __all__ = [
     'BaseGate',
     'BatchShapingLoss',
     'BetaShapingLoss',
+    'BoundaryGateLoss',
     'EdgeGate',
     'FixedGate',
     'GateOutput',

@@ -52,11 +52,12 @@ class GatedModel:
         decisions = hard_decisions(self.warmup_gate(inputs).sigmoid()) if warmup else None
         features, gate = self.backbone.forward_gated(inputs, decisions)
         losses = self._task_losses(features, data_samples)
+        gate_losses = self._gate_supervision(gate, data_samples)
         if self.gate_loss is not None:
             gate_values = torch.cat([gate.gate_values, *self._values_of_gate_crops(data_samples)])
-            for name, value in self.gate_loss(gate_values).items():
-                losses[name] = 0 * value if warmup else value
-        elif warmup:
+            gate_losses |= self.gate_loss(gate_values)
+        losses |= {name: 0 * value if warmup else value for name, value in gate_losses.items()}
+        if warmup:
             losses['loss_gate_rest'] = 0 * gate.gate_values.sum()  # DDP wants every parameter in every iteration
         coarse_ratios = hard_decisions(gate.gate_values).mean((1, 2))
         losses['coarse_ratio'] = coarse_ratios.mean()
@@ -64,6 +65,10 @@ class GatedModel:
         losses['num_tokens'] = gate.num_tokens.float().mean()
         losses['gmacs'] = self.backbone.count_macs(gate.num_tokens, inputs.shape[-2:]).mean().float() / 1e9
         return losses
+
+    def _gate_supervision(self, gate: tuple, data_samples: list) -> dict[str, Tensor]:
+        """Losses that tell the gate what to choose from the labels; none by default."""
+        return {}
 
     def _values_of_gate_crops(self, data_samples: list) -> list[Tensor]:
         """Gate values of the further crops (``GateCrops`` in the pipeline) that only the gate loss sees."""

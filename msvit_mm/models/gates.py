@@ -38,6 +38,14 @@ class BaseGate(BaseModule):
         """Multiply-adds for one region; rules without multiplications by weights count 0."""
         return 0
 
+    def shift_logits(self, offset: float) -> None:
+        """Add a constant to the logits of all images, in place.
+
+        Raises:
+            ValueError: If this gate's logits are a rule's and no weights.
+        """
+        raise ValueError(f'gate: wanted one whose logits can shift (ScaleGate, StaticGate), got {type(self).__name__}')
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) of any size to gate logits (B, rows, cols)."""
         raise NotImplementedError
@@ -95,6 +103,10 @@ class ScaleGate(BaseGate):
     def macs_per_region(self) -> int:
         return sum(layer.weight.numel() for layer in self.layers if isinstance(layer, nn.Linear))
 
+    def shift_logits(self, offset: float) -> None:
+        with torch.no_grad():
+            self.layers[-1].bias.add_(offset)
+
     def forward(self, images: Tensor) -> Tensor:
         rows, cols = self.num_regions(images)
         size = self.coarse_patch_size
@@ -144,6 +156,10 @@ class StaticGate(BaseGate):
         if not 0 < initial_ratio < 1:
             raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
         self.logits = nn.Parameter(torch.full(tuple(grid_size), math.log(initial_ratio / (1 - initial_ratio))))
+
+    def shift_logits(self, offset: float) -> None:
+        with torch.no_grad():
+            self.logits.add_(offset)
 
     def forward(self, images: Tensor) -> Tensor:
         size = self.num_regions(images)

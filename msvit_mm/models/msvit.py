@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops.attention import masked_attention, packed_attention
-from ..ops.gating import hard_decisions, relaxed_gate_sample, straight_through, zero_with_gradient
+from ..ops.gating import (
+    BUDGET_SCOPES,
+    budget_decisions,
+    hard_decisions,
+    relaxed_gate_sample,
+    straight_through,
+    zero_with_gradient,
+)
 from ..ops.macs import embedding_macs, encoder_macs
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
@@ -72,6 +79,9 @@ class MSViT(VisionTransformer):
             gate. A gate that cannot learn always trains packed.
         counterfactual_share: Share of the regions, in (0, 1], drawn per image and step.
         test_execution: ``'packed'``, ``'padded'`` or ``'masked'``; the features are the same.
+        token_budget: Active patch tokens in evaluation mode, whatever the gate's logits are: they then only rank the
+            regions, and as many are fine as the budget allows. None: logits above 0 are coarse, as in training.
+        budget_scope: The budget is kept by each ``'image'`` (or sliding window), or by the mean over the ``'batch'``.
         attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
@@ -109,6 +119,8 @@ class MSViT(VisionTransformer):
         train_execution: str = 'counterfactual',
         counterfactual_share: float = 0.5,
         test_execution: str = 'packed',
+        token_budget: float | None = None,
+        budget_scope: str = 'image',
         attention_scope: str = 'image',
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
@@ -119,6 +131,7 @@ class MSViT(VisionTransformer):
         _check_choice('test_execution', test_execution, TEST_EXECUTIONS)
         _check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
         _check_choice('out_type', out_type, self.OUT_TYPES)
+        _check_choice('budget_scope', budget_scope, BUDGET_SCOPES)
         _check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
         if isinstance(arch, str):
             _check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
@@ -146,6 +159,8 @@ class MSViT(VisionTransformer):
         self.train_execution = train_execution
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
+        self.token_budget = token_budget
+        self.budget_scope = budget_scope
         self.attention_scope = attention_scope
         self.with_cp = with_cp
         if attention_scope == 'region' and self.num_extra_tokens:
@@ -192,7 +207,7 @@ class MSViT(VisionTransformer):
             ``out_indices``; a GateOutput.
 
         Raises:
-            ValueError: If images or decisions have the wrong shape or values.
+            ValueError: If images or decisions have the wrong shape or values, or no decisions keep ``token_budget``.
         """
         grid = self._check_images(images)
         gate_logits = self.gate(images)
@@ -200,6 +215,8 @@ class MSViT(VisionTransformer):
         gate_values = relaxed_gate_sample(gate_logits, self.gate_temperature, noise=learning)
         overridden = decisions is not None
         decisions = self._check_decisions(decisions, gate_logits) if overridden else hard_decisions(gate_values)
+        if self.token_budget is not None and not (self.training or overridden):
+            decisions = budget_decisions(gate_logits, grid, self.token_budget, self.budget_scope)
 
         execution = self.test_execution
         if self.training:

@@ -9,6 +9,7 @@ from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from torch import Tensor
 
 from .gated import COSTS, GatedModel
+from .msvit import GateOutput
 
 
 class GatedInference(NamedTuple):
@@ -39,8 +40,15 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
     mmseg's fields, ``scale_map`` and ``gate_logits`` (PixelData, (1, rows, cols)), ``num_tokens``, ``backbone_gmacs``,
     ``gmacs`` and the metainfo ``coarse_patch_size``.
 
-    Args and attributes: those of ``EncoderDecoder`` and of :class:`~msvit_mm.models.gated.GatedModel`.
+    Args:
+        boundary_loss: Config of ``BoundaryGateLoss``, which supervises the gate by the label maps; none by default.
+
+    Further arguments and attributes: those of ``EncoderDecoder`` and of :class:`~msvit_mm.models.gated.GatedModel`.
     """
+
+    def __init__(self, *args, boundary_loss: dict | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.boundary_loss = boundary_loss and MODELS.build(boundary_loss)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Segment images (B, 3, H, W); the gate's choices and the cost travel on the data samples."""
@@ -90,6 +98,12 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(features, data_samples))
         return losses
+
+    def _gate_supervision(self, gate: GateOutput, data_samples: list) -> dict[str, Tensor]:
+        if self.boundary_loss is None:
+            return {}
+        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
+        return self.boundary_loss(gate.gate_logits, labels, self.backbone.coarse_patch_size)
 
     def _decode(self, features: tuple[Tensor, ...], metas: list[dict]) -> Tensor:
         if self.with_neck:

@@ -68,9 +68,8 @@ class StatedBackbone(nn.Module):
     def __init__(self, backbone: MSViT, decisions: Tensor, execution: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self.settings = dict(
-            gate=StatedGate(backbone.gate, decisions), train_execution=execution, test_execution=execution
-        )
+        self.settings = dict(train_execution=execution, test_execution=execution, token_budget=None)
+        self.settings['gate'] = StatedGate(backbone.gate, decisions)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         own = {name: getattr(self.backbone, name) for name in self.settings}

@@ -141,3 +141,21 @@ def regions_to_cells(values: Tensor, grid: RegionGrid) -> Tensor:
     """Copy one value per region to its fine cells, (B, rows, cols) -> (B, h, w)."""
     cells = values.repeat_interleave(grid.scale, dim=1).repeat_interleave(grid.scale, dim=2)
     return cells[:, : grid.cell_rows, : grid.cell_cols]
+
+
+def regions_with_boundary(labels: Tensor, coarse_patch_size: int, ignore_index: int = 255) -> Tensor:
+    """Which regions hold pixels of more than one class.
+
+    Args:
+        labels: Class of each pixel, integers, shape (H, W).
+        coarse_patch_size: Side of a region in pixels; those at the right and bottom may be cut.
+        ignore_index: Label of pixels that count for nothing.
+
+    Returns:
+        Boolean, shape (rows, cols).
+    """
+    labels = labels.float()[None]
+    ignored = labels == ignore_index
+    highest = F.max_pool2d(labels.masked_fill(ignored, -1), coarse_patch_size, ceil_mode=True)
+    lowest = -F.max_pool2d(-labels.masked_fill(ignored, 1e4), coarse_patch_size, ceil_mode=True)
+    return (highest > lowest)[0]

@@ -10,8 +10,8 @@ from msvit_mm.evaluation import (
     GateContentMetric,
     area_under_curve,
     near_boundary,
-    regions_with_boundary,
 )
+from msvit_mm.ops.regions import regions_with_boundary
 
 META = dict(classes=('sky', 'road', 'car'))
 LABELS = {
@@ -116,6 +116,20 @@ def test_content_of_a_hand_made_gate():
     both = evaluate(GateContentMetric(), follows, contrary)
     assert both['coarse.road'] == 0.5
     assert both['auc'] == 0.5
+
+
+def test_boundaries_of_shapes_count_apart():
+    labels = torch.zeros(64, 64, dtype=torch.long)
+    labels[:32, 48:] = 1  # sky meets road in the upper right region
+    labels[32:, :32] = 2  # a car fills the lower left region, without a boundary in it
+    labels[40:48, 40:48] = 2
+    sample = content_sample(labels, [[1, 1], [1, 1]], [[1, 3], [2, 0]], (64, 64))
+    metric = GateContentMetric()
+    metric.dataset_meta = META | dict(shape_classes=('car',))
+    metric.process({}, [sample])
+    metrics = metric.evaluate(size=1)
+    assert metrics['auc_shapes'] == 1  # the lower right region has the lowest logit
+    assert metrics['auc'] == 0.5  # of four pairs one region with a boundary wins both of its own and one loses both
 
 
 def test_content_counts_in_the_regions_of_the_resized_image():

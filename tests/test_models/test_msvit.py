@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounter
 
 from msvit_mm.models import msvit
 from msvit_mm.models.msvit import MSViT
+from msvit_mm.ops.gating import budget_decisions, hard_decisions
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.regions import RegionGrid, active_slots
 
@@ -605,6 +606,7 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
         (dict(coarse_patch_size=40), 'coarse_patch_size must be a larger multiple of patch_size 16, got 40'),
         (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),
         (dict(counterfactual_share=1.1), r'counterfactual_share must lie in \(0, 1\], got 1.1'),
+        (dict(budget_scope='region'), "budget_scope must be one of 'image', 'batch', got 'region'"),
         (dict(attention_scope='batch'), "attention_scope must be one of 'image', 'region', got 'batch'"),
         (dict(attention_scope='region'), "attention_scope='region' needs with_cls_token=False"),
         (dict(gate_temperature=0), 'gate_temperature must be positive, got 0'),
@@ -658,3 +660,24 @@ def test_wrong_decisions(make_msvit, decisions, message):
 def test_builds_unprefixed_from_every_scope(tiny_arch):
     for scope in ('mmengine', 'mmseg', 'mmpretrain'):
         assert isinstance(MODELS.build(dict(type='MSViT', arch=tiny_arch, _scope_=scope)), MSViT)
+
+
+@pytest.mark.parametrize('execution', TEST)
+def test_token_budget_decides_in_evaluation_alone(make_msvit, execution):
+    images = random_images()
+    _, gate = make_msvit(test_execution=execution).double().forward_gated(images)
+    for scope in ('image', 'batch'):
+        model = make_msvit(test_execution=execution, token_budget=21, budget_scope=scope).double()
+        features, budgeted = model.forward_gated(images)
+        assert torch.equal(budgeted.gate_logits, gate.gate_logits)
+        grid = RegionGrid(*images.shape[-2:], 16, 32)
+        assert torch.equal(budgeted.decisions, budget_decisions(gate.gate_logits, grid, 21, scope))
+        assert not torch.equal(budgeted.decisions, gate.decisions)
+        close(features, model(images, budgeted.decisions))
+        assert torch.equal(model.forward_gated(images, gate.decisions)[1].decisions, gate.decisions)
+    model.token_budget = 99
+    with pytest.raises(ValueError, match='token_budget: wanted between 9 '):
+        model(images)
+    model.train()
+    _, training = model.forward_gated(images)
+    assert torch.equal(training.decisions, hard_decisions(training.gate_values))

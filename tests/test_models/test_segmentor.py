@@ -79,6 +79,22 @@ def record(monkeypatch, owner, name):
 # Training
 
 
+@pytest.mark.parametrize('gate_loss', [None, dict(type='BatchShapingLoss', coarse_ratio=0.5)], ids=str)
+def test_labels_supervise_the_gate(make_segmentor, batch, gate_loss):
+    model = make_segmentor(boundary_loss=dict(type='BoundaryGateLoss', weight=3.0), gate_loss=gate_loss)
+    batch['data_samples'][0].gt_sem_seg.data[:] = 2  # one image without boundaries, the others are noise
+    losses = losses_of(model, batch)
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    logits = model.backbone.gate(data['inputs'])
+    coarse = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand_as(logits)
+    expected = 3 * torch.nn.functional.binary_cross_entropy_with_logits(logits, coarse)
+    torch.testing.assert_close(losses['loss_gate_boundary'], expected)
+    model.gate_phase = 'warmup'
+    assert losses_of(model, batch)['loss_gate_boundary'] == 0
+    plain = make_segmentor(gate_loss=gate_loss)
+    assert set(losses_of(plain, batch)) | {'loss_gate_boundary'} == set(losses)
+
+
 @pytest.mark.parametrize('head', ['FCNHead', 'UPerHead'])
 def test_losses_and_statistics(make_segmentor, batch, monkeypatch, head):
     model = make_segmentor(head=head, auxiliary_head=dict(type='FCNHead', in_channels=32, channels=8, num_classes=5))

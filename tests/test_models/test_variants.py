@@ -47,6 +47,7 @@ def test_stated_decisions_are_executed_in_every_mode(make_msvit, random_decision
     own = model.gate, model.train_execution, model.test_execution
     images, decisions = draw(3, 3, 70, 90), random_decisions(3, 70, 90)
     expected = model(images, decisions)
+    model.token_budget = 30  # all fine, would the decisions not be stated
     executed = []
     forward_gated = type(model).forward_gated
 
@@ -69,6 +70,7 @@ def test_stated_decisions_are_executed_in_every_mode(make_msvit, random_decision
                 own_path = torch.autograd.grad(features[0].square().sum(), gate_values)
                 assert own_path[0].abs().sum() > 0
     assert (model.gate, model.train_execution, model.test_execution) == own
+    assert model.token_budget == 30
 
 
 def test_random_decisions_differ_between_images_around_the_ratio():

@@ -1,0 +1,111 @@
+"""Store in a checkpoint the gate threshold that meets a budget on a set of images.
+
+python tools/calibrate_gate.py CONFIG CHECKPOINT calibrated.pth --coarse-ratio 0.5
+"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import track
+
+from msvit_mm.checkpoints import check_new, checkpoint_bytes, load_checkpoint_safely, use_safe_loader, write_files
+from msvit_mm.engine.calibration import SIGNS, calibrate_gate
+from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, describe_run
+from msvit_mm.engine.launch import add_common_arguments, check_data, load_config, one_line_errors
+
+GATE = 'backbone.gate.'
+
+
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('output', metavar='OUT', help='the checkpoint to write, its report beside it as JSON')
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument('--coarse-ratio', type=float, metavar='R', help='share of coarse regions, in [0, 1]')
+    budget.add_argument('--num-tokens', type=float, metavar='N', help='active patch tokens per image')
+    budget.add_argument('--gmacs', type=float, metavar='G', help='multiply-adds of the whole model per image, in 1e9')
+    parser.add_argument('--images', help='a folder of images instead of a data set of the config')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='whose images to take')
+    parser.add_argument('--num-images', type=int, default=64, help='evenly spaced over the data set')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT and its report')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def load_images(cfg: Config, split: str, num_images: int, folder: str | None) -> UnlabelledImages:
+    """Images of a folder or of a split, as the test pipeline prepares them.
+
+    Raises:
+        ValueError: If there is none, or the config lacks the data set.
+    """
+    splits = ('test',) if folder else (split, 'test')
+    if missing := [name for name in splits if not cfg.get(f'{name}_dataloader')]:
+        raise ValueError(f"config '{cfg.filename}': wanted data sets {splits}, got no {missing[0]}_dataloader.")
+    if not folder:
+        check_data(cfg, split)
+    dataset = {} if folder else cfg[f'{split}_dataloader'].dataset
+    while 'dataset' in dataset:  # wrappers such as RepeatDataset
+        dataset = dataset['dataset']
+    return UnlabelledImages(dict(dataset, pipeline=cfg.test_dataloader.dataset.pipeline), num_images, folder)
+
+
+def calibrated_checkpoint(path: str, model: torch.nn.Module, report: dict) -> dict:
+    """The checkpoint with the model's gate, without its training state and without metrics, which were another gate's.
+
+    Raises:
+        ValueError: If it holds weights of another model.
+    """
+    checkpoint = load_checkpoint_safely(path)
+    state, weights = model.state_dict(), dict(checkpoint['state_dict'])
+    for key in weights:
+        name = key.removeprefix('module.')
+        if name not in state:
+            raise ValueError(f"checkpoint '{path}': wanted weights of the config's model alone, got {key}.")
+        if name.startswith(GATE):
+            weights[key] = state[name].cpu()
+    meta = dict(checkpoint.get('meta', {}), metrics={}, gate_calibration=report)
+    return dict(meta=meta, state_dict=weights)
+
+
+def format_report(report: dict) -> str:
+    lines = ['wanted     {measure} {wanted:g}, mean of {num_images} images'.format(**report)]
+    lines += ['threshold  {threshold:.6g}, which is 0 now'.format(**report)]
+    for name in ('before', 'after'):
+        costs = 'coarse ratio {coarse_ratio:.4f}, tokens {num_tokens:.2f}, GMACs {gmacs:.5g}'.format(**report[name])
+        lines.append(f'{name:11}{costs}')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    args = parse_args()
+    use_safe_loader()
+    console = Console()
+    output = Path(args.output)
+    paths = output, output.with_suffix('.json')
+    measure, wanted = next((name, getattr(args, name)) for name in SIGNS if getattr(args, name) is not None)
+    with one_line_errors():
+        if output.suffix == '.json':
+            raise ValueError(f"OUT: wanted the name of a checkpoint, got '{output}', the name of its report.")
+        check_new(paths, args.overwrite)
+        cfg = load_config(args)
+        model = build_gated_model(cfg, args.checkpoint, args.device)
+        calibrated_checkpoint(args.checkpoint, model, {})  # another model's fails before the images take their time
+        images = load_images(cfg, args.split, args.num_images, args.images)
+        report = calibrate_gate(model, track(images, 'predicting', console=console), measure, wanted)
+        report |= dict(images=args.images or f'{args.split} data set')
+        checkpoint = calibrated_checkpoint(args.checkpoint, model, report)
+
+    record = report | describe_run(args, cfg.get('randomness', {}).get('seed') or 0, args.device)
+    write_files(dict(zip(paths, (checkpoint_bytes(checkpoint), json.dumps(record, indent=2).encode()), strict=True)))
+    console.print(format_report(report), highlight=False)
+    console.print(f'written    {paths[0]}, {paths[1]}', highlight=False, soft_wrap=True)
+
+
+if __name__ == '__main__':
+    main()
