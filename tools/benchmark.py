@@ -94,14 +94,14 @@ def decode(model: nn.Module, size: tuple[int, int], features: tuple[Tensor, ...]
     """The second half of mmseg's ``encode_decode``, for features of any backbone, to logits of one size."""
     if model.with_neck:
         features = model.neck(features)
-    return model.decode_head.predict(features, [dict(img_shape=size)] * len(features[0]), model.test_cfg)
+    return model.decode_head.predict(features, [dict(img_shape=size)], model.test_cfg)
 
 
 def step(modules: list[nn.Module], variant: Variant, head: partial | None, train: bool) -> None:
     """A call of the backbone, and of a head upon it; in training the gradients of the modules' parameters."""
     with torch.set_grad_enabled(train):
         outputs = variant.backbone(variant.images)
-        outputs = outputs if head is None else [head(outputs)]
+        outputs = [getattr(x, 'active', x) for x in outputs] if head is None else [head(outputs)]
         if train:
             loss = sum(x.square().mean() for x in outputs)
             parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -113,13 +113,14 @@ def time_variants(
 ) -> list[dict]:
     """A row for each variant, backbone and whole model; the first variant is the reference."""
     head = partial(decode, model, size)
-    heads = [model.decode_head] + [model.neck] * model.with_neck
+    heads = [model.decode_head, *([model.neck] if model.with_neck else [])]
     rows, steps = {}, {}
     for variant in variants:
-        variant.backbone.train(args.train)
+        variant.backbone.eval()  # for the active tokens alone
         with torch.no_grad():
             features = variant.backbone(variant.images)
-            head_gmacs = count_macs(head, tuple(x[:1] for x in features)) / 1e9
+            head_gmacs = count_macs(head, features) / len(variant.images) / 1e9
+        variant.backbone.train(args.train)
         for part, modules, gmacs in (('backbone', [], variant.gmacs), ('whole', heads, variant.gmacs + head_gmacs)):
             key = part, variant.decisions, variant.name
             rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))

@@ -21,7 +21,8 @@ from msvit_mm.ops.macs import count_macs
 CONVENTION = '1 MAC = 1 FLOP, as the papers count; norms, activations, softmax and biases are not counted.'
 CAVEAT = (
     'Fused attention hides its work from common counters. Here the backbone is counted in closed form (--check '
-    "compares it with torch's FlopCounterMode under the math kernel), neck and head by that counter."
+    "compares it with torch's FlopCounterMode under the math kernel), and so is a head on tokens; neck and head on "
+    'feature maps are counted by that counter.'
 )
 UNTRAINED = 'No checkpoint: what the gate decides here is the choice of random weights.'
 TOLERANCE = 1e-3

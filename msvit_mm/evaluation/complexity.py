@@ -67,10 +67,13 @@ def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], 
     counts, dense_counts = (
         {name: float(sum(window[name] for window in parts)) / 1e9 for name in parts[0]} for parts in (gated, dense)
     )
-    cells = sum(model.choices.dense_num_tokens(size) for _, size in windows)
-    for parts, num_tokens in ((counts, sample.num_tokens), (dense_counts, cells)):
+    cells = torch.tensor([model.choices.dense_num_tokens(size) for _, size in windows])
+    counts['decoder'] = dense_counts['decoder'] = decoder
+    if model.token_head is not None:
+        dense_counts['decoder'] = model.token_head.count_macs(cells).sum().item() / 1e9
+    for parts, num_tokens in ((counts, sample.num_tokens), (dense_counts, cells.sum().item())):
         parts['backbone'] = parts['gate'] + parts['embedding'] + parts['encoder']
-        parts |= dict(decoder=decoder, whole=parts['backbone'] + decoder, num_tokens=num_tokens)
+        parts |= dict(whole=parts['backbone'] + parts['decoder'], num_tokens=num_tokens)
     return counts, dense_counts
 
 

@@ -3,6 +3,7 @@
 from .classifier import GatedImageClassifier
 from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
 from .losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, BudgetLoss, RatioLoss
+from .mask_transformer import MixedScaleMaskTransformerHead
 from .msvit import GateOutput, MSViT
 from .route_gates import BaseRouteGate, FixedRoutes, RandomRoutes, RouteGate, build_route_gate
 from .routing import DynamicTokenRoutingTransformer, RouteOutput
@@ -24,6 +25,7 @@ __all__ = [
     'GatedImageClassifier',
     'GatedSegTTAModel',
     'MSViT',
+    'MixedScaleMaskTransformerHead',
     'RandomGate',
     'RandomRoutes',
     'RatioLoss',

@@ -1,7 +1,7 @@
 """What all models over a gated backbone share: the gate's part of the loss, and its choices on predictions."""
 
 from mmengine.structures import BaseDataElement, PixelData
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops.macs import count_macs
 from .choices import RegionChoices, RouteChoices, choices_of
@@ -10,8 +10,9 @@ from .choices import RegionChoices, RouteChoices, choices_of
 class GatedModel:
     """Mixin that stands before a host model with a backbone that has ``forward_gated``.
 
-    A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``. What differs between
-    gated backbones is in :mod:`~msvit_mm.models.choices`.
+    A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``. A head that works on
+    tokens tells what it costs by ``count_macs(num_tokens)``. What differs between gated backbones is in
+    :mod:`~msvit_mm.models.choices`.
 
     Args:
         *args: As for the host model.
@@ -27,6 +28,12 @@ class GatedModel:
 
     def __init__(self, *args, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if self.token_head is not None and not hasattr(self.token_head, 'count_macs'):
+            head = type(self.token_head).__name__
+            raise ValueError(
+                "out_type='tokens' needs a head that works on tokens, such as MixedScaleMaskTransformerHead, "
+                f'got {head}'
+            )
         self.gate_loss = None if gate_loss is None else self.choices.build_gate_loss(gate_loss)
         self.warmup_gate = self.choices.build_warmup_gate(warmup_gate)
         self.gate_phase = 'learn'
@@ -75,12 +82,21 @@ class GatedModel:
         routes ``reference_gmacs`` too, those of PVTv2.
         """
         macs = self.choices.count_macs(output, image_size)
-        decoder_macs = self._count_decoder_macs(features, *args)
+        decoder_macs = self._count_decoder_macs(features, output.num_tokens, *args)
         costs = dict(num_tokens=output.num_tokens, backbone_gmacs=macs / 1e9, gmacs=(macs + decoder_macs) / 1e9)
         return costs | self.choices.further_costs(output)
 
-    def _count_decoder_macs(self, features: tuple[Tensor, ...], *args) -> int:
-        """Multiply-adds of ``_decode`` for one image, counted once per size of the feature maps."""
+    @property
+    def token_head(self) -> nn.Module | None:
+        """The head, if the backbone hands it tokens and no feature maps."""
+        if getattr(self.backbone, 'out_type', None) != 'tokens':
+            return None
+        return self.decode_head if hasattr(self, 'decode_head') else self.head
+
+    def _count_decoder_macs(self, features: tuple[Tensor, ...], num_tokens: Tensor, *args) -> Tensor | int:
+        """Multiply-adds of ``_decode`` for each image; for feature maps they are counted once per size."""
+        if self.token_head is not None:
+            return self.token_head.count_macs(num_tokens)
         size = tuple(features[0].shape[2:])
         if size not in self._decoder_macs:
             self._decoder_macs[size] = count_macs(self._decode, tuple(x[:1] for x in features), *args)

@@ -1,11 +1,14 @@
 """MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..ops.attention import masked_attention, packed_attention
 from ..ops.gating import (
@@ -17,24 +20,17 @@ from ..ops.gating import (
     zero_with_gradient,
 )
 from ..ops.macs import embedding_macs, encoder_macs
+from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
-from ..ops.regions import (
-    RegionGrid,
-    active_slots,
-    cell_slots,
-    cells_to_slots,
-    pad_to_regions,
-    regions_to_cells,
-    token_areas,
-)
+from ..ops.regions import RegionGrid, active_slots, cells_to_slots, pad_to_regions, token_areas
 from ..ops.resample import mixed_position_table, shrink_regions, stack_slots
 from .gates import build_gate
 
-TRAIN_EXECUTIONS = ('masked', 'counterfactual', 'packed')
+TRAIN_EXECUTIONS = ('masked', 'trimmed', 'counterfactual', 'packed')
 TEST_EXECUTIONS = ('masked', 'padded', 'packed')
 GATE_GRADIENTS = ('output', 'mask', 'both')
-OUT_TYPES = ('featmap', 'cls_token')
 ATTENTION_SCOPES = ('image', 'region')
+MAX_POSITION_TABLES = 8
 
 
 class GateOutput(NamedTuple):
@@ -61,6 +57,9 @@ class MSViT(VisionTransformer):
     Both scales share mmpretrain's ``VisionTransformer``, whose constructor words and state-dict keys are kept; only
     ``gate.*`` is new. The features return to the grid of fine cells, each cell from the one token that covers it.
 
+    ``torch.compile`` compiles gate, embedding and what the layers do to each token, once for all layers and numbers of
+    tokens; attention runs as it is.
+
     Args:
         arch: Any architecture of the host: ``'deit-tiny'``, ``'deit-small'``, ``'base'``, ... or a dict.
         img_size: Image size in pixels for which the position embedding is laid out; other sizes interpolate it.
@@ -69,11 +68,15 @@ class MSViT(VisionTransformer):
         gate: Config of the gate: ``ScaleGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
         gate_temperature: Temperature of the relaxed gate sample, > 0.
         gate_gradient: Path from the task loss to the gate: the ``'output'`` mix where tokens return to the grid, the
-            attention ``'mask'``, or ``'both'``. The mask path needs ``train_execution='masked'``.
+            attention ``'mask'``, or ``'both'``. The mask path needs ``train_execution`` ``'masked'`` or ``'trimmed'``.
         train_execution: How a learnable gate trains. ``'counterfactual'``: active tokens, and in a share of the regions
             the tokens of the other scale as queries without backward. ``'masked'``: all tokens are queries, active ones
-            keys; the reference. ``'packed'``: active tokens only, so that the task does not reach the gate. A gate that
-            cannot learn always trains packed.
+            keys; the reference. ``'trimmed'``: the paper's adaptive trimming, for comparison: as ``'masked'``, but in
+            each image the active tokens are moved to the front, in their order, and the batch is cut to the most active
+            tokens of any image; an image with fewer keeps its first masked tokens up to that length. Features are the
+            same, the gate's gradient is not: the mask path lacks the tokens cut off, the output mix all regions that
+            lost a token, without correction. ``'packed'``: active tokens only, so that the task does not reach the
+            gate. A gate that cannot learn always trains packed.
         counterfactual_share: Share of the regions, in (0, 1], drawn per image and step.
         test_execution: ``'packed'``, ``'padded'`` or ``'masked'``; the features are the same.
         token_budget: Active patch tokens in evaluation mode, whatever the gate's logits are: they then only rank the
@@ -83,8 +86,11 @@ class MSViT(VisionTransformer):
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
         out_indices: Layers whose maps are returned, -1 = the last.
-        out_type: ``'featmap'``: maps (B, C, h, w). ``'cls_token'``: the class token (B, C) of the same layers; then the
-            task reaches a gate through the attention mask alone.
+        out_type: ``'featmap'``: maps (B, C, h, w). ``'tokens'``: MixedTokens, for heads that work on tokens and scatter
+            what they make of them; the gate's output mix is then theirs. ``'cls_token'``: the class token (B, C) of the
+            same layers; then the task reaches a gate through the attention mask alone.
+        with_cp: Keep only the layers' inputs for the backward pass and compute each layer again there: less memory,
+            more time, the same gradients.
         **host: All further arguments of ``VisionTransformer``.
 
     Raises:
@@ -98,6 +104,8 @@ class MSViT(VisionTransformer):
         >>> features.shape, gate_output.num_tokens
         (torch.Size([2, 192, 4, 4]), tensor([10, 10]))
     """
+
+    OUT_TYPES = ('featmap', 'tokens', 'cls_token')
 
     def __init__(
         self,
@@ -116,18 +124,21 @@ class MSViT(VisionTransformer):
         attention_scope: str = 'image',
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
+        with_cp: bool = False,
         **host,
     ) -> None:
         _check_choice('train_execution', train_execution, TRAIN_EXECUTIONS)
         _check_choice('test_execution', test_execution, TEST_EXECUTIONS)
         _check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
-        _check_choice('out_type', out_type, OUT_TYPES)
+        _check_choice('out_type', out_type, self.OUT_TYPES)
         _check_choice('budget_scope', budget_scope, BUDGET_SCOPES)
         _check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
         if isinstance(arch, str):
             _check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
-        if gate_gradient != 'output' and train_execution != 'masked':
-            raise ValueError(f"gate_gradient={gate_gradient!r} needs train_execution='masked', got {train_execution!r}")
+        if gate_gradient != 'output' and train_execution not in ('masked', 'trimmed'):
+            raise ValueError(
+                f"gate_gradient={gate_gradient!r} needs train_execution='masked' or 'trimmed', got {train_execution!r}"
+            )
         if not 0 < counterfactual_share <= 1:
             raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
         if gate_temperature <= 0:
@@ -151,6 +162,7 @@ class MSViT(VisionTransformer):
         self.token_budget = token_budget
         self.budget_scope = budget_scope
         self.attention_scope = attention_scope
+        self.with_cp = with_cp
         if attention_scope == 'region' and self.num_extra_tokens:
             raise ValueError("attention_scope='region' needs with_cls_token=False: a class token lies in no region")
         self.gate = build_gate(gate or dict(type='ScaleGate'), coarse_patch_size)
@@ -160,6 +172,8 @@ class MSViT(VisionTransformer):
                 f"needs gate_gradient='mask' or train_execution='packed', got {gate_gradient!r}, {train_execution!r}"
             )
         self.drop_path_rates = [_take_drop_path(layer) for layer in self.layers]
+        self._position_source: Tensor | None = None
+        self._position_tables: dict[RegionGrid, Tensor] = {}
 
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
@@ -189,7 +203,7 @@ class MSViT(VisionTransformer):
             decisions: 1 = coarse, 0 = fine, instead of the gate's, shape (B, rows, cols).
 
         Returns:
-            One map (B, C, ceil(H / patch_size), ceil(W / patch_size)), or class token (B, C), per entry of
+            One map (B, C, ceil(H / patch_size), ceil(W / patch_size)), or what ``out_type`` asks for, per entry of
             ``out_indices``; a GateOutput.
 
         Raises:
@@ -210,94 +224,100 @@ class MSViT(VisionTransformer):
         mixing = learning and not overridden and execution != 'packed'
 
         slots = active_slots(decisions, grid)
-        packing = Packing.select(self._with_extra_tokens(slots))
-        levels, contrasted = self._encode(images, grid, slots, packing, execution, gate_values if mixing else None)
+        active = Packing.select(self._with_extra_tokens(slots))
+        levels, others, weights = self._encode(images, grid, slots, active, execution, gate_values if mixing else None)
         gate = GateOutput(gate_logits, gate_values, decisions, slots.flatten(1).sum(1))
         if self.out_type == 'cls_token':
-            first = packing.positions()[:, 0]
-            return tuple(packed[first] for packed, _ in levels), gate
-        pull = None
-        if mixing and self.gate_gradient != 'mask':
-            # unbiased: regions that were not drawn contribute nothing, the others in proportion more
-            pull = zero_with_gradient(gate_values) * contrasted * (contrasted.numel() / contrasted.sum())
-        return self._to_grid(levels, decisions, packing, pull, grid), gate
+            first = active.positions()[:, 0]
+            return tuple(tokens[first] for tokens, _ in levels), gate
+        pull = None if others is None else zero_with_gradient(gate_values) * weights
+        layout = MixedGrid(grid, decisions, active, others, pull)
+        if self.out_type == 'tokens':
+            return tuple(MixedTokens(*level, layout) for level in levels), gate
+        return layout.scatter(levels), gate
 
     def _encode(
         self,
         images: Tensor,
         grid: RegionGrid,
         slots: Tensor,
-        packing: Packing,
+        active: Packing,
         execution: str,
         gate_values: Tensor | None,
-    ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
+    ) -> tuple[list[tuple[Tensor, Tensor | None]], Packing | None, Tensor | None]:
         """Run the layers.
 
         Returns:
-            For every requested layer the active tokens (T, C) and, if the gate learns (``gate_values`` is given), the
-            values of all computed candidates (B, N, C) without gradient; the regions, 1 or 0, of which both scales were
-            computed, shape (B, rows, cols).
+            For every requested layer the active tokens (T, C) and the others without gradient (T', C); which those are,
+            if the gate learns from the output mix (else None); and how much the contrast of a region weighs there,
+            shape (B, rows, cols).
         """
         tokens = self.embed(images, grid)
         drop_path = self._draw_drop_path(images)
-        regions = images.new_ones(len(images), grid.rows, grid.cols)
-        if execution == 'masked':
-            soft = gate_values is not None and self.gate_gradient != 'output'
-            key_mask = self._key_weights(gate_values, grid) if soft else self._with_extra_tokens(slots)
-            return self._run_masked(tokens, key_mask, packing, drop_path), regions
-        if execution == 'padded':
-            return self._run_padded(tokens, self._with_extra_tokens(slots), drop_path), regions
-        if gate_values is None:
-            return self._run_packed(tokens, packing, drop_path, None), regions
-        regions = self.draw_regions(regions)
+        contrasting = gate_values is not None and self.gate_gradient != 'mask'
         inside = token_areas(grid, images.device) > 0
-        others = ~slots & inside & regions.flatten(1).bool().unsqueeze(-1)
-        alternatives = Packing.select(self._with_extra_tokens(others, value=0))
-        return self._run_packed(tokens, packing, drop_path, alternatives), regions
+        if execution == 'packed' or (execution == 'counterfactual' and not contrasting):
+            return self._run_packed(tokens, active, None, drop_path), None, None
+        if execution == 'counterfactual':
+            drawn = self.draw_regions(torch.ones_like(gate_values))
+            others = Packing.select(
+                self._with_extra_tokens(~slots & inside & drawn.flatten(1).bool().unsqueeze(-1), value=0)
+            )
+            # unbiased: regions that were not drawn contribute nothing, the others in proportion more
+            return self._run_packed(tokens, active, others, drop_path), others, drawn * (drawn.numel() / drawn.sum())
 
-    def _to_grid(
-        self,
-        levels: list[tuple[Tensor, Tensor | None]],
-        decisions: Tensor,
-        packing: Packing,
-        pull: Tensor | None,
-        grid: RegionGrid,
-    ) -> tuple[Tensor, ...]:
-        """Give every fine cell the token that covers it, (T, C) -> (B, C, h, w) for each level.
-
-        ``pull`` (B, rows, cols) is 0 with the gradient of the gate values: through it a gate value feels the contrast
-        between its region's coarse and fine features.
-        """
-        coarse, fine = (index + self.num_extra_tokens for index in cell_slots(grid, decisions.device))
-        cell_token = torch.where(regions_to_cells(decisions, grid).bool(), coarse, fine)  # (B, h, w)
-        source = packing.positions().gather(1, cell_token.flatten(1)).view_as(cell_token)
-        maps = []
-        for packed, table in levels:
-            cells = packed[source]  # (T, C) -> (B, h, w, C)
-            if pull is not None:
-                contrast = table[:, coarse] - table[:, fine]
-                cells = cells + regions_to_cells(pull, grid).unsqueeze(-1).to(cells) * contrast
-            maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
-        return tuple(maps)
+        is_active = self._sequences(self._with_extra_tokens(slots))
+        length = is_active.shape[1] if execution == 'masked' else is_active.sum(1).max()
+        is_inside = self._sequences(self._with_extra_tokens(inside.expand_as(slots)))
+        order = (is_active.long() + is_inside).argsort(dim=1, descending=True, stable=True)  # active tokens first
+        order = order[:, :length]
+        key_mask = is_active
+        if gate_values is not None and self.gate_gradient != 'output':
+            key_mask = self._sequences(self._key_weights(gate_values, grid))
+        others, weights = None, None
+        if contrasting:
+            kept = torch.zeros_like(is_active).scatter(1, order, True).view(active.shape)
+            kept = kept[:, self.num_extra_tokens :].view_as(slots)
+            others = Packing.select(self._with_extra_tokens(~slots & inside & kept, value=0))
+            weights = (kept | ~inside).all(-1).view_as(gate_values).to(gate_values)
+        return self._run_rows(tokens, order, key_mask, active, others, drop_path), others, weights
 
     def embed(self, images: Tensor, grid: RegionGrid) -> Tensor:
         """Positioned tokens of all candidates, class token first, (B, 3, H, W) -> (B, extra + R * (1 + s * s), C)."""
         images = pad_to_regions(images, grid)
         fine, size = self.patch_embed(images)
         coarse, _ = self.patch_embed(shrink_regions(images, grid.scale))
-        tokens = stack_slots(coarse, cells_to_slots(fine.unflatten(1, tuple(size)), grid.scale))
-        positions = self.resize_pos_embed(
-            self.pos_embed,
-            self.patch_resolution,
-            (grid.cell_rows, grid.cell_cols),
-            self.interpolate_mode,
-            self.num_extra_tokens,
-        )
-        extra = self.num_extra_tokens
-        tokens = (tokens + mixed_position_table(positions[:, extra:], grid)).flatten(1, 2)
+        tokens = stack_slots(coarse, cells_to_slots(fine.unflatten(1, tuple(size)), grid.scale)).flatten(1, 2)
         if self.cls_token is not None:
-            tokens = torch.cat([(self.cls_token + positions[:, :extra]).expand(len(tokens), -1, -1), tokens], dim=1)
-        return self.pre_norm(self.drop_after_pos(tokens))
+            tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        return self.pre_norm(self.drop_after_pos(tokens + self._positions(grid)))
+
+    def _positions(self, grid: RegionGrid) -> Tensor:
+        """Position embeddings of all candidates, class token first, shape (1, extra + R * (1 + s * s), C).
+
+        Where they need no gradient, the tables of the last few grids are kept as long as ``pos_embed`` has the same
+        values. These are compared: a write to a parameter's ``.data``, as weight averaging does, changes no version.
+        """
+        if self.pos_embed.requires_grad and torch.is_grad_enabled():
+            return self._make_positions(grid)
+        with torch.inference_mode(False), torch.no_grad():  # what is kept must serve training, too
+            source, known = self.pos_embed.detach(), self._position_source
+            same_kind = known is not None and (known.device, known.dtype) == (source.device, source.dtype)
+            if not (same_kind and torch.equal(known, source)):
+                self._position_source, self._position_tables = source.clone(), {}
+            if grid not in self._position_tables:
+                if len(self._position_tables) == MAX_POSITION_TABLES:
+                    del self._position_tables[next(iter(self._position_tables))]
+                self._position_tables[grid] = self._make_positions(grid)
+            return self._position_tables[grid]
+
+    def _make_positions(self, grid: RegionGrid) -> Tensor:
+        extra, cells = self.num_extra_tokens, (grid.cell_rows, grid.cell_cols)
+        positions = self.resize_pos_embed(
+            self.pos_embed, self.patch_resolution, cells, self.interpolate_mode, self.num_extra_tokens
+        )
+        table = mixed_position_table(positions[:, extra:], grid).flatten(1, 2)
+        return torch.cat([positions[:, :extra], table], dim=1)
 
     def draw_regions(self, decisions: Tensor) -> Tensor:
         """Draw the regions that get counterfactual tokens: the same number in each image, 1 = drawn."""
@@ -338,56 +358,63 @@ class MSViT(VisionTransformer):
         return encoder_macs(num_tokens, self.embed_dims, ffn_macs, self.num_layers, num_pairs)
 
     def _run_packed(
-        self, tokens: Tensor, packing: Packing, drop_path: Tensor | None, alternatives: Packing | None
+        self, tokens: Tensor, active: Packing, others: Packing | None, drop_path: Tensor | None
     ) -> list[tuple[Tensor, Tensor | None]]:
-        x = packing.pack(tokens)
-        x_keep = _keep_per_token(drop_path, packing)
-        x_lengths = self._sequence_lengths(packing)
-        if alternatives is not None:
-            z = alternatives.pack(tokens.detach())
-            z_keep = _keep_per_token(drop_path, alternatives)
-            z_lengths = self._sequence_lengths(alternatives)
+        """The active tokens of all images as one sequence; ``others`` are queries of them, without backward."""
+        x, z = active.pack(tokens), None
+        keep, lengths = self._keep(drop_path, active.image_of_token()), self._sequence_lengths(active)
+        if others is not None:
+            z = others.pack(tokens.detach())
+            z_keep, z_lengths = self._keep(drop_path, others.image_of_token()), self._sequence_lengths(others)
         levels = []
         for i, layer in enumerate(self.layers):
-            q, k, v = _project_qkv(layer, x)
-            dropout = layer.attn.attn_drop if layer.training else 0.0
-            if alternatives is not None:
+            attend = partial(packed_attention, key_lengths=lengths, dropout=_attention_dropout(layer))
+            x, k, v = self._run_layer(layer, x, partial(attend, query_lengths=lengths), keep[i])
+            x = self._norm_last(i, x)
+            if others is not None:
                 with torch.no_grad():
-                    attended = packed_attention(_project_query(layer, z), k, v, z_lengths, x_lengths, dropout)
-                    z = self._finish(i, z, attended, z_keep)
-            x = self._finish(i, x, packed_attention(q, k, v, x_lengths, x_lengths, dropout), x_keep)
+                    attended = attend(_project_query(layer, z), k, v, query_lengths=z_lengths)
+                    z = self._norm_last(i, _finish(layer, z, attended, z_keep[i]))
             if i in self.out_indices:
-                table = None if alternatives is None else packing.unpack(x.detach()) + alternatives.unpack(z)
-                levels.append((x, table))
+                levels.append((x, z))
         return levels
 
-    def _run_padded(self, tokens: Tensor, active: Tensor, drop_path: Tensor | None) -> list[tuple[Tensor, None]]:
-        tokens, active = self._sequences(tokens), self._sequences(active)
-        longest = active.sum(1).max()
-        order = (~active).long().argsort(dim=1, stable=True)[:, :longest]  # active tokens first, in their order
-        padded = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-        present = active.gather(1, order)
-        outputs = self._run_dense(padded, present, drop_path)
-        return [(x[present], None) for x in outputs]
-
-    def _run_masked(
-        self, tokens: Tensor, key_mask: Tensor, packing: Packing, drop_path: Tensor | None
-    ) -> list[tuple[Tensor, Tensor]]:
-        outputs = self._run_dense(self._sequences(tokens), self._sequences(key_mask), drop_path)
-        outputs = [x.view_as(tokens) for x in outputs]
-        return [(packing.pack(x), x.detach()) for x in outputs]
-
-    def _run_dense(self, x: Tensor, key_mask: Tensor, drop_path: Tensor | None) -> list[Tensor]:
-        keep = None
-        if drop_path is not None:  # per image -> per sequence
-            keep = drop_path.repeat_interleave(len(x) // drop_path.shape[2], dim=2)[..., None, None]
-        outputs = []
+    def _run_rows(
+        self,
+        tokens: Tensor,
+        order: Tensor,
+        key_mask: Tensor,
+        active: Packing,
+        others: Packing | None,
+        drop_path: Tensor | None,
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """All sequences at one length: those of their candidates that ``order`` (rows, length) lists, in its order."""
+        x = self._sequences(tokens).take_along_dim(order.unsqueeze(-1), dim=1)
+        key_mask = key_mask.take_along_dim(order, dim=1)
+        image_of_row = torch.arange(len(order), device=order.device) * len(tokens) // len(order)
+        keep = self._keep(drop_path, image_of_row.unsqueeze(-1))
+        places = order.new_zeros(len(order), tokens.shape[0] * tokens.shape[1] // len(order))
+        places = places.scatter(1, order, torch.arange(order.numel(), device=order.device).view_as(order)).flatten()
+        levels = []
         for i, layer in enumerate(self.layers):
-            dropout = layer.attn.attn_drop if layer.training else 0.0
-            x = self._finish(i, x, masked_attention(*_project_qkv(layer, x), key_mask, dropout), keep)
+            attend = partial(masked_attention, key_mask=key_mask, dropout=_attention_dropout(layer))
+            x, _, _ = self._run_layer(layer, x, attend, keep[i])
+            x = self._norm_last(i, x)
             if i in self.out_indices:
-                outputs.append(x)
-        return outputs
+                x_flat = x.flatten(0, 1)
+                z = None if others is None else x_flat.detach()[places[others.index]]
+                levels.append((x_flat[places[active.index]], z))
+        return levels
+
+    def _run_layer(self, *args) -> tuple[Tensor, Tensor, Tensor]:
+        """:func:`_run_layer`, computed again in the backward pass if ``with_cp``."""
+        if self.with_cp and self.training:
+            return checkpoint(_run_layer, *args, use_reentrant=False)
+        return _run_layer(*args)
+
+    def _norm_last(self, i: int, x: Tensor) -> Tensor:
+        """The host's final norm after layer ``i``, if that is the last."""
+        return self.ln1(x) if self.final_norm and i == self.num_layers - 1 else x
 
     def _sequences(self, candidates: Tensor) -> Tensor:
         """What attends among itself on one row: the image's, (B, N, ...), or each region's, (B * R, 1 + s * s, ...)."""
@@ -402,15 +429,6 @@ class MSViT(VisionTransformer):
         num_regions = packing.shape[0] * packing.shape[1] // self.slots_per_region
         return (packing.index // self.slots_per_region).bincount(minlength=num_regions).tolist()
 
-    def _finish(self, i: int, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
-        """The rest of layer ``i`` after its attention, for tokens of any leading shape."""
-        layer = self.layers[i]
-        branch = layer.attn.gamma1(layer.attn.proj_drop(layer.attn.proj(attended.flatten(-2))))
-        x = x + (branch if keep is None else branch * keep[i, 0])
-        branch = layer.ffn(layer.ln2(x), identity=x.new_zeros(()))
-        x = x + (branch if keep is None else branch * keep[i, 1])
-        return self.ln1(x) if self.final_norm and i == self.num_layers - 1 else x
-
     def _draw_drop_path(self, images: Tensor) -> Tensor | None:
         """Stochastic depth: a factor per layer, branch and image, shape (num_layers, 2, B)."""
         rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
@@ -418,6 +436,10 @@ class MSViT(VisionTransformer):
             return None
         keep = 1 - images.new_tensor(rates)[:, None, None]
         return torch.rand(self.num_layers, 2, len(images), device=images.device).lt(keep) / keep
+
+    def _keep(self, drop_path: Tensor | None, images: Tensor) -> Tensor | list[None]:
+        """Factors of the tokens of these images, (num_layers, 2, B) -> (num_layers, 2, *images.shape, 1)."""
+        return [None] * self.num_layers if drop_path is None else drop_path[:, :, images].unsqueeze(-1)
 
     def _key_weights(self, gate_values: Tensor, grid: RegionGrid) -> Tensor:
         """Straight-through weight of every candidate as a key, the mask path to the gate, shape (B, N)."""
@@ -465,9 +487,30 @@ def _take_drop_path(layer: nn.Module) -> float:
     return rate
 
 
-def _keep_per_token(drop_path: Tensor | None, packing: Packing) -> Tensor | None:
-    """(num_layers, 2, B) -> (num_layers, 2, T, 1)."""
-    return None if drop_path is None else drop_path[:, :, packing.image_of_token()].unsqueeze(-1)
+def _attention_dropout(layer: nn.Module) -> float:
+    return layer.attn.attn_drop if layer.training else 0.0
+
+
+def _run_layer(layer: nn.Module, x: Tensor, attend: Callable, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """One transformer layer on tokens of any leading shape.
+
+    Args:
+        attend: From query, key and value to their attention.
+        keep: Stochastic depth's factor for both branches, which broadcasts to (2, ..., C), or None.
+
+    Returns:
+        Tokens, and the keys and values that they had.
+    """
+    query, key, value = _project_qkv(layer, x)
+    return _finish(layer, x, attend(query, key, value), keep), key, value
+
+
+def _finish(layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+    """The rest of a layer after its attention."""
+    branch = layer.attn.gamma1(layer.attn.proj_drop(layer.attn.proj(attended.flatten(-2))))
+    x = x + (branch if keep is None else branch * keep[0])
+    branch = layer.ffn(layer.ln2(x), identity=x.new_zeros(()))
+    return x + (branch if keep is None else branch * keep[1])
 
 
 def _project_qkv(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,10 +1,29 @@
-"""Attention over token lists of unequal length: the one place that picks a kernel."""
+"""Attention over token lists of unequal length: the one place that picks a kernel.
+
+Token lists of one shape are one batched call of ``scaled_dot_product_attention`` (``sdpa``). Others go to torch's
+``varlen_attn`` (``varlen``) where device, dtype and torch have it, else to ``sdpa`` list by list, or shape by shape
+where many lists have few shapes. All compute the same. The environment variable ``MSVIT_ATTENTION`` overrides the
+choice: ``sdpa``, ``varlen`` (an error where it cannot run) or ``auto``, the default. Each choice is logged once.
+"""
+
+import logging
+import os
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch < 2.10
+    varlen_attn = None
 
+KERNELS = ('auto', 'sdpa', 'varlen')
+logger = logging.getLogger(__name__)
+
+
+@torch.compiler.disable  # lengths change with the images: their layers compile, this is called
 def packed_attention(
     query: Tensor,
     key: Tensor,
@@ -27,7 +46,7 @@ def packed_attention(
         Shape (sum of query lengths, heads, head_dims).
 
     Raises:
-        ValueError: If the lengths do not match the tensors.
+        ValueError: If the lengths do not match the tensors, or ``MSVIT_ATTENTION`` cannot be followed.
     """
     if sum(query_lengths) != len(query) or sum(key_lengths) != len(key) or len(query_lengths) != len(key_lengths):
         raise ValueError(
@@ -37,10 +56,40 @@ def packed_attention(
     if num_shapes == 1:
         batched = (x.unflatten(0, (num_sequences, -1)) for x in (query, key, value))
         return _attend(*batched, dropout=dropout).flatten(0, 1)
+    if choose_kernel(query.device, query.dtype, query.shape[-1], dropout) == 'varlen' and min(query_lengths) > 0:
+        begins = (_cumulative(tuple(lengths), query.device) for lengths in (query_lengths, key_lengths))
+        # contiguous: among the kernels behind it are some that ignore strides
+        return varlen_attn(
+            *(x.contiguous() for x in (query, key, value)), *begins, max(query_lengths), max(key_lengths)
+        )
     if num_shapes > num_sequences // 2:  # slices are views; grouping copies
         sequences = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths), strict=True)
         return torch.cat([_attend(q[None], k[None], v[None], dropout=dropout)[0] for q, k, v in sequences])
     return _grouped_attention(query, key, value, query_lengths, key_lengths, dropout)
+
+
+def choose_kernel(device: torch.device, dtype: torch.dtype, head_dims: int, dropout: float = 0.0) -> str:
+    """The kernel for token lists of unequal length, ``'varlen'`` or ``'sdpa'``.
+
+    Raises:
+        ValueError: If ``MSVIT_ATTENTION`` is unknown, or asks for ``varlen`` where it cannot run.
+    """
+    return _choose_once(os.environ.get('MSVIT_ATTENTION', 'auto'), device, dtype, head_dims, dropout)
+
+
+def varlen_obstacle(device: torch.device, dtype: torch.dtype, head_dims: int, dropout: float = 0.0) -> str | None:
+    """What ``varlen_attn`` needs and does not get, in words, or None if it can run."""
+    needs = {
+        'torch >= 2.10': varlen_attn is not None,
+        f'a CUDA device, got {device.type}': device.type == 'cuda',
+        f'float16 or bfloat16, got {dtype}': dtype in (torch.float16, torch.bfloat16),
+        f'a multiple of 8 up to 256 as head dimension, got {head_dims}': head_dims % 8 == 0 and head_dims <= 256,
+        f'attention without dropout, got {dropout}': dropout == 0,
+    }
+    unmet = [need for need, met in needs.items() if not met]
+    if not unmet and torch.cuda.get_device_capability(device) < (8, 0):
+        unmet = ['an Ampere GPU or a newer one']
+    return unmet[0] if unmet else None
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, dropout: float = 0.0) -> Tensor:
@@ -74,6 +123,27 @@ def weighted_attention(query: Tensor, key: Tensor, value: Tensor, key_weights: T
     scores = (scores - scores.amax(-1, keepdim=True).detach()).exp() * key_weights[:, None, None, :]
     weights = scores / scores.sum(-1, keepdim=True)
     return (F.dropout(weights, dropout) @ value).transpose(1, 2)
+
+
+@lru_cache(maxsize=8)  # the layers of a network ask for the same ones
+def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each token list begins, and the end of the last, int32, shape (len(lengths) + 1,)."""
+    with torch.inference_mode(False):  # what is kept must serve training, too
+        ends = torch.tensor((0, *lengths)).cumsum(0)
+        return ends.to(device, torch.int32)
+
+
+@lru_cache
+def _choose_once(wanted: str, device: torch.device, dtype: torch.dtype, head_dims: int, dropout: float) -> str:
+    if wanted not in KERNELS:
+        raise ValueError(f'MSVIT_ATTENTION must be one of {", ".join(KERNELS)}, got {wanted!r}')
+    obstacle = None if wanted == 'sdpa' else varlen_obstacle(device, dtype, head_dims, dropout)
+    if wanted == 'varlen' and obstacle:
+        raise ValueError(f'MSVIT_ATTENTION=varlen needs {obstacle}')
+    kernel = 'sdpa' if wanted == 'sdpa' or obstacle else 'varlen'
+    reason = f' (varlen needs {obstacle})' if obstacle else ''
+    logger.info('attention over unequal lengths on %s in %s: %s%s', device, dtype, kernel, reason)
+    return kernel
 
 
 def _grouped_attention(

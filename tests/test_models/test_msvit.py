@@ -3,6 +3,7 @@
 Equalities between executions are proved in double precision, where only a wrong formula can break them.
 """
 
+import copy
 import itertools
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import VisionTransformer
+from torch._dynamo.testing import CompileCounter
 
 from msvit_mm.models import msvit
 from msvit_mm.models.msvit import MSViT
@@ -28,12 +30,15 @@ HOST_OPTIONS = [
     dict(patch_size=8),
 ]
 REGION = dict(attention_scope='region', with_cls_token=False)
-TRAIN = ('masked', 'counterfactual', 'packed')
+TRAIN = ('masked', 'trimmed', 'counterfactual', 'packed')
 TEST = ('masked', 'padded', 'packed')
 TRAINING_OPTIONS = [
     dict(train_execution='masked', gate_gradient='output'),
     dict(train_execution='masked', gate_gradient='mask'),
     dict(train_execution='masked', gate_gradient='both'),
+    dict(train_execution='trimmed', gate_gradient='output'),
+    dict(train_execution='trimmed', gate_gradient='mask'),
+    dict(train_execution='trimmed', gate_gradient='both'),
     dict(train_execution='counterfactual'),
     dict(train_execution='counterfactual', counterfactual_share=0.5),
     dict(train_execution='packed'),
@@ -59,7 +64,7 @@ def weighted_sum(features, linear=False):
     return total
 
 
-def training_step(model, images, seed=3, linear=False):
+def training_step(model, images, seed=4, linear=False):
     """Loss, gradient of the gate values, and gradients of the parameters of one step with the gate's own decisions."""
     model.train()
     torch.manual_seed(seed)
@@ -327,6 +332,45 @@ def test_counterfactuals_keep_nothing_for_the_backward_pass(make_msvit):
     assert 0 < extra['counterfactual'] < 0.2 * extra['masked']  # no more than the output mix itself
 
 
+@pytest.mark.parametrize('scope', [dict(), REGION], ids=['image', 'region'])
+def test_trimming_keeps_the_gradient_of_what_it_keeps(make_msvit, scope):
+    """As many candidates as the longest sequence is active: the active ones, then the first others in the image."""
+    images, options = random_images(), dict(counterfactual_share=1.0, **scope)
+    masked = training_step(make_msvit(train_execution='masked', **options).double(), images)
+    trimmed = training_step(make_msvit(train_execution='trimmed', **options).double(), images)
+    decisions, grid = masked[3].decisions, RegionGrid(70, 90, 16, 32)
+    active = active_slots(decisions, grid).flatten(1).tolist()
+    inside = active_slots(torch.zeros_like(decisions), grid).flatten(1).tolist()
+    length = 5 if scope else 45
+    rows = [(b, begin, begin + length) for b in range(3) for begin in range(0, 45, length)]
+    longest = max(sum(active[b][begin:end]) for b, begin, end in rows)
+    whole = torch.ones(3, 9, dtype=torch.bool)
+    for b, begin, end in rows:
+        spare = longest - sum(active[b][begin:end])
+        for i in range(begin, end):
+            if not active[b][i] and (inside[b][i] or i % 5 == 0):
+                whole[b, i // 5] &= spare > 0
+                spare -= 1
+    assert 0 < whole.double().mean() < 1
+    close(trimmed[0], masked[0])
+    close(trimmed[1], masked[1] * whole.view(3, 3, 3))
+    close(*({name: x for name, x in result[2].items() if not name.startswith('gate.')} for result in (trimmed, masked)))
+
+
+@pytest.mark.parametrize('options', TRAINING_OPTIONS, ids=str)
+def test_checkpoints_spare_memory_and_change_no_gradient(make_msvit, options):
+    """Also where dropout and stochastic depth draw numbers, which must be drawn alike when a layer runs again."""
+    options = options | dict(drop_rate=0.1, drop_path_rate=0.3, layer_cfgs=dict(attn_drop_rate=0.2))
+    results, saved = [], []
+    for with_cp in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            results.append(training_step(make_msvit(with_cp=with_cp, **options).double(), random_images())[:3])
+        saved.append(sum(sizes))
+    close(*results)
+    assert saved[1] < 0.8 * saved[0]  # of two layers
+
+
 @pytest.mark.parametrize(('share', 'num_drawn'), [(1.0, 20), (0.5, 10), (0.26, 5), (1e-3, 1)])
 def test_drawn_regions(make_msvit, share, num_drawn):
     drawn = make_msvit(counterfactual_share=share).draw_regions(torch.zeros(4000, 4, 5))
@@ -366,10 +410,11 @@ def test_every_parameter_has_a_gradient(make_msvit, options, host):
     assert (gate_gradient is None) == (options['train_execution'] == 'packed')
 
 
+@pytest.mark.parametrize('with_cp', [False, True])
 @pytest.mark.parametrize('options', TRAINING_OPTIONS, ids=str)
-def test_bfloat16_autocast_keeps_the_gradients(make_msvit, options):
+def test_bfloat16_autocast_keeps_the_gradients(make_msvit, options, with_cp):
     images = random_images(dtype=torch.float32)
-    model = make_msvit(**options)
+    model = make_msvit(with_cp=with_cp, **options)
     _, gate_gradient, expected, _ = training_step(model, images)
     with torch.autocast('cpu', torch.bfloat16):
         _, gate_gradient, gradients, _ = training_step(model, images)
@@ -423,6 +468,88 @@ def test_the_gate_is_noisy_in_training_alone(make_msvit):
     assert not torch.equal(first.gate_values, second.gate_values)
 
 
+# What is kept between calls, and what is compiled
+
+
+def test_position_tables_are_kept_where_they_need_no_gradient(make_msvit, monkeypatch):
+    model = make_msvit(gate=dict(type='FixedGate', scale='coarse'))
+    made, make_positions = [], MSViT._make_positions
+    monkeypatch.setattr(MSViT, '_make_positions', lambda self, grid: made.append(grid) or make_positions(self, grid))
+    images = random_images(dtype=torch.float32)
+    with torch.inference_mode():
+        first = model(images)
+    with torch.no_grad():
+        close([*model(images), *model.train()(images)], first * 2)
+    assert len(made) == 1
+    for count in (2, 3):
+        weighted_sum(model(images)).backward()  # in training the table is a part of the graph
+        assert len(made) == count
+    model.pos_embed.requires_grad_(False)
+    weighted_sum(model(images)).backward()  # what inference kept serves a frozen embedding
+    assert len(made) == 3
+    with torch.no_grad():
+        for i in range(40):
+            model(images[..., : 32 + i])
+    assert len(model._position_tables) == 8
+
+
+def test_position_tables_follow_every_change(make_msvit):
+    """An optimizer step, a loaded state, averaged weights swapped in behind autograd's back, another type."""
+    model, other = make_msvit(), make_msvit()
+    images = random_images(dtype=torch.float32)
+    with torch.no_grad():
+        other.pos_embed.normal_()
+
+    def fresh():
+        return MODELS.build(dict(type='MSViT', arch=model.arch_settings, img_size=(64, 96))).eval()
+
+    def step():
+        weighted_sum(model(images)).backward()
+        torch.optim.SGD(model.parameters(), lr=1e-3).step()
+
+    changes = [
+        step,
+        lambda: model.load_state_dict(other.state_dict()),
+        lambda: model.pos_embed.data.mul_(2),
+        lambda: setattr(model.pos_embed, 'data', model.pos_embed.data.flip(1)),
+        model.double,
+        lambda: model.pos_embed.data.mul_(2),
+        model.float,
+    ]
+    for change in changes:
+        with torch.no_grad():
+            before = model(images.to(model.pos_embed.dtype))[0]
+        change()
+        untouched = fresh().to(model.pos_embed.dtype)
+        untouched.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            features = model(images.to(model.pos_embed.dtype))
+            close(features, untouched(images.to(model.pos_embed.dtype)))
+            close(copy.deepcopy(model)(images.to(model.pos_embed.dtype)), features)
+        if change not in (model.double, model.float):
+            assert not torch.allclose(features[0], before)
+
+
+@pytest.mark.parametrize('training', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiled_once_for_all_layers_and_numbers_of_tokens(tiny_arch, random_decisions, training):
+    """The second batch makes the number of tokens dynamic; then nothing is compiled again."""
+    torch._dynamo.reset()
+    arch = tiny_arch | dict(num_layers=9)  # more than dynamo would compile apart
+    model = MODELS.build(dict(type='MSViT', arch=arch, img_size=(64, 96))).train(training)
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter)
+    images, counts = random_images(dtype=torch.float32), []
+    for seed in range(5):
+        decisions = random_decisions(3, 70, 90, seed)
+        with torch.set_grad_enabled(training):
+            features = compiled(images, decisions)
+            torch.testing.assert_close(features, model.forward_gated(images, decisions)[0], rtol=1e-4, atol=1e-4)
+        counts.append(counter.frame_count)
+    torch._dynamo.reset()
+    assert 0 < counts[0] < counts[1] < 40
+    assert counts[1:] == counts[1:2] * 4
+
+
 # Contract
 
 
@@ -469,12 +596,12 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
         (dict(arch='deit-nano'), "arch must be one of 'b', 'base', .*'small', got 'deit-nano'"),
         (
             dict(train_execution='dense'),
-            "train_execution must be one of 'masked', 'counterfactual', 'packed', got 'dense'",
+            "train_execution must be one of 'masked', 'trimmed', 'counterfactual', 'packed', got 'dense'",
         ),
         (dict(test_execution='dense'), "test_execution must be one of 'masked', 'padded', 'packed', got 'dense'"),
         (dict(gate_gradient='input'), "gate_gradient must be one of 'output', 'mask', 'both', got 'input'"),
-        (dict(gate_gradient='mask'), "gate_gradient='mask' needs train_execution='masked', got .*'counterfactual'"),
-        (dict(out_type='raw'), "out_type must be one of 'featmap', 'cls_token', got 'raw'"),
+        (dict(gate_gradient='mask'), "'mask' needs train_execution='masked' or 'trimmed', got .*'counterfactual'"),
+        (dict(out_type='raw'), "out_type must be one of 'featmap', 'tokens', 'cls_token', got 'raw'"),
         (dict(out_type='cls_token'), "a learned gate needs gate_gradient='mask' or .*, got 'output', 'counterfactual'"),
         (dict(coarse_patch_size=40), 'coarse_patch_size must be a larger multiple of patch_size 16, got 40'),
         (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),

@@ -66,7 +66,19 @@ def test_training_on_noise_where_the_data_set_is_absent(run_tool, tmp_path):
     assert (written['phase'], written['size']) == ('training', [70, 90])
     for model in ('backbone', 'whole'):
         variants = by_variant(written['batch_sizes']['2'], model)
-        assert list(variants) == ['dense', 'masked', 'counterfactual', 'packed', 'smaller image']
+        assert list(variants) == ['dense', 'masked', 'trimmed', 'counterfactual', 'packed', 'smaller image']
+
+
+def test_training_under_a_head_on_tokens(run_tool, tmp_path):
+    out = tmp_path / 'benchmark.json'
+    options = ('--batch-sizes', 2, *QUICK, '--train', '--size', 32, 48, '--out', out)
+    process = run_tool('benchmark.py', CONFIGS / 'msvit_mixedsegmenter_scenes.py', *options)
+    assert process.returncode == 0, process.stderr
+    rows = json.loads(out.read_text())['batch_sizes']['2']
+    head, backbone = (by_variant(rows, model) for model in ('whole', 'backbone'))
+    decoder = {name: head[name]['gmacs'] - backbone[name]['gmacs'] for name in head}
+    assert decoder['masked'] == pytest.approx(decoder['packed'])
+    assert decoder['packed'] < decoder['dense']
 
 
 def test_absent_device_is_one_line(run_tool):

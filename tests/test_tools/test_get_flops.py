@@ -67,3 +67,13 @@ def test_folder_without_images_is_one_line(run_tool, tmp_path):
     assert process.returncode == 1
     assert 'wanted an image file or a folder with' in process.stderr
     assert 'Traceback' not in process.stderr
+
+
+def test_a_head_on_tokens_shrinks_with_them(run_tool, tmp_path):
+    config, out = CONFIG.with_name('msvit_mixedsegmenter_scenes.py'), tmp_path / 'flops.json'
+    options = ('--num-images', 1, '--check', '--cfg-options', 'model.backbone.gate.initial_ratio=0.9999', '--out', out)
+    process = run_tool('get_flops.py', config, *options)
+    assert process.returncode == 0, process.stderr
+    written = json.loads(out.read_text())
+    assert written['num_tokens']['mean'] == 36
+    assert 0.25 < written['gmacs']['decoder']['ratio'] < 0.35  # of the tokens a quarter is left, of the classes all

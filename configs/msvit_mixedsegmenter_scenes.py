@@ -1,0 +1,11 @@
+"""msvit_segmenter_scenes.py with the mask transformer on the tokens, so that the decoder shrinks with them.
+
+    python tools/train.py configs/msvit_mixedsegmenter_scenes.py
+
+Runs on two CPU cores.
+
+Not trained yet.
+"""
+
+_base_ = ['msvit_segmenter_scenes.py']
+model = dict(backbone=dict(out_type='tokens'), decode_head=dict(type='MixedScaleMaskTransformerHead'))
