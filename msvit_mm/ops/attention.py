@@ -23,7 +23,7 @@ KERNELS = ('auto', 'sdpa', 'varlen')
 logger = logging.getLogger(__name__)
 
 
-@torch.compiler.disable  # lengths change with the images: their layers compile, this is called
+@torch.compiler.disable  # it would be compiled again for every set of lengths
 def packed_attention(
     query: Tensor,
     key: Tensor,
