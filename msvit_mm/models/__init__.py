@@ -1,7 +1,7 @@
 """Backbones, gates, gate losses and the models around them."""
 
 from .classifier import GatedImageClassifier
-from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
+from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate, gate_replaced
 from .losses import BatchShapingLoss, BetaShapingLoss, RatioLoss
 from .msvit import GateOutput, MSViT
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
@@ -22,4 +22,5 @@ __all__ = [
     'ScaleGate',
     'StaticGate',
     'build_gate',
+    'gate_replaced',
 ]
