@@ -129,12 +129,13 @@ def make_points(model: dict, cfg: Config, args: Namespace) -> list[dict]:
     """The points of a model, not evaluated yet; the key of each changes with all that its result depends on."""
     content = Path(model['checkpoint']).read_bytes() if Path(model['checkpoint']).is_file() else b''
     settings = [('own', None)] + [(kind, value) for kind in SWEEPS for value in model[kind]]
+    described = cfg.to_dict() | dict(work_dir=None)
     points = []
     for kind, value in settings:
         point = dict(model=model['name'], kind=kind, value=value)
         point['name'] = WORDS[kind].format(**point)
         point['series'] = model['name'] if kind == 'own' else f'{model["name"]}, {kind.replace("_", " ")}'
-        text = json.dumps([cfg.pretty_text, kind, value, args.tolerance])
+        text = json.dumps([described, kind, value, args.tolerance], default=str)
         point['key'] = hashlib.sha256(content + text.encode()).hexdigest()
         points.append(point)
     return points
