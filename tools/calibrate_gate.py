@@ -8,14 +8,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
 from msvit_mm.checkpoints import check_new, checkpoint_bytes, load_checkpoint_safely, use_safe_loader, write_files
 from msvit_mm.engine.calibration import SIGNS, calibrate_gate
-from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, describe_run
-from msvit_mm.engine.launch import add_common_arguments, check_data, load_config, one_line_errors
+from msvit_mm.engine.inference import build_gated_model, describe_run, load_split
+from msvit_mm.engine.launch import add_common_arguments, load_config, one_line_errors
 
 GATE = 'backbone.gate.'
 
@@ -36,23 +35,6 @@ def parse_args() -> Namespace:
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     add_common_arguments(parser)
     return parser.parse_args()
-
-
-def load_images(cfg: Config, split: str, num_images: int, folder: str | None) -> UnlabelledImages:
-    """Images of a folder or of a split, as the test pipeline prepares them.
-
-    Raises:
-        ValueError: If there is none, or the config lacks the data set.
-    """
-    splits = ('test',) if folder else (split, 'test')
-    if missing := [name for name in splits if not cfg.get(f'{name}_dataloader')]:
-        raise ValueError(f"config '{cfg.filename}': wanted data sets {splits}, got no {missing[0]}_dataloader.")
-    if not folder:
-        check_data(cfg, split)
-    dataset = {} if folder else cfg[f'{split}_dataloader'].dataset
-    while 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset['dataset']
-    return UnlabelledImages(dict(dataset, pipeline=cfg.test_dataloader.dataset.pipeline), num_images, folder)
 
 
 def calibrated_checkpoint(path: str, model: torch.nn.Module, report: dict) -> dict:
@@ -96,7 +78,7 @@ def main() -> None:
         cfg = load_config(args)
         model = build_gated_model(cfg, args.checkpoint, args.device)
         calibrated_checkpoint(args.checkpoint, model, {})  # another model's fails before the images take their time
-        images = load_images(cfg, args.split, args.num_images, args.images)
+        images = load_split(cfg, args.split, args.num_images, args.images)
         report = calibrate_gate(model, track(images, 'predicting', console=console), measure, wanted)
         report |= dict(images=args.images or f'{args.split} data set')
         checkpoint = calibrated_checkpoint(args.checkpoint, model, report)

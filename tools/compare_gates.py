@@ -5,8 +5,6 @@ python tools/compare_gates.py CONFIG CHECKPOINT --out-dir work_dirs/gates
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -16,17 +14,10 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from msvit_mm.checkpoints import check_coverage, load_checkpoint_safely, use_safe_loader
+from msvit_mm.checkpoints import use_safe_loader
 from msvit_mm.engine.inference import describe_run
-from msvit_mm.engine.launch import (
-    add_common_arguments,
-    build_runner,
-    check_data,
-    check_machine,
-    load_config,
-    one_line_errors,
-)
-from msvit_mm.models import build_gate
+from msvit_mm.engine.launch import add_common_arguments, build_test_runner, load_config, one_line_errors
+from msvit_mm.models import gate_replaced
 from msvit_mm.visualization import draw_scale_map
 
 COLUMNS = {
@@ -58,17 +49,6 @@ def stand_ins(coarse_ratio: float) -> dict[str, dict]:
         'all fine': dict(type='FixedGate', scale='fine'),
         'all coarse': dict(type='FixedGate', scale='coarse'),
     }
-
-
-@contextmanager
-def gate_replaced(model: torch.nn.Module, gate: dict) -> Iterator[None]:
-    """The same network under another gate."""
-    own = model.backbone.gate
-    model.backbone.gate = build_gate(gate, model.backbone.coarse_patch_size)
-    try:
-        yield
-    finally:
-        model.backbone.gate = own
 
 
 def plain_numbers(metrics: dict) -> dict[str, float]:
@@ -132,15 +112,7 @@ def main() -> None:
     use_safe_loader()
     with one_line_errors():
         cfg = load_config(args)
-        check_machine(cfg, train=False)
-        check_data(cfg, 'test')
-        weights = load_checkpoint_safely(args.checkpoint)['state_dict']
-        cfg.load_from = args.checkpoint
-        cfg.log_level = 'WARNING'
-        cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}
-    runner = build_runner(cfg)
-    with one_line_errors():
-        check_coverage(runner.model.state_dict(), weights)
+        runner = build_test_runner(cfg, args.checkpoint)
 
     console = Console()
     rows = evaluate(runner, console)

@@ -51,6 +51,7 @@ class CamVidDataset(BaseSegDataset):
             [64, 64, 0],
             [0, 128, 192],
         ],
+        small_classes=('pole', 'sign', 'pedestrian', 'bicyclist'),
     )
 
     def load_data_list(self) -> list[dict]:

@@ -50,16 +50,26 @@ def calibrate_gate(model: nn.Module, batches: Iterable[dict], measure: str, want
     """
     if measure not in SIGNS:
         raise ValueError(f'measure must be one of {sorted(SIGNS)}, got {measure!r}')
-    backbone = model.backbone
-    backbone.gate.shift_logits(0.0)  # a gate without logits says so before the images take their time
-    images = [record_gate(model, batch) for batch in batches]
+    gate = model.backbone.gate
+    gate.shift_logits(0.0)  # a gate without logits says so before the images take their time
+    report = find_threshold(model.backbone, [record_gate(model, batch) for batch in batches], measure, wanted)
+    gate.shift_logits(-report['threshold'])
+    return report
+
+
+def find_threshold(backbone: nn.Module, images: list[GatedImage], measure: str, wanted: float) -> dict:
+    """The threshold that :func:`calibrate_gate` stores, and its report, for what :func:`record_gate` has recorded.
+
+    Raises:
+        ValueError: If there is no image, or the budget is below all regions coarse or above all regions fine.
+    """
     if not images:
         raise ValueError('calibration: wanted at least one image, got none')
 
     def signed_cost(threshold: float) -> float:
         return SIGNS[measure] * mean_costs(backbone, images, threshold)[measure]
 
-    thresholds = find_thresholds(images)
+    thresholds = list_thresholds(images)
     coarse, fine = (abs(signed_cost(threshold)) for threshold in (thresholds[0], thresholds[-1]))
     if not min(coarse, fine) <= wanted <= max(coarse, fine):
         raise ValueError(
@@ -70,7 +80,6 @@ def calibrate_gate(model: nn.Module, batches: Iterable[dict], measure: str, want
     around = thresholds[max(place - 1, 0) : place + 1]
     threshold = min(around, key=lambda t: abs(signed_cost(t) - SIGNS[measure] * wanted))
     before, after = (mean_costs(backbone, images, t) for t in (0.0, threshold))
-    backbone.gate.shift_logits(-threshold)
     report = dict(measure=measure, wanted=wanted, threshold=threshold, before=before, after=after)
     return report | dict(num_images=len(images))
 
@@ -108,7 +117,7 @@ def mean_costs(backbone: nn.Module, images: list[GatedImage], threshold: float) 
     return {measure: total / len(images) for measure, total in totals.items()}
 
 
-def find_thresholds(images: list[GatedImage]) -> list[float]:
+def list_thresholds(images: list[GatedImage]) -> list[float]:
     """Thresholds that choose differently: between any two distinct logits, and one beyond either end, ascending."""
     logits = torch.cat([x.flatten() for image in images for x in image.gate_logits]).unique()
     gaps = logits.diff() > RESOLUTION * logits.abs().max().clamp(min=1)

@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from ..checkpoints import check_coverage, check_shapes, load_checkpoint_safely
 from ..version import __version__
+from .launch import check_data
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')
@@ -98,6 +99,23 @@ class UnlabelledImages(Sequence):
     def __getitem__(self, index: int) -> dict:
         """A batch of this one image, for the model's ``data_preprocessor``."""
         return pseudo_collate([self.pipeline(dict(self.infos[index]))])
+
+
+def load_split(cfg: Config, split: str, num_images: int | None = None, folder: str | None = None) -> UnlabelledImages:
+    """Images of a folder or, evenly spaced, of a split (train, val or test), as the test pipeline prepares them.
+
+    Raises:
+        ValueError: If there is none, or the config lacks the data set.
+    """
+    splits = ('test',) if folder else (split, 'test')
+    if missing := [name for name in splits if not cfg.get(f'{name}_dataloader')]:
+        raise ValueError(f"config '{cfg.filename}': wanted data sets {splits}, got no {missing[0]}_dataloader.")
+    if not folder:
+        check_data(cfg, split)
+    dataset = {} if folder else cfg[f'{split}_dataloader'].dataset
+    while 'dataset' in dataset:  # wrappers such as RepeatDataset
+        dataset = dataset['dataset']
+    return UnlabelledImages(dict(dataset, pipeline=cfg.test_dataloader.dataset.pipeline), num_images, folder)
 
 
 def describe_run(args: Namespace, seed: int, device: str) -> dict:

@@ -17,6 +17,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..checkpoints import check_coverage, check_shapes, load_checkpoint_safely
 from ..stack import INSTALL_DETECTION
 
 AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
@@ -132,6 +133,26 @@ def build_runner(cfg: Config) -> Runner:
         cfg.pop('sync_bn', None)
         _replace_sync_bn(cfg.model)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
+    """Build a quiet runner of a checkpoint, whose ``test`` may be called again and again.
+
+    Raises:
+        ValueError: If machine or data lack something, or the checkpoint does not fit the model.
+    """
+    check_machine(cfg, train=False)
+    check_data(cfg, 'test')
+    weights = load_checkpoint_safely(checkpoint)['state_dict']
+    cfg.load_from = checkpoint
+    cfg.resume = False
+    cfg.log_level = 'WARNING'
+    cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}
+    runner = build_runner(cfg)
+    state = unwrap(runner.model).state_dict()
+    check_coverage(state, weights)
+    check_shapes(state, weights)
+    return runner
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,15 +1,39 @@
-"""Metrics beside accuracy: what a prediction costs, and whether the gate follows the content."""
+"""Metrics beside accuracy: what a prediction costs, whether the gate follows the content, where results differ."""
 
-from .complexity import PARTS, ComplexityMetric, count_parts, spread
-from .content import BoundaryIoUMetric, GateContentMetric, area_under_curve, near_boundary
+from .bootstrap import (
+    ImageAreasMetric,
+    SmallIoUMetric,
+    bootstrap_difference,
+    check_same_images,
+    mean_iou,
+    small_indices,
+)
+from .complexity import PARTS, ComplexityMetric, count_parts, spread, unused_gmacs
+from .content import (
+    BoundaryFScoreMetric,
+    BoundaryIoUMetric,
+    GateContentMetric,
+    area_under_curve,
+    boundary_fscore,
+    near_boundary,
+)
 
 __all__ = [
     'PARTS',
+    'BoundaryFScoreMetric',
     'BoundaryIoUMetric',
     'ComplexityMetric',
     'GateContentMetric',
+    'ImageAreasMetric',
+    'SmallIoUMetric',
     'area_under_curve',
+    'bootstrap_difference',
+    'boundary_fscore',
+    'check_same_images',
     'count_parts',
+    'mean_iou',
     'near_boundary',
+    'small_indices',
     'spread',
+    'unused_gmacs',
 ]

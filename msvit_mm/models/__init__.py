@@ -1,7 +1,7 @@
 """Backbones, gates, gate losses and the models around them."""
 
 from .classifier import GatedImageClassifier
-from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
+from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate, gate_replaced
 from .losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, BudgetLoss, RatioLoss
 from .mask_transformer import MixedScaleMaskTransformerHead
 from .msvit import GateOutput, MSViT
@@ -35,4 +35,5 @@ __all__ = [
     'StaticGate',
     'build_gate',
     'build_route_gate',
+    'gate_replaced',
 ]
