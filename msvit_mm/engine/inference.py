@@ -1,5 +1,6 @@
 """What the tools that count and time share: a model, images without labels, and what a record says of its run."""
 
+import copy
 import platform
 from argparse import Namespace
 from collections.abc import Sequence
@@ -41,8 +42,9 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> torch
     if 'model' not in cfg:
         raise ValueError(f"config '{cfg.filename}': wanted a model, got none.")
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    preprocessor = cfg.get('data_preprocessor')  # beside the model, as the runner takes it
-    model = revert_sync_batchnorm(MODELS.build(dict(data_preprocessor=preprocessor) | cfg.model))
+    config = copy.deepcopy(cfg.model)  # hosts write into what they build from
+    config.setdefault('data_preprocessor', cfg.get('data_preprocessor'))  # beside the model, as the runner takes it
+    model = revert_sync_batchnorm(MODELS.build(config))
     if not hasattr(model.backbone, 'forward_gated'):
         got = f'{type(model).__name__} over {type(model.backbone).__name__}'
         raise ValueError(f"config '{cfg.filename}': wanted a model over a gated backbone such as MSViT, got {got}.")

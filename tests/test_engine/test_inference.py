@@ -73,6 +73,21 @@ def test_weights_are_those_of_the_checkpoint(tiny_arch, tmp_path):
         build_gated_model(cfg, str(tmp_path / 'part.pth'), 'cpu')
 
 
+def test_building_leaves_the_config_as_it_is(tiny_arch):
+    """mmpretrain's classifier adds its augmentations to the preprocessor's config, which publishing compares."""
+    model = dict(
+        type='GatedImageClassifier',
+        data_preprocessor=dict(type='ClsDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3),
+        backbone=dict(type='MSViT', arch=tiny_arch, img_size=64),
+        head=dict(type='MultiLabelLinearClsHead', num_classes=2, in_channels=32),
+        gate_loss=dict(type='BatchShapingLoss'),
+    )
+    cfg = Config(dict(default_scope='mmpretrain', model=model))
+    text = cfg.pretty_text
+    build_gated_model(cfg, None, 'cpu')
+    assert cfg.pretty_text == text
+
+
 def test_model_without_a_gate_is_refused(tiny_arch):
     head = dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=3)
     backbone = dict(type='mmpretrain.VisionTransformer', arch=tiny_arch, img_size=32, out_type='featmap')
