@@ -1,5 +1,6 @@
 """The command that publishes: what it writes of a real run, what the hosts predict with it, and what it refuses."""
 
+import copy
 import hashlib
 import os
 import re
@@ -34,7 +35,7 @@ def build(config, path, edit=lambda checkpoint: None):
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(copy.deepcopy(cfg.model))  # a run keeps the config as it was before its model was built
     torch.nn.init.normal_(model.backbone.gate.layers[-1].weight, std=30)
     classes = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO
     meta = dict(cfg=cfg.pretty_text, dataset_meta=classes, iter=7, epoch=0)
