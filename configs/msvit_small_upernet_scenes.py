@@ -2,7 +2,7 @@
 
     python tools/train.py configs/msvit_small_upernet_scenes.py
 
-Not trained yet.
+Trained for 1000 iterations only (docs/ablations.md).
 """
 
 _base_ = ['msvit_upernet_scenes.py']
