@@ -20,6 +20,7 @@ except ImportError:  # torch < 2.10
     varlen_attn = None
 
 KERNELS = ('auto', 'sdpa', 'varlen')
+MAX_EXPONENT = 40.0  # half of what float32 holds: products with it stay finite
 logger = logging.getLogger(__name__)
 
 
@@ -113,14 +114,17 @@ def weighted_attention(query: Tensor, key: Tensor, value: Tensor, key_weights: T
 
     .. math:: a_{ij} = w_j \exp(q_i k_j / \sqrt d) \,/\, \textstyle\sum_j w_j \exp(q_i k_j / \sqrt d)
 
-    With straight-through weights this is the mask path from the task loss to the gate.
+    With straight-through weights this is the mask path from the task loss to the gate. The gradient of a weight of 0
+    grows with the exponential of how far its key's score is above those of all others, here up to :math:`e^{40}`.
 
     Args:
         key_weights: :math:`w_j` in [0, 1], at least one positive in each row, shape (B, N).
     """
+    key_weights = key_weights[:, None, None, :]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, H, D) -> (B, H, N, D)
     scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-    scores = (scores - scores.amax(-1, keepdim=True).detach()).exp() * key_weights[:, None, None, :]
+    largest = scores.detach().masked_fill(key_weights == 0, -torch.inf).amax(-1, keepdim=True)
+    scores = (scores - largest).clamp(max=MAX_EXPONENT).exp() * key_weights
     weights = scores / scores.sum(-1, keepdim=True)
     return (F.dropout(weights, dropout) @ value).transpose(1, 2)
 

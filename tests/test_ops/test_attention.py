@@ -79,9 +79,14 @@ def test_weights_are_differentiable_where_they_are_0():
     assert gradient[~MASK].abs().min() > 0
 
 
-def test_large_scores_stay_finite():
-    q, k, v = (100 * x for x in random_batch())
-    assert weighted_attention(q, k, v, torch.ones(MASK.shape, dtype=q.dtype)).isfinite().all()
+@pytest.mark.parametrize('mask', [MASK, torch.ones_like(MASK)], ids=['some', 'all'])
+def test_large_scores_stay_finite(mask):
+    q, k, v = (100 * x for x in random_batch())  # some masked keys score far above all others
+    weights = mask.double().requires_grad_()
+    out = weighted_attention(q, k, v, weights)
+    torch.testing.assert_close(out, masked_attention(q, k, v, mask))
+    (gradient,) = torch.autograd.grad(out.square().sum(), weights)
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize(
