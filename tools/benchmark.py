@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from msvit_mm.checkpoints import use_safe_loader
 from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, describe_run
 from msvit_mm.engine.launch import add_common_arguments, check_data, load_config, one_line_errors
-from msvit_mm.engine.timing import compare, cuda_ms, cuda_peak_mib, interleave, process_ms
+from msvit_mm.engine.timing import compare, cpu_peak_mib, cuda_ms, cuda_peak_mib, interleave, process_ms, quartiles
 from msvit_mm.models.msvit import TEST_EXECUTIONS, TRAIN_EXECUTIONS
 from msvit_mm.models.variants import Variant, make_variants, random_decisions
 from msvit_mm.ops.gating import hard_decisions
@@ -30,6 +30,7 @@ NOTES = [
     'tokens and GMACs: mean per image; ms: per batch. 1 MAC = 1 FLOP, as the papers count.',
     'time / dense: median and quartiles of the ratio to the dense model, round by round.',
     'efficiency = (dense time / time) / (dense MACs / MACs of the active tokens); 1: all saved MACs became time.',
+    'outside blocks: share of the backbone time that gate, embeddings, packing and scatter take, not the blocks.',
     'smaller image: the dense model at the size that gives as many tokens.',
 ]
 TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode. Counterfactual share {:g}.'
@@ -111,7 +112,7 @@ def step(modules: list[nn.Module], variant: Variant, head: partial | None, train
 def time_variants(
     model: nn.Module, variants: Iterable[Variant], size: tuple[int, int], args: Namespace, console: Console
 ) -> list[dict]:
-    """A row for each variant, backbone and whole model; the first variant is the reference."""
+    """Rows of backbone, whole model and, in inference, blocks of every variant; the first variant is the reference."""
     head = partial(decode, model, size)
     heads = [model.decode_head, *([model.neck] if model.with_neck else [])]
     rows, steps = {}, {}
@@ -126,6 +127,11 @@ def time_variants(
             rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))
             rows[key] |= dict(num_tokens=variant.num_tokens, gmacs=gmacs)
             steps[key] = partial(step, [variant.backbone, *modules], variant, head if modules else None, args.train)
+        if variant.blocks and not args.train:
+            key = 'blocks', variant.decisions, variant.name
+            rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))
+            rows[key] |= dict(num_tokens=variant.num_tokens, gmacs=variant.block_gmacs)
+            steps[key] = torch.no_grad()(variant.blocks)
 
     batch_size, on_gpu = len(variant.images), args.device == 'cuda'
     progress = partial(track, description=f'batch size {batch_size}', console=console)
@@ -134,22 +140,24 @@ def time_variants(
         dense = key[0], 'all fine', 'dense'
         row |= compare(times[key], times[dense], row['gmacs'] / rows[dense]['gmacs'])
         row['throughput_ips'] = 1000 * batch_size / row['time_ms']
-        if on_gpu:
-            row['peak_memory_mib'] = cuda_peak_mib(steps[key])
-            row['peak_memory_ratio'] = row['peak_memory_mib'] / rows[dense]['peak_memory_mib']
+        row['peak_memory_mib'] = (cuda_peak_mib if on_gpu else cpu_peak_mib)(steps[key])
+        row['peak_memory_ratio'] = row['peak_memory_mib'] / rows[dense]['peak_memory_mib']
+        blocks = 'blocks', *key[1:]
+        if key[0] == 'backbone' and blocks in steps:
+            row |= quartiles(1 - times[blocks] / times[key], 'outside_blocks')
     return list(rows.values())
 
 
 def format_table(rows: list[dict], title: str) -> Table:
-    memory = ['MiB', 'MiB / dense'] if 'peak_memory_mib' in rows[0] else []
-    columns = ['decisions', 'variant', 'tokens', 'GMACs', 'ms', 'time / dense', 'efficiency', *memory]
+    columns = ['decisions', 'variant', 'tokens', 'GMACs', 'ms', 'time / dense', 'efficiency', 'MiB', 'MiB / dense']
+    columns += ['outside blocks'] if 'outside_blocks' in rows[0] else []
     table = Table(*columns, title=title, box=None, pad_edge=False, collapse_padding=True)
     for row in rows:
         ratio = '{time_ratio:.2f} ({time_ratio_q1:.2f}-{time_ratio_q3:.2f})'.format(**row)
         numbers = [f'{row["num_tokens"]:.0f}', f'{row["gmacs"]:.4g}', f'{row["time_ms"]:.4g}', ratio]
         numbers.append(f'{row["efficiency"]:.2f}')
-        if memory:
-            numbers += [f'{row["peak_memory_mib"]:.0f}', f'{row["peak_memory_ratio"]:.2f}']
+        numbers += [f'{row["peak_memory_mib"]:.3g}', f'{row["peak_memory_ratio"]:.2f}']
+        numbers += [f'{row["outside_blocks"]:.1%}'] if 'outside_blocks' in row else []
         table.add_row(row['decisions'], row['variant'], *numbers)
     return table
 
@@ -183,7 +191,7 @@ def main() -> None:
         choices = choose(model, batch, args, seed)
         variants = make_variants(model.backbone, cfg.model.backbone, batch, choices, executions)
         results[batch_size] = time_variants(model, variants, size, args, console)
-        for part in ('backbone', 'whole'):
+        for part in ('whole', 'backbone', 'blocks')[: 2 if args.train else 3]:
             rows = [row for row in results[batch_size] if row['model'] == part]
             console.print(format_table(rows, f'{part.capitalize()}, {phase}, batch size {batch_size}, {where}'))
     console.print(*notes, sep='\n')

@@ -1,10 +1,14 @@
 """Fair timing: all functions take turns, so that whatever else the machine does meets them alike."""
 
+import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 Measure = Callable[[Callable[[], object]], float]
 
@@ -35,6 +39,21 @@ def cuda_peak_mib(function: Callable[[], object]) -> float:
     function()
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def cpu_peak_mib(function: Callable[[], object]) -> float:
+    """Peak of the tensor memory on the CPU that a call needs beyond what was allocated before it, in MiB.
+
+    From torch's profiler: scratch space that a kernel's library allocates by itself is not in it.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'trace.json')
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())['traceEvents']
+    events = sorted((event for event in events if event['name'] == '[memory]'), key=lambda event: event['ts'])
+    return max(np.cumsum([0] + [event['args']['Bytes'] for event in events])) / 2**20
 
 
 def interleave(

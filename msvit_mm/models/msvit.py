@@ -224,7 +224,7 @@ class MSViT(VisionTransformer):
         mixing = learning and not overridden and execution != 'packed'
 
         slots = active_slots(decisions, grid)
-        active = Packing.select(self._with_extra_tokens(slots))
+        active = Packing.select(self.with_extra_tokens(slots))
         levels, others, weights = self._encode(images, grid, slots, active, execution, gate_values if mixing else None)
         gate = GateOutput(gate_logits, gate_values, decisions, slots.flatten(1).sum(1))
         if self.out_type == 'cls_token':
@@ -257,18 +257,18 @@ class MSViT(VisionTransformer):
         contrasting = gate_values is not None and self.gate_gradient != 'mask'
         inside = token_areas(grid, images.device) > 0
         if execution == 'packed' or (execution == 'counterfactual' and not contrasting):
-            return self._run_packed(tokens, active, None, drop_path), None, None
+            return self.run_packed(tokens, active, drop_path=drop_path), None, None
         if execution == 'counterfactual':
             drawn = self.draw_regions(torch.ones_like(gate_values))
             others = Packing.select(
-                self._with_extra_tokens(~slots & inside & drawn.flatten(1).bool().unsqueeze(-1), value=0)
+                self.with_extra_tokens(~slots & inside & drawn.flatten(1).bool().unsqueeze(-1), value=0)
             )
             # unbiased: regions that were not drawn contribute nothing, the others in proportion more
-            return self._run_packed(tokens, active, others, drop_path), others, drawn * (drawn.numel() / drawn.sum())
+            return self.run_packed(tokens, active, others, drop_path), others, drawn * (drawn.numel() / drawn.sum())
 
-        is_active = self._sequences(self._with_extra_tokens(slots))
+        is_active = self._sequences(self.with_extra_tokens(slots))
         length = is_active.shape[1] if execution == 'masked' else is_active.sum(1).max()
-        is_inside = self._sequences(self._with_extra_tokens(inside.expand_as(slots)))
+        is_inside = self._sequences(self.with_extra_tokens(inside.expand_as(slots)))
         order = (is_active.long() + is_inside).argsort(dim=1, descending=True, stable=True)  # active tokens first
         order = order[:, :length]
         key_mask = is_active
@@ -278,7 +278,7 @@ class MSViT(VisionTransformer):
         if contrasting:
             kept = torch.zeros_like(is_active).scatter(1, order, True).view(active.shape)
             kept = kept[:, self.num_extra_tokens :].view_as(slots)
-            others = Packing.select(self._with_extra_tokens(~slots & inside & kept, value=0))
+            others = Packing.select(self.with_extra_tokens(~slots & inside & kept, value=0))
             weights = (kept | ~inside).all(-1).view_as(gate_values).to(gate_values)
         return self._run_rows(tokens, order, key_mask, active, others, drop_path), others, weights
 
@@ -357,10 +357,20 @@ class MSViT(VisionTransformer):
         num_tokens = num_tokens.double() + self.num_extra_tokens
         return encoder_macs(num_tokens, self.embed_dims, ffn_macs, self.num_layers, num_pairs)
 
-    def _run_packed(
-        self, tokens: Tensor, active: Packing, others: Packing | None, drop_path: Tensor | None
+    def run_packed(
+        self, tokens: Tensor, active: Packing, others: Packing | None = None, drop_path: Tensor | None = None
     ) -> list[tuple[Tensor, Tensor | None]]:
-        """The active tokens of all images as one sequence; ``others`` are queries of them, without backward."""
+        """Run the layers on the active tokens of all images as one sequence.
+
+        Args:
+            tokens: What :meth:`embed` returns.
+            active: Those of them that attend to each other, the class tokens among them.
+            others: Further ones, queries of the active tokens alone and without backward.
+            drop_path: Factors of stochastic depth, shape (num_layers, 2, B).
+
+        Returns:
+            For each of ``out_indices`` the active tokens, shape (T, C), and the others, (T', C) or None.
+        """
         x, z = active.pack(tokens), None
         keep, lengths = self._keep(drop_path, active.image_of_token()), self._sequence_lengths(active)
         if others is not None:
@@ -445,9 +455,9 @@ class MSViT(VisionTransformer):
         """Straight-through weight of every candidate as a key, the mask path to the gate, shape (B, N)."""
         coarse = straight_through(gate_values).flatten(1).unsqueeze(-1)  # (B, rows, cols) -> (B, R, 1)
         inside = (token_areas(grid, gate_values.device)[:, 1:] > 0).to(coarse)
-        return self._with_extra_tokens(torch.cat([coarse, (1 - coarse) * inside], dim=-1))
+        return self.with_extra_tokens(torch.cat([coarse, (1 - coarse) * inside], dim=-1))
 
-    def _with_extra_tokens(self, slots: Tensor, value: int = 1) -> Tensor:
+    def with_extra_tokens(self, slots: Tensor, value: int = 1) -> Tensor:
         """Prepend the class token's place, (B, R, 1 + s * s) -> (B, extra + R * (1 + s * s))."""
         return nn.functional.pad(slots.flatten(1), (self.num_extra_tokens, 0), value=value)
 

@@ -1,7 +1,8 @@
 """The forms of one backbone that a benchmark compares: its dense host, and itself under stated decisions."""
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
+from ..ops.packing import Packing
 from ..ops.regions import RegionGrid, active_slots
 from .gates import BaseGate, rank_logits
 from .msvit import MSViT
@@ -26,6 +28,8 @@ class Variant(NamedTuple):
         images: Shape (B, 3, H, W).
         num_tokens: Active patch tokens, mean over the images.
         gmacs: Multiply-adds in 1e9, mean over the images, of the active tokens alone whatever the execution.
+        block_gmacs: The same of the transformer blocks.
+        blocks: Runs nothing but them, on tokens that were embedded before; None where they cannot run alone.
     """
 
     decisions: str
@@ -34,6 +38,8 @@ class Variant(NamedTuple):
     images: Tensor
     num_tokens: float
     gmacs: float
+    block_gmacs: float
+    blocks: Callable[[], object] | None
 
 
 class StatedGate(BaseGate):
@@ -100,12 +106,14 @@ def make_variants(
     yield _dense_variant('all fine', 'dense', backbone, config, images)
     for decisions_name, decisions in choices.items():
         num_tokens = active_slots(decisions, grid).flatten(1).sum(1)
-        gmacs = backbone.count_macs(num_tokens, size).mean().item() / 1e9
-        mean_tokens = num_tokens.float().mean().item()
+        macs = backbone.macs_of_parts(num_tokens, size)
+        gmacs, block_gmacs = sum(macs.values()) / 1e9, macs['encoder'] / 1e9
+        counts = [value.double().mean().item() for value in (num_tokens, gmacs, block_gmacs)]
         for execution in executions:
             stated = StatedBackbone(backbone, decisions, execution)
-            yield Variant(decisions_name, execution, stated, images, mean_tokens, gmacs)
-        smaller = lower_resolution(mean_tokens, size, backbone.patch_size)
+            blocks = _packed_blocks(backbone, images, decisions) if execution == 'packed' else None
+            yield Variant(decisions_name, execution, stated, images, *counts, blocks)
+        smaller = lower_resolution(counts[0], size, backbone.patch_size)
         resized = F.interpolate(images, size=smaller, mode='bilinear', antialias=True)
         yield _dense_variant(decisions_name, 'smaller image', backbone, config, resized)
 
@@ -185,5 +193,28 @@ def lower_resolution(num_tokens: float, image_size: tuple[int, int], patch_size:
 def _dense_variant(decisions: str, name: str, backbone: MSViT, config: dict, images: Tensor) -> Variant:
     size = tuple(images.shape[-2:])
     dense = build_dense(backbone, config, size)
-    gmacs = float(sum(backbone.dense_macs_of_parts(size).values())) / 1e9
-    return Variant(decisions, name, dense, images, float(dense.patch_resolution[0] * dense.patch_resolution[1]), gmacs)
+    macs = backbone.dense_macs_of_parts(size)
+    num_tokens = float(dense.patch_resolution[0] * dense.patch_resolution[1])
+    gmacs = float(sum(macs.values())) / 1e9
+    return Variant(
+        decisions, name, dense, images, num_tokens, gmacs, float(macs['encoder']) / 1e9, _dense_blocks(dense, images)
+    )
+
+
+@torch.no_grad()
+def _dense_blocks(host: VisionTransformer, images: Tensor) -> Callable[[], object]:
+    """The layers of a host and its last norm, on the tokens of these images."""
+    embedded = []
+    hook = host.pre_norm.register_forward_hook(lambda module, args, tokens: embedded.append(tokens.contiguous()))
+    host.eval()  # returns nothing
+    host(images)
+    hook.remove()
+    return partial(nn.Sequential(*host.layers, host.ln1), embedded[0])
+
+
+@torch.no_grad()
+def _packed_blocks(backbone: MSViT, images: Tensor, decisions: Tensor) -> Callable[[], object]:
+    """The layers of a mixed-scale backbone and its last norm, and the packing, on the tokens of these images."""
+    grid = RegionGrid(*images.shape[-2:], backbone.patch_size, backbone.coarse_patch_size)
+    active = Packing.select(backbone.with_extra_tokens(active_slots(decisions, grid)))
+    return partial(backbone.run_packed, backbone.embed(images, grid), active)

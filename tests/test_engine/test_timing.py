@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from msvit_mm.engine import timing
-from msvit_mm.engine.timing import compare, interleave, process_ms, quartiles
+from msvit_mm.engine.timing import compare, cpu_peak_mib, interleave, process_ms, quartiles
 
 
 def test_functions_take_turns_and_each_round_starts_with_the_next():
@@ -46,6 +47,20 @@ def test_process_time_is_in_milliseconds(monkeypatch):
         now[0] += 0.25
 
     assert process_ms(work) == 250.0
+
+
+def test_cpu_peak_is_of_the_call_and_not_the_sum_of_all_it_allocates():
+    mib = 2**18  # floats
+    kept = torch.ones(5 * mib)
+
+    def work():
+        doubled = 2 * kept  # 5 MiB
+        small = doubled[:mib].clone()  # 6 MiB
+        del doubled  # 1 MiB
+        return small.repeat(4)  # 5 MiB
+
+    assert cpu_peak_mib(work) == pytest.approx(6, abs=0.01)
+    assert cpu_peak_mib(lambda: None) == 0
 
 
 def test_quartiles():

@@ -107,6 +107,16 @@ def test_variants_are_all_forms_of_one_batch(make_msvit, tiny_arch, random_decis
             if variant.name != 'masked':  # which computes more than the active tokens
                 assert variant.gmacs == pytest.approx(count_macs(variant.backbone, variant.images) / 3e9)
     dense, packed, masked, smaller = variants
+    assert masked.blocks is None
+    for variant in (dense, packed, smaller):
+        with torch.no_grad():
+            out = variant.blocks()
+            out = out if torch.is_tensor(out) else out[-1][0]
+            features = variant.backbone(variant.images)[-1]
+        assert variant.block_gmacs == pytest.approx(count_macs(variant.blocks) / 3e9)
+        assert variant.block_gmacs < variant.gmacs
+        # the last tokens of the last image lie in its last cell
+        torch.testing.assert_close(out.flatten(0, -2)[-1], features[-1, :, -1, -1], rtol=1e-4, atol=1e-5)
     assert dense.num_tokens == 5 * 6
     assert packed.num_tokens == masked.num_tokens == model.forward_gated(images, decisions)[1].num_tokens.float().mean()
     assert abs(smaller.num_tokens - packed.num_tokens) <= 5

@@ -50,7 +50,13 @@ def test_inference_on_the_images_of_the_data_set(run_tool, checkpoint, tmp_path)
             for row in variants.values():
                 assert 0 < row['time_ms_q1'] <= row['time_ms'] <= row['time_ms_q3']
                 assert 0 < row['time_ratio_q1'] <= row['time_ratio'] <= row['time_ratio_q3']
-                assert 'peak_memory_mib' not in row  # nothing on the CPU counts it
+            assert variants['dense']['peak_memory_ratio'] == 1 < variants['masked']['peak_memory_ratio']
+            assert 0 < variants['packed']['peak_memory_mib'] < variants['masked']['peak_memory_mib']
+        blocks, backbone = by_variant(rows, 'blocks'), by_variant(rows, 'backbone')
+        assert list(blocks) == ['dense', 'packed', 'smaller image']
+        assert all(blocks[name]['gmacs'] < backbone[name]['gmacs'] for name in blocks)
+        assert all(backbone[name]['outside_blocks'] < 1 for name in blocks)
+        assert 'outside_blocks' not in backbone['masked']
         assert by_variant(rows, 'whole')['packed']['gmacs'] > by_variant(rows, 'backbone')['packed']['gmacs']
 
 
@@ -64,6 +70,7 @@ def test_training_on_noise_where_the_data_set_is_absent(run_tool, tmp_path):
     assert 'No checkpoint: random weights' in process.stdout
     written = json.loads(out.read_text())
     assert (written['phase'], written['size']) == ('training', [70, 90])
+    assert not by_variant(written['batch_sizes']['2'], 'blocks')
     for model in ('backbone', 'whole'):
         variants = by_variant(written['batch_sizes']['2'], model)
         assert list(variants) == ['dense', 'masked', 'trimmed', 'counterfactual', 'packed', 'smaller image']
