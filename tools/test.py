@@ -16,6 +16,7 @@ from msvit_mm.engine.launch import (
     one_line_errors,
     unwrap,
 )
+from msvit_mm.ops.gating import BudgetError
 
 
 def parse_args() -> Namespace:
@@ -72,7 +73,8 @@ def main() -> None:
         model_state = unwrap(runner.model).state_dict()
         check_coverage(model_state, weights)
         check_shapes(model_state, weights)
-    metrics = runner.test()
+    with one_line_errors(BudgetError):
+        metrics = runner.test()
     if is_main_process():
         print(format_metrics(metrics))
 

@@ -39,11 +39,11 @@ def add_common_arguments(parser: ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn the ValueError of a check into one line on stderr and exit status 1."""
+def one_line_errors(kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """Turn the error of a check into one line on stderr and exit status 1."""
     try:
         yield
-    except ValueError as error:
+    except kind as error:
         raise SystemExit(f'error: {error}') from None
 
 

@@ -28,12 +28,14 @@ class GatedModel:
 
     def __init__(self, *args, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if self.token_head is not None and not hasattr(self.token_head, 'count_macs'):
-            head = type(self.token_head).__name__
-            raise ValueError(
-                "out_type='tokens' needs a head that works on tokens, such as MixedScaleMaskTransformerHead, "
-                f'got {head}'
-            )
+        if self.token_head is not None:
+            parts = [getattr(self, name, None) for name in ('neck', 'decode_head', 'head', 'auxiliary_head')]
+            got = [type(part).__name__ for part in parts if part is not None]
+            if len(got) > 1 or not hasattr(self.token_head, 'count_macs'):
+                raise ValueError(
+                    "out_type='tokens' needs one head that works on tokens, such as MixedScaleMaskTransformerHead, "
+                    f'and no neck, got {", ".join(got)}'
+                )
         self.gate_loss = None if gate_loss is None else self.choices.build_gate_loss(gate_loss)
         self.warmup_gate = self.choices.build_warmup_gate(warmup_gate)
         self.gate_phase = 'learn'

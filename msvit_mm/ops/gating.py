@@ -41,6 +41,10 @@ def hard_decisions(gate_values: Tensor) -> Tensor:
     return (gate_values.detach() > 0.5).to(gate_values.dtype)
 
 
+class BudgetError(ValueError):
+    """A token budget that no decisions keep."""
+
+
 def budget_decisions(gate_logits: Tensor, grid: RegionGrid, token_budget: float, scope: str = 'image') -> Tensor:
     """Decisions under a budget: in the order of the logits, lowest first, regions are fine until the next is too much.
 
@@ -58,7 +62,7 @@ def budget_decisions(gate_logits: Tensor, grid: RegionGrid, token_budget: float,
         1 = coarse, 0 = fine; same shape and dtype.
 
     Raises:
-        ValueError: If all regions coarse cost more, or all fine cost less.
+        BudgetError: If all regions coarse cost more, or all fine cost less.
 
     Example:
         >>> grid = RegionGrid(height=32, width=80, patch_size=16, coarse_patch_size=32)  # 4, 4 and 2 fine cells
@@ -67,7 +71,7 @@ def budget_decisions(gate_logits: Tensor, grid: RegionGrid, token_budget: float,
     """
     num_regions, num_cells = grid.num_regions, grid.num_cells
     if not num_regions <= token_budget <= num_cells:
-        raise ValueError(
+        raise BudgetError(
             f'token_budget: wanted between {num_regions} (all regions coarse) and {num_cells} (all fine) tokens for '
             f'images of {(grid.height, grid.width)} pixels, got {token_budget}'
         )

@@ -214,6 +214,17 @@ def test_every_parameter_learns(make_segmentor):
             assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
-def test_other_heads_cannot_take_tokens(make_segmentor):
-    with pytest.raises(ValueError, match="out_type='tokens' needs a head .* MixedScaleMask.*, got Segmenter"):
-        make_segmentor(head='SegmenterMaskTransformerHead')
+NECK = dict(type='MultiLevelNeck', in_channels=[24], out_channels=24, scales=[1])
+
+
+@pytest.mark.parametrize(
+    ('options', 'got'),
+    [
+        (dict(head='SegmenterMaskTransformerHead'), 'SegmenterMaskTransformerHead'),
+        (dict(neck=NECK), 'MultiLevelNeck, MixedScaleMaskTransformerHead'),
+    ],
+    ids=['head', 'neck'],
+)
+def test_other_parts_cannot_take_tokens(make_segmentor, options, got):
+    with pytest.raises(ValueError, match=f"out_type='tokens' needs one head .* MixedScaleMask.* no neck, got {got}$"):
+        make_segmentor(**options)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import MODELS
 
 from msvit_mm.checkpoints import load_checkpoint_safely
 
@@ -144,6 +146,14 @@ def test_other_number_of_classes(call_tool, trained, tmp_path, toy_config):
         'model.decode_head.num_classes=4',
     )
     assert 'decode_head.conv_seg.weight: wanted (4, 8, 1, 1), got (3, 8, 1, 1)' in message
+
+
+def test_a_token_budget_out_of_reach(call_tool, tmp_path):
+    config, checkpoint = ROOT / 'configs' / 'msvit_upernet_scenes.py', tmp_path / 'random.pth'
+    torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), checkpoint)
+    options = ('--work-dir', tmp_path, '--cfg-options', 'model.backbone.token_budget=1')
+    message = call_tool('test.py', config, checkpoint, *options)
+    assert 'token_budget: wanted between 36 (all regions coarse) and 144 (all fine) tokens' in message
 
 
 def test_weights_alone_cannot_be_resumed(call_tool, trained, tmp_path, toy_config):
