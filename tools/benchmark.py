@@ -33,6 +33,7 @@ NOTES = [
     'outside blocks: share of the backbone time that gate, embeddings, packing and scatter take, not the blocks.',
     'smaller image: the dense model at the size that gives as many tokens.',
 ]
+PARTS = ('whole', 'backbone', 'blocks')
 TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode. Counterfactual share {:g}.'
 UNTRAINED = 'No checkpoint: random weights, and random decisions alone.'
 
@@ -44,6 +45,9 @@ def parse_args() -> Namespace:
     parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
     parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help='random coarse ratios')
+    executions = sorted({*TRAIN_EXECUTIONS, *TEST_EXECUTIONS})
+    parser.add_argument('--executions', nargs='+', choices=executions, help='default all')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS, help='blocks: in inference alone')
     parser.add_argument('--train', action='store_true', help='time forward and backward')
     parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
@@ -60,6 +64,9 @@ def check_args(args: Namespace, model: nn.Module) -> None:
         raise ValueError('--batch-sizes, --size, --repeats and --threads: wanted numbers >= 1.')
     if not all(0 <= ratio <= 1 for ratio in args.ratios):
         raise ValueError(f'--ratios: wanted numbers in [0, 1], got {args.ratios}.')
+    possible = TRAIN_EXECUTIONS if args.train else TEST_EXECUTIONS
+    if impossible := [name for name in args.executions or () if name not in possible]:
+        raise ValueError(f'--executions: wanted some of {", ".join(possible)}, got {", ".join(impossible)}.')
     if args.train and not model.backbone.gate.learnable:
         gate = type(model.backbone.gate).__name__
         raise ValueError(f'--train: wanted a gate that learns, since others train packed alone, got {gate}.')
@@ -122,16 +129,17 @@ def time_variants(
             features = variant.backbone(variant.images)
             head_gmacs = count_macs(head, features) / len(variant.images) / 1e9
         variant.backbone.train(args.train)
-        for part, modules, gmacs in (('backbone', [], variant.gmacs), ('whole', heads, variant.gmacs + head_gmacs)):
+        parts = dict(
+            backbone=(variant.gmacs, partial(step, [variant.backbone], variant, None, args.train)),
+            whole=(variant.gmacs + head_gmacs, partial(step, [variant.backbone, *heads], variant, head, args.train)),
+        )
+        if variant.blocks and not args.train:
+            parts['blocks'] = variant.block_gmacs, torch.no_grad()(variant.blocks)
+        for part in [part for part in args.parts if part in parts]:
             key = part, variant.decisions, variant.name
+            gmacs, steps[key] = parts[part]
             rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))
             rows[key] |= dict(num_tokens=variant.num_tokens, gmacs=gmacs)
-            steps[key] = partial(step, [variant.backbone, *modules], variant, head if modules else None, args.train)
-        if variant.blocks and not args.train:
-            key = 'blocks', variant.decisions, variant.name
-            rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))
-            rows[key] |= dict(num_tokens=variant.num_tokens, gmacs=variant.block_gmacs)
-            steps[key] = torch.no_grad()(variant.blocks)
 
     batch_size, on_gpu = len(variant.images), args.device == 'cuda'
     progress = partial(track, description=f'batch size {batch_size}', console=console)
@@ -185,15 +193,16 @@ def main() -> None:
     if not args.checkpoint:
         notes.append(UNTRAINED)
     executions = TRAIN_EXECUTIONS if args.train else TEST_EXECUTIONS
+    executions = [name for name in executions if name in (args.executions or executions)]
     results = {}
     for batch_size in args.batch_sizes:
         batch = images[:batch_size].to(args.device)
         choices = choose(model, batch, args, seed)
         variants = make_variants(model.backbone, cfg.model.backbone, batch, choices, executions)
         results[batch_size] = time_variants(model, variants, size, args, console)
-        for part in ('whole', 'backbone', 'blocks')[: 2 if args.train else 3]:
-            rows = [row for row in results[batch_size] if row['model'] == part]
-            console.print(format_table(rows, f'{part.capitalize()}, {phase}, batch size {batch_size}, {where}'))
+        for part in PARTS:
+            if rows := [row for row in results[batch_size] if row['model'] == part]:
+                console.print(format_table(rows, f'{part.capitalize()}, {phase}, batch size {batch_size}, {where}'))
     console.print(*notes, sep='\n')
     if args.out:
         record = dict(phase=phase, clock=clock, images=source, size=size, batch_sizes=results, notes=notes)

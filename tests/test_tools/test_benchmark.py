@@ -79,10 +79,12 @@ def test_training_on_noise_where_the_data_set_is_absent(run_tool, tmp_path):
 def test_training_under_a_head_on_tokens(run_tool, tmp_path):
     out = tmp_path / 'benchmark.json'
     options = ('--batch-sizes', 2, *QUICK, '--train', '--size', 32, 48, '--out', out)
+    options += ('--executions', 'masked', 'packed', '--parts', 'backbone', 'whole')
     process = run_tool('benchmark.py', CONFIGS / 'msvit_mixedsegmenter_scenes.py', *options)
     assert process.returncode == 0, process.stderr
     rows = json.loads(out.read_text())['batch_sizes']['2']
     head, backbone = (by_variant(rows, model) for model in ('whole', 'backbone'))
+    assert list(head) == ['dense', 'masked', 'packed', 'smaller image']
     decoder = {name: head[name]['gmacs'] - backbone[name]['gmacs'] for name in head}
     assert decoder['masked'] == pytest.approx(decoder['packed'])
     assert decoder['packed'] < decoder['dense']
@@ -100,6 +102,7 @@ def test_absent_device_is_one_line(run_tool):
     [
         (CONFIG, '--ratios 1.5', r'--ratios: wanted numbers in \[0, 1\], got \[1.5\]'),
         (CONFIG, '--batch-sizes 0', 'wanted numbers >= 1'),
+        (CONFIG, '--executions trimmed', '--executions: wanted some of masked, padded, packed, got trimmed'),
         (CONFIG, '--batch-sizes 300', 'wanted 300 distinct ones for the largest batch, got 256'),
         (CONFIGS / 'dense_fine_upernet_camvid.py', '--train', 'wanted a gate that learns.*got FixedGate'),
     ],
