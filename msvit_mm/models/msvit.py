@@ -379,11 +379,11 @@ class MSViT(VisionTransformer):
         levels = []
         for i, layer in enumerate(self.layers):
             attend = partial(packed_attention, key_lengths=lengths, dropout=_attention_dropout(layer))
-            x, k, v = self._run_layer(layer, x, partial(attend, query_lengths=lengths), keep[i])
+            x, *keys = self._run_layer(layer, x, partial(attend, query_lengths=lengths), keep[i], others is not None)
             x = self._norm_last(i, x)
             if others is not None:
                 with torch.no_grad():
-                    attended = attend(_project_query(layer, z), k, v, query_lengths=z_lengths)
+                    attended = attend(_project_query(layer, z), *keys, query_lengths=z_lengths)
                     z = self._norm_last(i, _finish(layer, z, attended, z_keep[i]))
             if i in self.out_indices:
                 levels.append((x, z))
@@ -408,7 +408,7 @@ class MSViT(VisionTransformer):
         levels = []
         for i, layer in enumerate(self.layers):
             attend = partial(masked_attention, key_mask=key_mask, dropout=_attention_dropout(layer))
-            x, _, _ = self._run_layer(layer, x, attend, keep[i])
+            (x,) = self._run_layer(layer, x, attend, keep[i])
             x = self._norm_last(i, x)
             if i in self.out_indices:
                 x_flat = x.flatten(0, 1)
@@ -416,7 +416,7 @@ class MSViT(VisionTransformer):
                 levels.append((x_flat[places[active.index]], z))
         return levels
 
-    def _run_layer(self, *args) -> tuple[Tensor, Tensor, Tensor]:
+    def _run_layer(self, *args) -> tuple[Tensor, ...]:
         """:func:`_run_layer`, computed again in the backward pass if ``with_cp``."""
         if self.with_cp and self.training:
             return checkpoint(_run_layer, *args, use_reentrant=False)
@@ -501,16 +501,21 @@ def _attention_dropout(layer: nn.Module) -> float:
     return layer.attn.attn_drop if layer.training else 0.0
 
 
-def _run_layer(layer: nn.Module, x: Tensor, attend: Callable, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _run_layer(
+    layer: nn.Module, x: Tensor, attend: Callable, keep: Tensor | None, return_keys: bool = False
+) -> tuple[Tensor, ...]:
     """One transformer layer on tokens of any leading shape.
 
     Args:
         attend: From query, key and value to their attention.
         keep: Stochastic depth's factor for both branches, which broadcasts to (2, ..., C), or None.
+        return_keys: Return keys and values, too. Without them their memory is free for the feed-forward network.
 
     Returns:
-        Tokens, and the keys and values that they had.
+        Tokens, and the keys and values that they had, if asked for.
     """
+    if not return_keys:
+        return (_finish(layer, x, attend(*_project_qkv(layer, x)), keep),)
     query, key, value = _project_qkv(layer, x)
     return _finish(layer, x, attend(query, key, value), keep), key, value
 
@@ -518,9 +523,11 @@ def _run_layer(layer: nn.Module, x: Tensor, attend: Callable, keep: Tensor | Non
 def _finish(layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
     """The rest of a layer after its attention."""
     branch = layer.attn.gamma1(layer.attn.proj_drop(layer.attn.proj(attended.flatten(-2))))
-    x = x + (branch if keep is None else branch * keep[0])
-    branch = layer.ffn(layer.ln2(x), identity=x.new_zeros(()))
-    return x + (branch if keep is None else branch * keep[1])
+    if keep is None:
+        x = x + branch
+        return layer.ffn(layer.ln2(x), identity=x)
+    x = x + branch * keep[0]
+    return x + layer.ffn(layer.ln2(x), identity=x.new_zeros(())) * keep[1]
 
 
 def _project_qkv(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
