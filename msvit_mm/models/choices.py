@@ -72,7 +72,7 @@ class RegionChoices:
         return dict(scale_map=(output.decisions, size), gate_logits=(output.gate_logits, size))
 
     def metainfo(self) -> dict:
-        return dict(coarse_patch_size=self.backbone.coarse_patch_size)
+        return dict(patch_size=self.backbone.patch_size, coarse_patch_size=self.backbone.coarse_patch_size)
 
 
 @dataclass(frozen=True)
