@@ -42,7 +42,7 @@ from msvit_mm.visualization import draw_tradeoff, pareto_front
 
 COSTS = dict(gmacs='GMACs per image (1 MAC = 1 FLOP)', time_ms='ms per image')
 SCORES = dict(mIoU='mIoU', boundary_fscore='boundary F-score', small_mIoU='mIoU of small classes')
-COLUMNS = ('num_tokens', 'coarse_ratio', 'backbone_gmacs', *COSTS, *SCORES)
+COLUMNS = ('num_tokens', 'coarse_ratio', 'route_ratio', 'backbone_gmacs', *COSTS, *SCORES)
 GATES = dict(random='RandomGate', edges='EdgeGate')
 SWEEPS = ('budgets', 'coarse_ratios', *GATES)
 NUM_CALIBRATION_IMAGES = 64
