@@ -62,8 +62,8 @@ def block_macs(dims: int, hidden_dims: int, sr_ratio: int, size: Size) -> tuple[
 
 
 def to_map(tokens: Tensor, size: Size) -> Tensor:
-    """(B, h * w, C) -> (B, C, h, w)."""
-    return tokens.mT.unflatten(2, size)
+    """(B, h * w, C) -> (B, C, h, w), channels last, which ``mT.unflatten`` would hide from convolutions if B is 1."""
+    return tokens.unflatten(1, size).permute(0, 3, 1, 2)
 
 
 def to_tokens(x: Tensor) -> Tensor:
