@@ -13,7 +13,7 @@ from rich.progress import track
 
 from msvit_mm.checkpoints import check_new, checkpoint_bytes, load_checkpoint_safely, use_safe_loader, write_files
 from msvit_mm.engine.calibration import SIGNS, calibrate_gate
-from msvit_mm.engine.inference import build_gated_model, describe_run, load_split
+from msvit_mm.engine.inference import build_gated_model, check_regions, describe_run, load_split
 from msvit_mm.engine.launch import add_common_arguments, load_config, one_line_errors
 
 GATE = 'backbone.gate.'
@@ -77,6 +77,7 @@ def main() -> None:
         check_new(paths, args.overwrite)
         cfg = load_config(args)
         model = build_gated_model(cfg, args.checkpoint, args.device)
+        check_regions(model, cfg)
         calibrated_checkpoint(args.checkpoint, model, {})  # another model's fails before the images take their time
         images = load_split(cfg, args.split, args.num_images, args.images)
         report = calibrate_gate(model, track(images, 'predicting', console=console), measure, wanted)

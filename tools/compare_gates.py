@@ -1,4 +1,4 @@
-"""Evaluate one trained network under its own gate and under stand-ins, in one table.
+"""Evaluate one trained network under its own gate and under stand-ins of its cost or fixed ones, in one table.
 
 python tools/compare_gates.py CONFIG CHECKPOINT --out-dir work_dirs/gates
 """
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from rich.console import Console
 from rich.table import Table
 
@@ -18,12 +20,13 @@ from msvit_mm.checkpoints import use_safe_loader
 from msvit_mm.engine.inference import describe_run
 from msvit_mm.engine.launch import add_common_arguments, build_test_runner, load_config, one_line_errors
 from msvit_mm.models import gate_replaced
-from msvit_mm.visualization import draw_scale_map
+from msvit_mm.visualization import depth_map, draw_scale_map, route_maps
 
 COLUMNS = {
     'mIoU': ('mIoU', '.2f'),
     'boundary/mIoU': ('boundary mIoU', '.2f'),
     'coarse_ratio': ('coarse ratio', '.3f'),
+    'route_ratio': ('cost / PVTv2', '.3f'),
     'auc': ('AUC', '.3f'),
     'num_tokens': ('tokens', '.1f'),
     'backbone_gmacs': ('backbone GMACs', '.4f'),
@@ -41,16 +44,6 @@ def parse_args() -> Namespace:
     return parser.parse_args()
 
 
-def stand_ins(coarse_ratio: float) -> dict[str, dict]:
-    """Gates to put in place of the learned one; random and edges get its coarse ratio."""
-    return {
-        'random': dict(type='RandomGate', coarse_ratio=coarse_ratio),
-        'edges': dict(type='EdgeGate', coarse_ratio=coarse_ratio),
-        'all fine': dict(type='FixedGate', scale='fine'),
-        'all coarse': dict(type='FixedGate', scale='coarse'),
-    }
-
-
 def plain_numbers(metrics: dict) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
@@ -59,7 +52,7 @@ def evaluate(runner: Runner, console: Console) -> dict[str, dict[str, float]]:
     """Metrics under every gate, by the gate's name."""
     console.print('learned gate ...')
     rows = {'learned': plain_numbers(runner.test())}
-    for name, gate in stand_ins(rows['learned']['coarse_ratio']).items():
+    for name, gate in runner.model.choices.stand_in_gates(rows['learned']).items():
         console.print(f'{name} ...')
         with gate_replaced(runner.model, gate):
             rows[name] = plain_numbers(runner.test())
@@ -74,12 +67,22 @@ def format_table(rows: dict[str, dict[str, float]]) -> Table:
     return table
 
 
+def draw_sample(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, str]:
+    """The scale map of a prediction over its RGB image, or the blocks that its pixels passed; and its cost in words."""
+    if 'scale_map' in sample:
+        scale_map = sample.scale_map.data[0].cpu().numpy()
+        drawn = draw_scale_map(image, scale_map, sample.coarse_patch_size, sample.patch_size)
+        return drawn, f'coarse ratio {scale_map.mean():.2f}'
+    depths = depth_map(route_maps(sample), sample.node_depths, image.shape[:2])
+    return depths, f'{sample.backbone_gmacs / sample.reference_gmacs:.2f} of PVTv2, depth {depths.mean():.1f}'
+
+
 def draw_gates(runner: Runner, rows: dict, num_images: int, path: Path) -> None:
-    """A row of pictures per gate that chooses: scale maps over the first test images, and their labels."""
+    """A row of pictures per gate that chooses: what it chose on the first test images, and their labels."""
     model, dataset = runner.model, runner.test_dataloader.dataset
     samples = [dataset[i * len(dataset) // num_images] for i in range(num_images)]
-    gates = {'learned': None} | stand_ins(rows['learned']['coarse_ratio'])
-    names = [name for name in gates if not name.startswith('all')]
+    gates = model.choices.stand_in_gates(rows['learned'])
+    names = ['learned', *(name for name, gate in gates.items() if not gate['type'].startswith('Fixed'))]
     fig, axes = plt.subplots(len(names) + 1, num_images, figsize=(3 * num_images, 3 * len(names) + 3), squeeze=False)
     palette = torch.tensor([*dataset.metainfo['palette'], *[[0, 0, 0]] * 256])
     for column, sample in enumerate(samples):
@@ -88,15 +91,14 @@ def draw_gates(runner: Runner, rows: dict, num_images: int, path: Path) -> None:
         for row, name in enumerate(names):
             with torch.no_grad():
                 if name == 'learned':
-                    scale_map = model.predict(**batch)[0].scale_map
+                    (prediction,) = model.predict(**batch)
                 else:
                     with gate_replaced(model, gates[name]):
-                        scale_map = model.predict(**batch)[0].scale_map
-            scale_map = scale_map.data[0].cpu().numpy()
-            backbone = model.backbone
-            drawn = draw_scale_map(image, scale_map, backbone.coarse_patch_size, backbone.patch_size)
-            axes[row, column].imshow(drawn)
-            axes[row, column].set_title(f'{name}, coarse ratio {scale_map.mean():.2f}', fontsize=9)
+                        (prediction,) = model.predict(**batch)
+            drawn, cost = draw_sample(image, prediction)
+            blocks = sum(prediction.get('node_depths', {}).values())  # the end of the scale of depths; RGB has none
+            axes[row, column].imshow(drawn, vmin=0, vmax=blocks)
+            axes[row, column].set_title(f'{name}, {cost}', fontsize=9)
         labels = sample['data_samples'].gt_sem_seg.data[0].long()
         axes[-1, column].imshow(palette[labels].numpy().astype('uint8'), interpolation='nearest')
         axes[-1, column].set_title('labels', fontsize=9)

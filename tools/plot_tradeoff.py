@@ -26,7 +26,7 @@ from rich.table import Table
 
 from msvit_mm.checkpoints import use_safe_loader, write_files
 from msvit_mm.engine.calibration import find_threshold, record_gate
-from msvit_mm.engine.inference import build_gated_model, describe_run, load_split
+from msvit_mm.engine.inference import build_gated_model, check_regions, describe_run, load_split
 from msvit_mm.engine.launch import add_common_arguments, build_test_runner, load_config, one_line_errors, unwrap
 from msvit_mm.engine.timing import cuda_ms, interleave, process_ms, quartiles
 from msvit_mm.evaluation import (
@@ -42,7 +42,7 @@ from msvit_mm.visualization import draw_tradeoff, pareto_front
 
 COSTS = dict(gmacs='GMACs per image (1 MAC = 1 FLOP)', time_ms='ms per image')
 SCORES = dict(mIoU='mIoU', boundary_fscore='boundary F-score', small_mIoU='mIoU of small classes')
-COLUMNS = ('num_tokens', 'coarse_ratio', 'backbone_gmacs', *COSTS, *SCORES)
+COLUMNS = ('num_tokens', 'coarse_ratio', 'route_ratio', 'backbone_gmacs', *COSTS, *SCORES)
 GATES = dict(random='RandomGate', edges='EdgeGate')
 SWEEPS = ('budgets', 'coarse_ratios', *GATES)
 NUM_CALIBRATION_IMAGES = 64
@@ -187,12 +187,10 @@ def evaluate(runner: Runner, point: dict) -> dict:
         embedded_in_vain.append(len(args[0]) * unused_gmacs(model.backbone, args[0].shape[-2:]))
 
     torch.manual_seed(SEED)  # a random gate does not depend on what else is evaluated
-    with setting(model, point):
-        hook = model.backbone.gate.register_forward_hook(record)
-        try:
-            metrics = runner.test()
-        finally:
-            hook.remove()
+    with setting(model, point), ExitStack() as hooks:
+        if hasattr(model.backbone.gate, 'scale'):  # a gate that is fixed to one
+            hooks.callback(model.backbone.gate.register_forward_hook(record).remove)
+        metrics = runner.test()
     evaluator = runner.test_evaluator
     areas = next(metric.areas for metric in evaluator.metrics if isinstance(metric, ImageAreasMetric))
     total = areas.sum(0)
@@ -207,12 +205,14 @@ def evaluate(runner: Runner, point: dict) -> dict:
 
 def evaluate_model(model: dict, cfg: Config, points: list[dict], args: Namespace, save: Callable) -> None:
     """Evaluate points of one model, and save each when it is done."""
+    runner = build_segmentor_runner(cfg, model['checkpoint'], args.tolerance)
+    if any(point['kind'] in SWEEPS for point in points):
+        check_regions(unwrap(runner.model), cfg)
     if any(point['kind'] == 'coarse_ratios' for point in points):
         gated = build_gated_model(cfg, model['checkpoint'], args.device)
         gated.backbone.gate.shift_logits(0.0)  # a gate without logits says so before the images take their time
         images = load_split(cfg, 'train', NUM_CALIBRATION_IMAGES)
         recorded = [record_gate(gated, batch) for batch in track(images, f'calibrating {model["name"]}')]
-    runner = build_segmentor_runner(cfg, model['checkpoint'], args.tolerance)
     for point in points:
         print(f'{point["name"]} ...', flush=True)
         if point['kind'] == 'coarse_ratios':

@@ -22,7 +22,7 @@ from msvit_mm.checkpoints import (
     transfer_gate,
     write_files,
 )
-from msvit_mm.engine.inference import UnlabelledImages, build_gated_model
+from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, check_regions
 from msvit_mm.engine.launch import check_data, load_config, one_line_errors
 
 NUM_IMAGES = 64
@@ -45,13 +45,15 @@ def parse_args() -> Namespace:
 
 
 def build_model(path: str) -> tuple[Config, torch.nn.Module]:
-    """The config and its model over a gated backbone, with random weights.
+    """The config and its model with a gate over regions, with random weights.
 
     Raises:
         ValueError: If the config is absent or has no such model.
     """
     cfg = load_config(Namespace(config=path, launcher='none', cfg_options=None, work_dir=None))
-    return cfg, build_gated_model(cfg, None, 'cpu')
+    model = build_gated_model(cfg, None, 'cpu')
+    check_regions(model, cfg)
+    return cfg, model
 
 
 def load_target(model: torch.nn.Module, path: str) -> dict[str, torch.Tensor]:

@@ -9,15 +9,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
-from mmengine.structures import BaseDataElement
 from mmseg.apis import inference_model
 from rich.progress import track
 
 from msvit_mm.engine.inference import build_gated_model, find_images
 from msvit_mm.engine.launch import add_common_arguments, load_config, one_line_errors
-from msvit_mm.visualization import draw_route_summary, draw_routes, draw_scale_map, route_maps
+from msvit_mm.visualization import draw_choices, draw_route_summary, route_maps
 
 
 def parse_args() -> Namespace:
@@ -29,16 +27,6 @@ def parse_args() -> Namespace:
     parser.add_argument('--device', default='cpu')
     add_common_arguments(parser)
     return parser.parse_args()
-
-
-def figure_of_scales(name: str, seen: np.ndarray, sample: BaseDataElement, patch_size: int) -> plt.Figure:
-    scale_map = sample.scale_map.data[0].cpu().numpy()
-    drawn = draw_scale_map(seen, scale_map, sample.coarse_patch_size, patch_size)
-    fig, ax = plt.subplots(figsize=(8, 8 * drawn.shape[0] / drawn.shape[1] + 0.5), layout='constrained')
-    ax.imshow(drawn)
-    ax.set_axis_off()
-    ax.set_title(f'{name}: coarse ratio {scale_map.mean():.2f}, {sample.num_tokens} tokens')
-    return fig
 
 
 def main() -> None:
@@ -55,17 +43,12 @@ def main() -> None:
     for path in track(images, description='drawing'):
         image = cv2.imread(str(path))
         sample = inference_model(model, image)
-        height, width = sample.img_shape[:2]
-        seen = cv2.cvtColor(cv2.resize(image, (width, height)), cv2.COLOR_BGR2RGB)
-        if 'scale_map' in sample:
-            fig = figure_of_scales(path.name, seen, sample, model.backbone.patch_size)
-        else:
+        if 'scale_map' not in sample:
             maps, ratio = route_maps(sample), sample.backbone_gmacs / sample.reference_gmacs
             np.savez_compressed(out_dir / f'{path.stem}.npz', cost_ratio=ratio, **maps)
             routed.append((maps, ratio))
-            fig = draw_routes(seen, maps, sample.node_depths, f'{path.name}: {ratio:.2f} of the cost of PVTv2')
+        fig = draw_choices(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), sample, path.name)
         fig.savefig(out_dir / f'{path.stem}.png', dpi=120)
-        plt.close(fig)
     if routed:
         draw_route_summary(*zip(*routed, strict=True)).savefig(out_dir / 'summary.png', dpi=120)
     print(f'{len(images)} {"routes" if routed else "scale maps"} in {out_dir}')

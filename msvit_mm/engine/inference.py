@@ -56,6 +56,17 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> torch
     return model.to(device).eval()
 
 
+def check_regions(model: torch.nn.Module, cfg: Config) -> None:
+    """Check that a gated model chooses scales of regions, so that its choices have a threshold and can move.
+
+    Raises:
+        ValueError: If it routes tokens.
+    """
+    if not hasattr(model.backbone, 'coarse_patch_size'):
+        got = f'{type(model.backbone).__name__}, which routes tokens'
+        raise ValueError(f"config '{cfg.filename}': wanted a gate over regions (MSViT), got {got}.")
+
+
 def find_images(path: Path) -> list[Path]:
     """The image file itself, or the image files below a folder.
 

@@ -1,7 +1,8 @@
 """Backbones, gates, gate losses and the models around them."""
 
+from .choices import gate_replaced
 from .classifier import GatedImageClassifier
-from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate, gate_replaced
+from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, build_gate
 from .losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, BudgetLoss, RatioLoss
 from .mask_transformer import MixedScaleMaskTransformerHead
 from .msvit import GateOutput, MSViT

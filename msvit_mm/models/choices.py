@@ -1,5 +1,7 @@
 """What a model asks about the choices of its gated backbone, one answer for each kind of backbone."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +26,21 @@ class RegionChoices:
     def build_gate_loss(self, config: dict) -> nn.Module:
         return MODELS.build({'grid_size': self.backbone.grid_size, **config})
 
-    def build_warmup_gate(self, config: dict | None) -> nn.Module:
-        config = config or dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
+    def build_gate(self, config: dict) -> nn.Module:
         return build_gate(config, self.backbone.coarse_patch_size)
+
+    def build_warmup_gate(self, config: dict | None) -> nn.Module:
+        return self.build_gate(config or dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25))
+
+    def stand_in_gates(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+        """Configs by name of gates that learn nothing, to compare with one of these mean costs (ComplexityMetric)."""
+        ratio = metrics['coarse_ratio']
+        return {
+            'random': dict(type='RandomGate', coarse_ratio=ratio),
+            'edges': dict(type='EdgeGate', coarse_ratio=ratio),
+            'all fine': dict(type='FixedGate', scale='fine'),
+            'all coarse': dict(type='FixedGate', scale='coarse'),
+        }
 
     def warmup_decisions(self, gate: nn.Module, images: Tensor) -> Tensor:
         """What a gate that does not learn decides for images (B, 3, H, W)."""
@@ -72,7 +86,7 @@ class RegionChoices:
         return dict(scale_map=(output.decisions, size), gate_logits=(output.gate_logits, size))
 
     def metainfo(self) -> dict:
-        return dict(coarse_patch_size=self.backbone.coarse_patch_size)
+        return dict(patch_size=self.backbone.patch_size, coarse_patch_size=self.backbone.coarse_patch_size)
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,21 @@ class RouteChoices:
             )
         return loss
 
+    def build_gate(self, config: dict) -> nn.Module:
+        return build_route_gate(config, self.backbone.gate.edges)
+
     def build_warmup_gate(self, config: dict | None) -> nn.Module:
-        return build_route_gate(config or dict(type='RandomRoutes', active_ratio=(0.0, 1.0)), self.backbone.gate.edges)
+        return self.build_gate(config or dict(type='RandomRoutes', active_ratio=(0.0, 1.0)))
+
+    def stand_in_gates(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+        """The random routes cost as much for images of ``img_size``, but for the gate, which they have not."""
+        share = self.backbone.active_ratio_of(metrics['route_ratio'], self.backbone.img_size)
+        return {
+            'random': dict(type='RandomRoutes', active_ratio=share),
+            'all open': dict(type='FixedRoutes', routes='open'),
+            'staircase': dict(type='FixedRoutes', routes='staircase'),
+            'all closed': dict(type='FixedRoutes', routes='closed'),
+        }
 
     def warmup_decisions(self, gate: BaseRouteGate, images: Tensor) -> dict:
         sizes, nothing = row_sizes(tuple(images.shape[-2:])), images.new_empty(len(images), 0, 0)
@@ -172,3 +199,20 @@ class RouteChoices:
 def choices_of(backbone: nn.Module) -> RegionChoices | RouteChoices:
     """The questions that a model asks, for this backbone."""
     return RouteChoices(backbone) if isinstance(backbone, DynamicTokenRoutingTransformer) else RegionChoices(backbone)
+
+
+@contextmanager
+def gate_replaced(model: nn.Module, gate: dict) -> Iterator[None]:
+    """The same network under another gate, for the duration of a ``with`` block.
+
+    Args:
+        model: A model over a gated backbone.
+        gate: Config of the gate.
+    """
+    backbone = model.backbone
+    own = backbone.gate
+    backbone.gate = choices_of(backbone).build_gate(gate)
+    try:
+        yield
+    finally:
+        backbone.gate = own

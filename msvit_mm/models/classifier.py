@@ -14,8 +14,8 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
 
     Training adds the gate loss and logs ``coarse_ratio``, ``num_tokens`` and ``gmacs``. A prediction carries, beside
     mmpretrain's fields, ``scale_map`` and ``gate_logits`` (PixelData, (1, rows, cols), of the image as the network got
-    it), ``num_tokens``, ``backbone_gmacs``, ``gmacs`` and the metainfo ``coarse_patch_size``; over routes, what
-    GatedEncoderDecoder's predictions carry.
+    it), ``num_tokens``, ``backbone_gmacs``, ``gmacs`` and the metainfo ``patch_size`` and ``coarse_patch_size``; over
+    routes, what GatedEncoderDecoder's predictions carry.
 
     Feature maps without a neck are averaged over the grid, where every region weighs the same at either scale and the
     choice of a scale has its gradient. A backbone with ``out_type='cls_token'`` hands its class token to the head.

@@ -1,8 +1,6 @@
 """Gates: per region of an image one logit, above 0 = coarse. One interface for the learned gate and its stand-ins."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -260,22 +258,6 @@ def build_gate(config: dict, coarse_patch_size: int) -> BaseGate:
         gates = ', '.join(gate.__name__ for gate in (ScaleGate, StaticGate, RandomGate, FixedGate, EdgeGate))
         raise ValueError(f'gate must be a config whose type is a registered gate ({gates}), got {config}')
     return MODELS.build({**config, 'coarse_patch_size': coarse_patch_size})
-
-
-@contextmanager
-def gate_replaced(model: nn.Module, gate: dict) -> Iterator[None]:
-    """The same network under another gate, for the duration of a ``with`` block.
-
-    Args:
-        model: A model over a gated backbone.
-        gate: Config of the gate.
-    """
-    own = model.backbone.gate
-    model.backbone.gate = build_gate(gate, model.backbone.coarse_patch_size)
-    try:
-        yield
-    finally:
-        model.backbone.gate = own
 
 
 def rank_logits(scores: Tensor, num_coarse: Tensor | int) -> Tensor:

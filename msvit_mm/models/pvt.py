@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
@@ -61,8 +62,8 @@ def block_macs(dims: int, hidden_dims: int, sr_ratio: int, size: Size) -> tuple[
 
 
 def to_map(tokens: Tensor, size: Size) -> Tensor:
-    """(B, h * w, C) -> (B, C, h, w)."""
-    return tokens.mT.unflatten(2, size)
+    """(B, h * w, C) -> (B, C, h, w), channels last, which ``mT.unflatten`` would hide from convolutions if B is 1."""
+    return tokens.unflatten(1, size).permute(0, 3, 1, 2)
 
 
 def to_tokens(x: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ class ConvMLP(nn.Module):
         hidden, weight = self.fc1(tokens), gate.detach()
         mixed = to_tokens(self.dwconv(to_map(hidden * weight, size)))
         if gate.requires_grad:  # a closed token sees itself, so that its gate learns what opening it would bring
-            mixed = mixed + (1 - weight) * hidden * self.dwconv.weight[:, 0, 1, 1]
+            mixed = torch.addcmul(mixed, (1 - weight) * hidden, self.dwconv.weight[:, 0, 1, 1])
         return self.fc2(F.gelu(mixed))
 
     def forward_sparse(self, packed: Tensor, packing: Packing, size: Size) -> Tensor:

@@ -354,7 +354,7 @@ class DynamicTokenRoutingTransformer(BaseModule):
             return macs / table.reference
 
         low, high = 0.0, 1.0
-        if not expected_ratio(low) <= cost_ratio <= expected_ratio(high):
+        if not expected_ratio(low) - 1e-6 <= cost_ratio <= expected_ratio(high) + 1e-6:  # up to rounding
             bounds = f'{expected_ratio(low):.3f} and {expected_ratio(high):.3f}'
             raise ValueError(f'cost_ratio must lie between {bounds} for images of {image_size}, got {cost_ratio}')
         while high - low > 1e-9:  # the cost rises with the share

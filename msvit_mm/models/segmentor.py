@@ -18,8 +18,8 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
 
     Training adds the gate loss and logs ``coarse_ratio``, ``num_tokens`` and ``gmacs``. A prediction carries, beside
     mmseg's fields, ``scale_map`` and ``gate_logits`` (PixelData, (1, rows, cols)), ``num_tokens``, ``backbone_gmacs``,
-    ``gmacs`` and the metainfo ``coarse_patch_size``. Over routes, ``route_ratio`` is logged, and in place of the first
-    two maps a prediction has ``routes_s4`` ... ``routes_s32``, ``merges_s8`` ... ``merges_s32``
+    ``gmacs`` and the metainfo ``patch_size`` and ``coarse_patch_size``. Over routes, ``route_ratio`` is logged, and in
+    place of the first two maps a prediction has ``routes_s4`` ... ``routes_s32``, ``merges_s8`` ... ``merges_s32``
     (:meth:`~msvit_mm.models.choices.RouteChoices.maps`), ``reference_gmacs`` and the metainfo ``node_depths``.
 
     Args:

@@ -1,7 +1,7 @@
 """The forms of one backbone that a benchmark compares: its dense host, and itself under stated decisions."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -12,8 +12,12 @@ from torch import Tensor, nn
 
 from ..ops.packing import Packing
 from ..ops.regions import RegionGrid, active_slots
+from .choices import RouteChoices
 from .gates import BaseGate, rank_logits
 from .msvit import MSViT
+from .pvt import NUM_ROWS, PVTBlock, Size, to_map, to_tokens
+from .route_gates import BaseRouteGate, Edge, RandomRoutes
+from .routing import TEST_EXECUTIONS, DynamicTokenRoutingTransformer, row_sizes
 
 CERTAIN = 100.0  # beyond what the noise of a relaxed gate sample can turn over
 
@@ -26,10 +30,10 @@ class Variant(NamedTuple):
         name: ``'dense'``, ``'smaller image'`` (dense too) or the execution.
         backbone: Images to feature maps.
         images: Shape (B, 3, H, W).
-        num_tokens: Active patch tokens, mean over the images.
+        num_tokens: Active patch tokens, or tokens that the nodes of a routing space transform; mean over the images.
         gmacs: Multiply-adds in 1e9, mean over the images, of the active tokens alone whatever the execution.
-        block_gmacs: The same of the transformer blocks.
-        blocks: Runs nothing but them, on tokens that were embedded before; None where they cannot run alone.
+        block_gmacs: The same of the transformer blocks, where these can run alone.
+        blocks: Runs nothing but them, on tokens that were embedded before.
     """
 
     decisions: str
@@ -38,8 +42,8 @@ class Variant(NamedTuple):
     images: Tensor
     num_tokens: float
     gmacs: float
-    block_gmacs: float
-    blocks: Callable[[], object] | None
+    block_gmacs: float | None = None
+    blocks: Callable[[], object] | None = None
 
 
 class StatedGate(BaseGate):
@@ -65,17 +69,41 @@ class StatedGate(BaseGate):
         return CERTAIN * (2 * self.decisions - 1) + gate_logits - gate_logits.detach()
 
 
+class StatedRoutes(BaseRouteGate):
+    """The same for routes.
+
+    Args:
+        gate: The gate that does the work and gets the gradient.
+        decisions: 1 = open, 0 = closed, shape (B, rows, cols), on every edge.
+    """
+
+    def __init__(self, gate: BaseRouteGate, decisions: Mapping[Edge, Tensor]) -> None:
+        super().__init__(gate.edges)
+        self.gate = gate
+        self.decisions = decisions
+
+    def macs_per_token(self, edge: Edge) -> int:
+        return self.gate.macs_per_token(edge)
+
+    def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
+        gate_logits = self.gate(edge, tokens, size)
+        return CERTAIN * (2 * self.decisions[edge].flatten(1) - 1) + gate_logits - gate_logits.detach()
+
+
 class StatedBackbone(nn.Module):
-    """A mixed-scale backbone under stated decisions by one execution, in training as in inference.
+    """A gated backbone under stated decisions by one execution, in training as in inference.
 
     Many of these share one backbone, which is as it was after each call.
     """
 
-    def __init__(self, backbone: MSViT, decisions: Tensor, execution: str) -> None:
+    def __init__(self, backbone: nn.Module, decisions: Tensor | Mapping[Edge, Tensor], execution: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self.settings = dict(train_execution=execution, test_execution=execution, token_budget=None)
-        self.settings['gate'] = StatedGate(backbone.gate, decisions)
+        if isinstance(backbone, DynamicTokenRoutingTransformer):
+            self.settings = dict(test_execution=execution, gate=StatedRoutes(backbone.gate, decisions))
+        else:
+            self.settings = dict(train_execution=execution, test_execution=execution, token_budget=None)
+            self.settings['gate'] = StatedGate(backbone.gate, decisions)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         own = {name: getattr(self.backbone, name) for name in self.settings}
@@ -116,6 +144,71 @@ def make_variants(
         smaller = lower_resolution(counts[0], size, backbone.patch_size)
         resized = F.interpolate(images, size=smaller, mode='bilinear', antialias=True)
         yield _dense_variant(decisions_name, 'smaller image', backbone, config, resized)
+
+
+class PlainPVT(nn.Module):
+    """The PVTv2 that a routing space contains, without gates: the blocks of the stages (i, i) on all tokens.
+
+    Args:
+        backbone: Where the parts come from.
+
+    Raises:
+        ValueError: If the stages (i, i) have not the depths of PVTv2.
+    """
+
+    def __init__(self, backbone: DynamicTokenRoutingTransformer) -> None:
+        super().__init__()
+        nodes = dict(backbone.nodes.items())
+        depths = tuple(len(nodes.get(f'{i}_{i}', ())) for i in range(NUM_ROWS))
+        if depths != backbone.arch['depths']:
+            raise ValueError(f"stages (i, i): wanted PVTv2's {backbone.arch['depths']} blocks, got {depths}")
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        backbone, maps = self.backbone, []
+        tokens = backbone.stem(images)
+        for i, size in enumerate(row_sizes(tuple(images.shape[-2:]))):
+            if i > 0:
+                tokens = backbone.downsamples[i - 1](maps[-1])
+            for block in backbone.nodes[f'{i}_{i}']:
+                tokens = _plain_block(block, tokens, size)
+            maps.append(to_map(backbone.norms[i](tokens), size))
+        return tuple(maps[i].contiguous() for i in backbone.out_indices)
+
+
+def make_route_variants(
+    backbone: DynamicTokenRoutingTransformer,
+    images: Tensor,
+    choices: Mapping[str, Mapping[Edge, Tensor]],
+    executions: Iterable[str] = TEST_EXECUTIONS,
+) -> Iterator[Variant]:
+    """Plain PVTv2 first; then every execution under each of the decisions. In training all executions are masked.
+
+    Args:
+        images: Shape (B, 3, H, W).
+        choices: By name, decisions of shape (B, rows, cols) on every edge.
+        executions: Of the modes that ``backbone`` is to run in.
+    """
+    size = tuple(images.shape[-2:])
+    num_tokens = sum(rows * cols for rows, cols in row_sizes(size))
+    gmacs = backbone.cost_table(size).reference / 1e9
+    yield Variant('staircase', 'dense', PlainPVT(backbone), images, float(num_tokens), gmacs)
+    for decisions_name, decisions in choices.items():
+        with torch.no_grad():
+            output = backbone.forward_gated(images, decisions)[1]
+        costs = output.num_tokens.double().mean().item(), output.macs.mean().item() / 1e9
+        for execution in executions:
+            yield Variant(decisions_name, execution, StatedBackbone(backbone, decisions, execution), images, *costs)
+
+
+def random_routes(backbone: DynamicTokenRoutingTransformer, cost_ratio: float, images: Tensor) -> dict[Edge, Tensor]:
+    """Decisions on every edge for images (B, 3, H, W), random ones that cost this much of PVTv2 on average.
+
+    Raises:
+        ValueError: If none do.
+    """
+    share = backbone.active_ratio_of(cost_ratio, tuple(images.shape[-2:]))
+    return RouteChoices(backbone).warmup_decisions(RandomRoutes(backbone.gate.edges, share), images)
 
 
 def random_decisions(coarse_ratio: float, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
@@ -218,3 +311,12 @@ def _packed_blocks(backbone: MSViT, images: Tensor, decisions: Tensor) -> Callab
     grid = RegionGrid(*images.shape[-2:], backbone.patch_size, backbone.coarse_patch_size)
     active = Packing.select(backbone.with_extra_tokens(active_slots(decisions, grid)))
     return partial(backbone.run_packed, backbone.embed(images, grid), active)
+
+
+def _plain_block(block: PVTBlock, tokens: Tensor, size: Size) -> Tensor:
+    """A block of PVTv2 whose tokens are all open, without the products with its gate, (B, N, C) -> (B, N, C)."""
+    normed, lengths = block.norm1(tokens), [tokens.shape[1]] * len(tokens)
+    attended = block.attn(normed.flatten(0, 1), normed, lengths, size).unflatten(0, tokens.shape[:2])
+    tokens = tokens + block.drop_path(attended)
+    hidden = to_map(block.mlp.fc1(block.norm2(tokens)), size)
+    return tokens + block.drop_path(block.mlp.fc2(F.gelu(to_tokens(block.mlp.dwconv(hidden)))))

@@ -3,9 +3,12 @@
 from .routes import depth_map, draw_route_summary, draw_routes, route_maps
 from .scale_map import draw_scale_map
 from .tradeoff import draw_tradeoff, pareto_front
+from .visualizer import GatedSegLocalVisualizer, draw_choices
 
 __all__ = [
+    'GatedSegLocalVisualizer',
     'depth_map',
+    'draw_choices',
     'draw_route_summary',
     'draw_routes',
     'draw_scale_map',

@@ -7,7 +7,6 @@ Maps are named as on the predictions: ``routes_s8`` (S, h, w) holds for the row 
 from collections.abc import Mapping, Sequence
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,7 +68,7 @@ def draw_routes(
     num_stages = max(len(x) for name, x in maps.items() if name.startswith('routes_'))
     side = 1.6 * np.sqrt(width / height)
     figsize = (side * (num_stages + 2) + 1, side * height / width * len(STRIDES) + 1)
-    fig = plt.figure(figsize=figsize)
+    fig = Figure(figsize=figsize)
     grid = fig.add_gridspec(len(STRIDES), num_stages + 2, left=0.04, right=0.98, bottom=0.02, top=0.9, wspace=0.06)
     axes = [[fig.add_subplot(grid[i, j]) for j in range(num_stages)] for i in range(len(STRIDES))]
     for stride, row in zip(STRIDES, axes, strict=True):
@@ -102,7 +101,8 @@ def draw_route_summary(maps: Sequence[Mapping[str, np.ndarray]], cost_ratios: Se
         maps: Of every image.
         cost_ratios: Cost of every image relative to PVTv2.
     """
-    fig, (grid, histogram) = plt.subplots(1, 2, figsize=(12, 4), width_ratios=(2, 1), layout='constrained')
+    fig = Figure(figsize=(12, 4), layout='constrained')
+    grid, histogram = fig.subplots(1, 2, width_ratios=(2, 1))
     shares = {name: np.mean([x[name].mean((1, 2)) for x in maps], axis=0) for name in maps[0]}
     _draw_grid(grid, shares)
     histogram.hist(cost_ratios, bins=min(30, len(cost_ratios)), color=TRANSFORM)

@@ -3,8 +3,19 @@
 import pytest
 import torch
 
+from msvit_mm.models import DynamicTokenRoutingTransformer
+from msvit_mm.models.choices import RouteChoices
 from msvit_mm.models.msvit import TEST_EXECUTIONS, TRAIN_EXECUTIONS
-from msvit_mm.models.variants import StatedBackbone, build_dense, lower_resolution, make_variants, random_decisions
+from msvit_mm.models.variants import (
+    PlainPVT,
+    StatedBackbone,
+    build_dense,
+    lower_resolution,
+    make_route_variants,
+    make_variants,
+    random_decisions,
+    random_routes,
+)
 from msvit_mm.ops.macs import count_macs
 
 OPTIONS = [
@@ -120,3 +131,60 @@ def test_variants_are_all_forms_of_one_batch(make_msvit, tiny_arch, random_decis
     assert dense.num_tokens == 5 * 6
     assert packed.num_tokens == masked.num_tokens == model.forward_gated(images, decisions)[1].num_tokens.float().mean()
     assert abs(smaller.num_tokens - packed.num_tokens) <= 5
+
+
+@pytest.fixture
+def router(perturb):
+    torch.manual_seed(0)
+    arch = dict(embed_dims=(8, 16, 40, 64), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2))
+    return perturb(DynamicTokenRoutingTransformer(arch, drop_path_rate=0.0, out_indices=(1, 3))).eval()
+
+
+def test_plain_pvt_is_the_staircase_and_costs_what_is_counted(router):
+    images = draw(2, 3, 64, 100)
+    own = router.gate
+    with torch.no_grad():
+        dense, *_ = make_route_variants(router, images, {})
+        plain = dense.backbone(images)
+        router.gate = RouteChoices(router).build_gate(dict(type='FixedRoutes', routes='staircase'))
+        wanted, output = router.forward_gated(images)
+        router.gate = own
+        torch.testing.assert_close(plain, wanted, rtol=1e-5, atol=1e-5)
+        assert all(x.is_contiguous() for x in plain)
+        assert dense.num_tokens == output.num_tokens.float().mean()
+        assert dense.gmacs == pytest.approx(count_macs(dense.backbone, images[:1]) / 1e9)
+    with pytest.raises(ValueError, match=r"wanted PVTv2's \(2, 2, 2, 2\) blocks, got \(2, 0, 2, 2\)"):
+        matrix = [[2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2]]
+        PlainPVT(DynamicTokenRoutingTransformer('b0', num_stages=4, depth_matrix=matrix))
+
+
+def test_route_variants_are_all_forms_of_one_batch(router):
+    images = draw(3, 3, 64, 100)
+    with torch.no_grad():
+        choices = dict(gate=router.forward_gated(images)[1].decisions, random=random_routes(router, 0.8, images))
+    variants = list(make_route_variants(router, images, choices))
+    names = [(variant.decisions, variant.name) for variant in variants]
+    assert names == [('staircase', 'dense'), *((name, x) for name in choices for x in ('masked', 'sparse'))]
+    own = router.gate, router.test_execution
+    with torch.no_grad():
+        for variant in variants[1:]:
+            features = variant.backbone(images)
+            wanted, output = router.forward_gated(images, choices[variant.decisions])
+            torch.testing.assert_close(features, wanted, rtol=1e-4, atol=1e-4)
+            assert variant.gmacs == pytest.approx(output.macs.mean().item() / 1e9)
+    assert (router.gate, router.test_execution) == own
+    assert variants[-1].gmacs == pytest.approx(0.8 * variants[0].gmacs, rel=0.1)
+
+
+def test_stated_routes_are_executed_in_training_with_the_gradient_of_the_gate(router):
+    images = draw(2, 3, 64, 100)
+    decisions = random_routes(router, 0.8, images)
+    stated = StatedBackbone(router, decisions, 'masked').train()
+    executed = []
+    forward_gated = router.forward_gated
+    router.forward_gated = lambda *args: executed.append(forward_gated(*args)) or executed[0]
+    features = stated(images)
+    done = executed[0][1].decisions
+    assert all(torch.equal(done[edge], decisions[edge]) for edge in decisions)
+    sum(x.square().mean() for x in features).backward()
+    assert all(parameter.grad is not None for parameter in router.gate.parameters())  # which the gate had to work for

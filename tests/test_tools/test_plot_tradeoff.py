@@ -22,6 +22,7 @@ TOOL = str(ROOT / 'tools' / 'plot_tradeoff.py')
 CONFIGS = {
     'learned': ROOT / 'configs' / 'msvit_upernet_scenes.py',
     'fine': ROOT / 'configs' / 'dense_fine_upernet_scenes.py',
+    'routes': ROOT / 'configs' / 'dit_upernet_scenes.py',
 }
 OPTIONS = [
     'test_dataloader.dataset.num_images=6',
@@ -122,6 +123,18 @@ def test_run_as_a_command(run_tool, checkpoints, tmp_path):
     assert process.returncode == 0, process.stderr
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['points.json', 'tradeoff.csv', 'tradeoff.png']
     assert '1 MAC = 1 FLOP' in process.stdout
+
+
+def test_routes_beside_regions(plot, checkpoints, tmp_path):
+    models = [word for name in ('fine', 'routes') for word in ('--model', name, CONFIGS[name], checkpoints[name])]
+    plot(tmp_path / 'out', *models)
+    points = points_of(tmp_path / 'out')
+    reference = MODELS.build(Config.fromfile(CONFIGS['routes']).model).backbone.cost_table((96, 96)).reference / 1e9
+    routes = points['routes']
+    assert routes['backbone_gmacs'] == pytest.approx(routes['route_ratio'] * reference)
+    assert routes['gmacs'] > routes['backbone_gmacs']
+    rows = (tmp_path / 'out' / 'tradeoff.csv').read_text()
+    assert 'num_tokens' in rows and 'coarse_ratio' not in rows  # what both have
 
 
 def test_bad_input(plot, checkpoints, toy_config, tmp_path):

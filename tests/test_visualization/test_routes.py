@@ -1,4 +1,3 @@
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -15,12 +14,6 @@ def maps():
     fine[0, :, :4] = 1
     coarse[1] = np.eye(5, 7)
     return dict(routes_s4=fine, routes_s8=coarse, merges_s8=np.stack([coarse[0], coarse[0], coarse[1]]))
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close('all')
 
 
 def test_depth_of_every_pixel(maps):
