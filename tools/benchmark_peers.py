@@ -49,7 +49,7 @@ NOTES = [
     'ToMe: r tokens merge in each layer, r of the GMACs nearest to packed, tokens; merged tokens are not restored.',
     'ALGM: layers 1 and 5; threshold of the GMACs nearest to packed, tokens, found on these very images.',
     'ALGM in a batch: all images merge as many tokens as the one that would merge fewest, as in its code.',
-    'fused attention: softmax(QK)V by scaled_dot_product_attention, the one change to the code of a peer.',
+    'shipped: the code of the peer. fused: its softmax(QK)V by scaled_dot_product_attention, as all others have it.',
 ]
 
 
@@ -174,8 +174,8 @@ def tome_systems(modules: list[ModuleType], images: Tensor, target: float) -> It
     merge(r)
     for name, model, setting in (
         ('timm, dense', dense, {}),
-        ('ToMe, as shipped', shipped, {'r': round(r)}),
-        ('ToMe, fused attention', fused, {'r': round(r)}),
+        ('ToMe, shipped', shipped, {'r': round(r)}),
+        ('ToMe, fused', fused, {'r': round(r)}),
     ):
         call = partial(model, images)
         yield System('backbone', name, setting, call, mean_tokens(model.blocks, call))
@@ -202,10 +202,10 @@ def algm_systems(modules: list[ModuleType], images: Tensor, target: float) -> It
     threshold = match_gmacs(merge, target, none=1, most=-1)  # a cosine similarity
     merge(threshold)
     for name, model, setting in (
-        ('Segmenter, as shipped', dense, {}),
-        ('Segmenter, fused attention', dense_fused, {}),
-        ('ALGM, as shipped', shipped, {'threshold': threshold}),
-        ('ALGM, fused attention', fused, {'threshold': threshold}),
+        ('Segmenter, shipped', dense, {}),
+        ('Segmenter, fused', dense_fused, {}),
+        ('ALGM, shipped', shipped, {'threshold': threshold}),
+        ('ALGM, fused', fused, {'threshold': threshold}),
     ):
         call = partial(model, images)
         yield System('whole', name, setting, call, mean_tokens(model.encoder.blocks, call))
