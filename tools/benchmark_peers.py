@@ -170,7 +170,7 @@ def tome_systems(modules: list[ModuleType], images: Tensor, target: float) -> It
         shipped.r = fused.r = round(r)
         return count_gmacs(partial(fused, images[:1]), 1)  # the same for all images
 
-    r = match_gmacs(merge, target, none=0, most=images.shape[-1] ** 2 / 16**2 / len(dense.blocks))
+    r = match_gmacs(merge, target, none=0, most=dense.patch_embed.num_patches / 2)  # no layer merges more than half
     merge(r)
     for name, model, setting in (
         ('timm, dense', dense, {}),
@@ -320,6 +320,7 @@ def main() -> None:
         models = {words: build_gated_model(cfg, None, args.device) for words, cfg in cfgs.items()}
         images, source = load_images(cfgs['cells'], models['cells'], max(args.batch_sizes), args)
 
+    peers = {name: commit_of(path) for name, path in (('tome', args.tome), ('algm', args.algm)) if path}
     clock = 'CUDA events' if args.device == 'cuda' else f'process time, {args.threads} thread(s)'
     where = f'{args.size}x{args.size}'
     results = {}
@@ -335,7 +336,6 @@ def main() -> None:
             console.print(format_table(rows, f'{part.capitalize()}, inference, batch size {batch_size}, {where}'))
     console.print(f'{source}, {where}, {clock}', *NOTES, sep='\n')
     if args.out:
-        peers = {name: commit_of(path) for name, path in (('tome', args.tome), ('algm', args.algm)) if path}
         record = dict(clock=clock, images=source, peers=peers, batch_sizes=results, notes=NOTES)
         Path(args.out).write_text(json.dumps(record | describe_run(args, SEED, args.device), indent=2))
 
