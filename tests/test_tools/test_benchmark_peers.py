@@ -1,0 +1,103 @@
+"""What the timing beside peers does without their code, which is not part of this project."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('benchmark_peers', ROOT / 'tools' / 'benchmark_peers.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(tool, monkeypatch):
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['benchmark_peers.py', *map(str, arguments)])
+        monkeypatch.setattr(sys, 'path', list(sys.path))
+        tool.main()
+
+    return call
+
+
+@pytest.mark.parametrize('option', ['--tome', '--algm'])
+@pytest.mark.parametrize('folder', ['', 'absent'], ids=['foreign', 'missing'])
+def test_path_without_the_peer_is_one_line(run, tmp_path, option, folder):
+    with pytest.raises(SystemExit, match=f"^error: '{tmp_path / folder}': wanted a clone of .*without (tome|segm)/.*"):
+        run(option, tmp_path / folder)
+
+
+def test_package_that_a_peer_lacks_is_one_line(run, tmp_path):
+    (tmp_path / 'tome' / 'patch').mkdir(parents=True)
+    (tmp_path / 'tome' / 'patch' / 'timm.py').write_text('import no_such_package')
+    with pytest.raises(SystemExit, match="^error: .*packages that it needs, got: No module named 'no_such_package'"):
+        run('--tome', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--size', 40], '--size: wanted a positive multiple of 32, got 40'),
+        (['--ratio', 1.5], r'--ratio: wanted a number in \[0, 1\], got 1.5'),
+        (['--repeats', 0], 'wanted numbers >= 1'),
+    ],
+)
+def test_bad_input_is_refused(run, arguments, message):
+    with pytest.raises(SystemExit, match=f'error: .*{message}'):
+        run(*arguments)
+
+
+def test_own_systems_without_a_peer(run, tmp_path, capsys):
+    run('--size', 64, '--batch-sizes', 2, '--repeats', 1, '--out', tmp_path / 'peers.json')
+    assert 'packed, tokens' in capsys.readouterr().out
+    written = json.loads((tmp_path / 'peers.json').read_text())
+    assert written['peers'] == {}
+    rows = {(row['part'], row['system']): row for row in written['batch_sizes']['2']}
+    systems = ['dense host', 'packed, cells', 'packed, tokens']
+    assert sorted(rows) == [(part, system) for part in ('backbone', 'whole') for system in systems]
+    for part in ('backbone', 'whole'):
+        dense, cells, tokens = (rows[part, system] for system in systems)
+        assert dense['time_ratio'] == dense['efficiency'] == 1
+        assert cells['num_tokens'] == tokens['num_tokens'] < dense['num_tokens'] == 16
+        assert cells['gmacs'] < dense['gmacs']
+    assert rows['whole', 'packed, tokens']['gmacs'] < rows['whole', 'packed, cells']['gmacs']
+    assert rows['backbone', 'packed, tokens']['gmacs'] == rows['backbone', 'packed, cells']['gmacs']
+
+
+@pytest.mark.parametrize('word', ['num_heads', 'heads'])
+@pytest.mark.parametrize('weighted', [False, True])
+def test_fused_attention_is_the_softmax_of_scores_and_log_sizes(tool, word, weighted):
+    torch.manual_seed(0)
+    layer = SimpleNamespace(qkv=nn.Linear(12, 36), proj=nn.Linear(12, 12), **{word: 3})
+    x = torch.randn(2, 5, 12)
+    size = torch.randint(1, 9, (2, 5, 1)).float() if weighted else None
+    output, keys = tool.fused_attention(layer, x, size)
+
+    query, key, value = (y.view(2, 5, 3, 4) for y in layer.qkv(x).split(12, dim=-1))
+    weights = (torch.einsum('bqhc,bkhc->bhqk', query, key) / 2).exp()
+    if weighted:
+        weights = weights * size.view(2, 1, 1, 5)
+    attended = torch.einsum('bhqk,bkhc->bqhc', weights / weights.sum(-1, keepdim=True), value)
+    torch.testing.assert_close(output, layer.proj(attended.reshape(2, 5, 12)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tool.tome_attention(layer, x, size)[1], key.mean(2), rtol=0, atol=1e-5)
+    blind = tool.fused_attention(layer, x)[0]
+    torch.testing.assert_close(tool.algm_attention(layer, x, size)[0], blind)
+    torch.testing.assert_close(keys.transpose(1, 2), key)
+
+
+def test_setting_of_the_nearest_gmacs(tool):
+    assert tool.match_gmacs(lambda r: 10 - round(r), target=6.4, none=0, most=8) == pytest.approx(4, abs=0.5)
+    assert tool.match_gmacs(lambda threshold: 3 + threshold, target=2.5, none=1, most=-1) == pytest.approx(
+        -0.5, abs=0.01
+    )
