@@ -35,7 +35,6 @@ from msvit_mm.evaluation import (
     check_same_images,
     mean_iou,
     small_indices,
-    unused_gmacs,
 )
 from msvit_mm.models import gate_replaced
 from msvit_mm.visualization import draw_tradeoff, pareto_front
@@ -47,7 +46,7 @@ GATES = dict(random='RandomGate', edges='EdgeGate')
 SWEEPS = ('budgets', 'coarse_ratios', *GATES)
 NUM_CALIBRATION_IMAGES = 64
 SEED = 0
-NOTE = '1 MAC = 1 FLOP, as the papers count; a gate that is fixed is not charged for embedding the other scale.'
+NOTE = '1 MAC = 1 FLOP, as the papers count.'
 WORDS = {
     'own': '{model}',
     'budgets': '{model}, {value:g} tokens',
@@ -181,15 +180,8 @@ def build_segmentor_runner(cfg: Config, checkpoint: str, tolerance: float) -> Ru
 
 def evaluate(runner: Runner, point: dict) -> dict:
     """The results of a point, all in percent, tokens or 1e9 multiply-adds, and its areas by image."""
-    model, embedded_in_vain = unwrap(runner.model), []
-
-    def record(gate: torch.nn.Module, args: tuple[torch.Tensor], gate_logits: torch.Tensor) -> None:
-        embedded_in_vain.append(len(args[0]) * unused_gmacs(model.backbone, args[0].shape[-2:]))
-
     torch.manual_seed(SEED)  # a random gate does not depend on what else is evaluated
-    with setting(model, point), ExitStack() as hooks:
-        if hasattr(model.backbone.gate, 'scale'):  # a gate that is fixed to one
-            hooks.callback(model.backbone.gate.register_forward_hook(record).remove)
+    with setting(unwrap(runner.model), point):
         metrics = runner.test()
     evaluator = runner.test_evaluator
     areas = next(metric.areas for metric in evaluator.metrics if isinstance(metric, ImageAreasMetric))
@@ -198,8 +190,6 @@ def evaluate(runner: Runner, point: dict) -> dict:
     if small := small_indices(evaluator.dataset_meta):
         result['small_mIoU'] = float(mean_iou(total[:, small]))
     result |= {name.removeprefix('cost/'): value for name, value in metrics.items() if name.startswith('cost/')}
-    for name in ('backbone_gmacs', 'gmacs'):
-        result[name] -= sum(embedded_in_vain) / len(areas)
     return result | dict(areas=areas.astype(int).tolist())
 
 

@@ -8,7 +8,7 @@ from .bootstrap import (
     mean_iou,
     small_indices,
 )
-from .complexity import PARTS, ComplexityMetric, count_parts, spread, unused_gmacs
+from .complexity import PARTS, ComplexityMetric, count_parts, spread
 from .content import (
     BoundaryFScoreMetric,
     BoundaryIoUMetric,
@@ -35,5 +35,4 @@ __all__ = [
     'near_boundary',
     'small_indices',
     'spread',
-    'unused_gmacs',
 ]

@@ -5,8 +5,6 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from ..ops.regions import RegionGrid
-
 PARTS = ('gate', 'embedding', 'encoder', 'backbone', 'decoder', 'whole')
 
 
@@ -77,17 +75,6 @@ def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], 
         parts['backbone'] = parts['gate'] + parts['embedding'] + parts['encoder']
         parts |= dict(whole=parts['backbone'] + parts['decoder'], num_tokens=num_tokens)
     return counts, dense_counts
-
-
-def unused_gmacs(backbone: torch.nn.Module, image_size: tuple[int, int]) -> float:
-    """What a backbone whose gate is fixed embeds in vain, in 1e9 multiply-adds per image: the scale never chosen.
-
-    A dense network would not; 0 for gates that choose.
-    """
-    scale = getattr(backbone.gate, 'scale', None)
-    grid = RegionGrid(*image_size, backbone.patch_size, backbone.coarse_patch_size)
-    used = dict(fine=grid.num_cells, coarse=grid.num_regions).get(scale, grid.num_regions * grid.slots)
-    return (grid.num_regions * grid.slots - used) * backbone.patch_embed.projection.weight.numel() / 1e9
 
 
 def spread(values: list[float]) -> dict[str, float]:

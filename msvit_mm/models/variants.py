@@ -307,10 +307,10 @@ def _dense_blocks(host: VisionTransformer, images: Tensor) -> Callable[[], objec
 
 @torch.no_grad()
 def _packed_blocks(backbone: MSViT, images: Tensor, decisions: Tensor) -> Callable[[], object]:
-    """The layers of a mixed-scale backbone and its last norm, and the packing, on the tokens of these images."""
+    """The layers of a mixed-scale backbone and its last norm, on the tokens of these images."""
     grid = RegionGrid(*images.shape[-2:], backbone.patch_size, backbone.coarse_patch_size)
     active = Packing.select(backbone.with_extra_tokens(active_slots(decisions, grid)))
-    return partial(backbone.run_packed, backbone.embed(images, grid), active)
+    return partial(backbone.run_packed, backbone.embed(images, grid, active), active)
 
 
 def _plain_block(block: PVTBlock, tokens: Tensor, size: Size) -> Tensor:

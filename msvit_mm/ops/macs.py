@@ -9,13 +9,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .regions import RegionGrid
-
-
-def embedding_macs(grid: RegionGrid, embed_dims: int, in_channels: int = 3) -> int:
-    """Patch embedding of all candidates of one image, both scales."""
-    return grid.num_regions * grid.slots * embed_dims * in_channels * grid.patch_size**2
-
 
 def encoder_macs(
     num_tokens: Tensor | int, embed_dims: int, ffn_macs: int, num_layers: int, num_pairs: Tensor | int | None = None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .packing import Packing
@@ -50,7 +51,7 @@ class MixedGrid:
         source = self.active.positions().gather(1, cell_token.flatten(1)).view_as(cell_token)
         maps = []
         for active, others in levels:
-            cells = active[source]  # (T, C) -> (B, h, w, C)
+            cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
             if self.pull is not None:
                 table = self.active.unpack(active.detach()) + self.others.unpack(others)
                 contrast = table[:, coarse] - table[:, fine]

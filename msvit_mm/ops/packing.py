@@ -36,7 +36,7 @@ class Packing:
 
     def pack(self, tokens: Tensor) -> Tensor:
         """Gather the selected tokens, (B, N, C) -> (T, C)."""
-        return tokens.flatten(0, 1)[self.index]
+        return tokens.flatten(0, 1).index_select(0, self.index)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Put packed tokens back into the candidate table, zeros elsewhere, (T, C) -> (B, N, C)."""
@@ -46,8 +46,8 @@ class Packing:
     def positions(self) -> Tensor:
         """Place of each candidate in the packed sequence, meaningful where selected, shape (B, N)."""
         places = self.index.new_zeros(self.shape[0] * self.shape[1])
-        places[self.index] = torch.arange(len(self.index), device=self.index.device)
-        return places.unflatten(0, self.shape)
+        order = torch.arange(len(self.index), device=self.index.device)
+        return places.scatter(0, self.index, order).unflatten(0, self.shape)
 
     def image_of_token(self) -> Tensor:
         """Image that each packed token belongs to, shape (T,)."""

@@ -4,7 +4,7 @@ from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from msvit_mm.evaluation import PARTS, ComplexityMetric, count_parts, spread, unused_gmacs
+from msvit_mm.evaluation import PARTS, ComplexityMetric, count_parts, spread
 from msvit_mm.models import build_gate
 from msvit_mm.ops.macs import count_macs
 
@@ -100,15 +100,3 @@ def test_parts_of_a_routed_model(test_cfg):
     assert counts['gate'] > dense['gate'] == 0
     assert counts['embedding'] > dense['embedding'] > 0  # by the merges
     assert counts['encoder'] != dense['encoder']
-
-
-def test_a_fixed_gate_need_not_embed_the_other_scale(make_msvit):
-    model, size = make_msvit(gate=dict(type='FixedGate', scale='fine')), (90, 150)  # 15 regions, 60 fine cells
-    token = 32 * 3 * 16**2 / 1e9
-    embedded = model.macs_of_parts(torch.tensor(0), size)['embedding'] / 1e9
-    dense = model.dense_macs_of_parts(size)['embedding'] / 1e9
-    assert embedded - unused_gmacs(model, size) == pytest.approx(dense) == pytest.approx(60 * token)
-    model.gate = build_gate(dict(type='FixedGate', scale='coarse'), 32)
-    assert embedded - unused_gmacs(model, size) == pytest.approx(15 * token)
-    model.gate = build_gate(dict(type='EdgeGate'), 32)
-    assert unused_gmacs(model, size) == 0

@@ -17,6 +17,7 @@ from msvit_mm.models import msvit
 from msvit_mm.models.msvit import MSViT
 from msvit_mm.ops.gating import budget_decisions, hard_decisions
 from msvit_mm.ops.macs import count_macs
+from msvit_mm.ops.packing import Packing
 from msvit_mm.ops.regions import RegionGrid, active_slots
 
 SIZES = [(64, 96), (96, 64), (70, 90), (48, 113)]
@@ -276,7 +277,9 @@ def test_counterfactuals_of_all_regions_are_the_masked_reference(make_msvit, opt
 def reference_table(model, images, decisions):
     """All candidates after the last layer, each a query of the active ones, (B, R, 1 + 4, C); as plain as can be."""
     grid = RegionGrid(*images.shape[-2:], 16, 32)
-    x = model.embed(images, grid)
+    num_candidates = 1 + grid.num_regions * grid.slots
+    candidates = Packing.select(torch.ones(len(images), num_candidates, dtype=torch.bool))
+    x = model.embed(images, grid, candidates).unflatten(0, (-1, num_candidates))
     active = F.pad(active_slots(decisions, grid).flatten(1), (1, 0), value=True)
     for layer in model.layers:
         q, k, v = layer.attn.qkv(layer.ln1(x)).unflatten(-1, (3, 2, 16)).permute(2, 0, 3, 1, 4)

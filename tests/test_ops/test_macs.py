@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from msvit_mm.ops.macs import count_macs, embedding_macs, encoder_macs
+from msvit_mm.ops.macs import count_macs, encoder_macs
+from msvit_mm.ops.packing import Packing
 from msvit_mm.ops.regions import RegionGrid
 
 SIZES = [(64, 96), (70, 90), (33, 161)]
@@ -14,16 +15,6 @@ def test_counter_sees_products_and_attention():
     assert count_macs(linear, torch.rand(3, 5)) == 3 * 5 * 7
     q = torch.rand(1, 2, 9, 4)
     assert count_macs(F.scaled_dot_product_attention, q, q, q) == 2 * 2 * 9 * 9 * 4
-
-
-def test_embedding_counts_the_convolutions_of_both_scales():
-    grid = RegionGrid(70, 90, 16, 32)
-    convolution = nn.Conv2d(3, 8, 16, 16)
-
-    def embed():
-        return convolution(torch.zeros(1, 3, 96, 96)), convolution(torch.zeros(1, 3, 48, 48))
-
-    assert embedding_macs(grid, embed_dims=8) == count_macs(embed)
 
 
 def test_encoder_accepts_tensors_and_equals_the_published_size_of_deit_small():
@@ -64,9 +55,11 @@ def test_parts_are_what_each_part_dispatches(make_msvit):
     images, grid = torch.rand(1, 3, 70, 90), RegionGrid(70, 90, 16, 32)
     parts = model.macs_of_parts(torch.tensor([7, 30]), (70, 90))
     assert parts['gate'] == count_macs(model.gate, images)
-    assert parts['embedding'] == count_macs(model.embed, images, grid)
+    chosen = Packing.select(torch.rand(1, 1 + 9 * 5) < torch.tensor([1.0] + [0.5] * 45))
+    embedded = model.macs_of_parts(torch.tensor(len(chosen.index) - 1), (70, 90))['embedding']
+    assert embedded == count_macs(model.embed, images, grid, chosen)
     assert torch.equal(sum(parts.values()), model.count_macs(torch.tensor([7, 30]), (70, 90)))
     dense = model.dense_macs_of_parts((70, 90))
     assert dense['gate'] == 0
     assert dense['encoder'] == parts['encoder'][1]  # 30 cells
-    assert dense['embedding'] * 45 == parts['embedding'] * 30  # 9 regions of 5 candidates
+    assert dense['embedding'] == parts['embedding'][1]

@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from msvit_mm.ops.packing import Packing
 from msvit_mm.ops.regions import RegionGrid, cell_slots
-from msvit_mm.ops.resample import mixed_position_table, shrink_regions, stack_slots
+from msvit_mm.ops.resample import gather_patches, mixed_position_table, shrink_regions, stack_slots
 
 
 def test_shrinking_by_two_is_bilinear_interpolation():
@@ -21,6 +22,25 @@ def test_shrinking_keeps_regions_apart_and_uses_all_pixels(scale):
     used = images.grad[0].sum(0) > 0
     assert used[:32, 32:64].all()
     assert used.sum() == 32 * 32
+
+
+@pytest.mark.parametrize('patch_size', [16, 8])
+def test_patches_are_windows_of_the_image_and_of_the_shrunk_one(patch_size):
+    grid = RegionGrid(64, 96, patch_size, 32)
+    images = torch.rand(2, 3, 64, 96)
+    chosen = torch.rand(2, 1 + grid.num_regions * grid.slots) < 0.7  # a class token first
+    shrunk = shrink_regions(images, grid.scale)
+    candidates = [(image, place - 1) for image, place in chosen.nonzero().tolist() if place > 0]
+    patches = gather_patches(images, grid, Packing.select(chosen))
+    for (image, place), patch in zip(candidates, patches, strict=True):
+        region, slot = divmod(place, grid.slots)
+        row, col = divmod(region, grid.cols)
+        source = shrunk[image] if slot == 0 else images[image]
+        if slot > 0:
+            dy, dx = divmod(slot - 1, grid.scale)
+            row, col = row * grid.scale + dy, col * grid.scale + dx
+        top, left = row * patch_size, col * patch_size
+        assert torch.equal(patch, source[:, top : top + patch_size, left : left + patch_size])
 
 
 @pytest.mark.parametrize('patch_size', [16, 8])
