@@ -2,7 +2,7 @@
 
 python tools/train.py configs/msvit_upernet_scenes.py
 
-70.0 and 71.6 mIoU at 50 % of the all-fine GMACs (seeds 0 and 1, 2026-11-20; 9 minutes on two cores).
+70.0 and 71.6 mIoU at 49 % of the all-fine GMACs (seeds 0 and 1, 2026-11-20; 9 minutes on two cores).
 """
 
 _base_ = [
