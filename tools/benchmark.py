@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
@@ -20,10 +21,17 @@ from torch import Tensor, nn
 from msvit_mm.checkpoints import use_safe_loader
 from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, describe_run
 from msvit_mm.engine.launch import add_common_arguments, check_data, load_config, one_line_errors
-from msvit_mm.engine.timing import compare, cpu_peak_mib, cuda_ms, cuda_peak_mib, interleave, process_ms, quartiles
-from msvit_mm.models.msvit import TEST_EXECUTIONS, TRAIN_EXECUTIONS
-from msvit_mm.models.variants import Variant, make_variants, random_decisions
-from msvit_mm.ops.gating import hard_decisions
+from msvit_mm.engine.timing import (
+    compare,
+    cpu_peak_mib,
+    cuda_ms,
+    cuda_peak_mib,
+    interleave,
+    process_ms,
+    quartiles,
+    share_outside,
+)
+from msvit_mm.models.variants import EXECUTIONS, Variant, executions_of, make_variants, state_decisions
 from msvit_mm.ops.macs import count_macs
 
 NOTES = [
@@ -33,8 +41,10 @@ NOTES = [
     'outside blocks: share of the backbone time that gate, embeddings, packing and scatter take, not the blocks.',
     'smaller image: the dense model at the size that gives as many tokens.',
 ]
+RATIOS = 'of random decisions: coarse ratios, or costs of routes relative to PVTv2'
 PARTS = ('whole', 'backbone', 'blocks')
-TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode. Counterfactual share {:g}.'
+TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode.'
+SHARE = 'Counterfactual share {:g}.'
 UNTRAINED = 'No checkpoint: random weights, and random decisions alone.'
 
 
@@ -44,9 +54,8 @@ def parse_args() -> Namespace:
     parser.add_argument('checkpoint', nargs='?', help="adds the gate's own decisions")
     parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
-    parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help='random coarse ratios')
-    executions = sorted({*TRAIN_EXECUTIONS, *TEST_EXECUTIONS})
-    parser.add_argument('--executions', nargs='+', choices=executions, help='default all')
+    parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help=RATIOS)
+    parser.add_argument('--executions', nargs='+', choices=EXECUTIONS, help='default all')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS, help='blocks: in inference alone')
     parser.add_argument('--train', action='store_true', help='time forward and backward')
     parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
@@ -62,9 +71,7 @@ def check_args(args: Namespace, model: nn.Module) -> None:
         raise ValueError(f"config '{args.config}': wanted a segmentor, got {type(model).__name__}.")
     if min([*args.batch_sizes, *(args.size or ()), args.repeats, args.threads]) < 1:
         raise ValueError('--batch-sizes, --size, --repeats and --threads: wanted numbers >= 1.')
-    if not all(0 <= ratio <= 1 for ratio in args.ratios):
-        raise ValueError(f'--ratios: wanted numbers in [0, 1], got {args.ratios}.')
-    possible = TRAIN_EXECUTIONS if args.train else TEST_EXECUTIONS
+    possible = executions_of(model.backbone, args.train)
     if impossible := [name for name in args.executions or () if name not in possible]:
         raise ValueError(f'--executions: wanted some of {", ".join(possible)}, got {", ".join(impossible)}.')
     if args.train and not model.backbone.gate.learnable:
@@ -85,17 +92,6 @@ def load_images(cfg: Config, model: nn.Module, count: int, size: tuple[int, int]
     inputs = [model.data_preprocessor(batch)['inputs'] for batch in dataset]
     resized = [F.interpolate(image, size=size, mode='bilinear', antialias=True) for image in inputs]
     return torch.cat(resized), 'test images of the config'
-
-
-def choose(model: nn.Module, images: Tensor, args: Namespace, seed: int) -> dict[str, Tensor]:
-    """Decisions by name: the trained gate's, and random ones at each ratio."""
-    with torch.no_grad():
-        own = hard_decisions(model.backbone.gate(images).sigmoid())
-    choices = {'gate': own} if args.checkpoint else {}
-    generator = torch.Generator().manual_seed(seed)
-    for ratio in args.ratios:
-        choices[f'random {ratio:g}'] = random_decisions(ratio, tuple(own.shape), generator).to(own)
-    return choices
 
 
 def decode(model: nn.Module, size: tuple[int, int], features: tuple[Tensor, ...]) -> Tensor:
@@ -122,8 +118,9 @@ def time_variants(
     """Rows of backbone, whole model and, in inference, blocks of every variant; the first variant is the reference."""
     head = partial(decode, model, size)
     heads = [model.decode_head, *([model.neck] if model.with_neck else [])]
-    rows, steps = {}, {}
+    rows, steps, layers, reference = {}, {}, {}, None
     for variant in variants:
+        reference = reference or (variant.decisions, variant.name)
         variant.backbone.eval()  # for the active tokens alone
         with torch.no_grad():
             features = variant.backbone(variant.images)
@@ -140,19 +137,22 @@ def time_variants(
             gmacs, steps[key] = parts[part]
             rows[key] = dict(zip(('model', 'decisions', 'variant'), key, strict=True))
             rows[key] |= dict(num_tokens=variant.num_tokens, gmacs=gmacs)
+            if variant.blocks and part == 'backbone' and not args.train:
+                layers[key] = getattr(variant.backbone, 'backbone', variant.backbone).layers
 
     batch_size, on_gpu = len(variant.images), args.device == 'cuda'
     progress = partial(track, description=f'batch size {batch_size}', console=console)
     times = interleave(steps, cuda_ms if on_gpu else process_ms, args.repeats, progress=progress)
     for key, row in rows.items():
-        dense = key[0], 'all fine', 'dense'
+        dense = key[0], *reference
         row |= compare(times[key], times[dense], row['gmacs'] / rows[dense]['gmacs'])
         row['throughput_ips'] = 1000 * batch_size / row['time_ms']
         row['peak_memory_mib'] = (cuda_peak_mib if on_gpu else cpu_peak_mib)(steps[key])
         row['peak_memory_ratio'] = row['peak_memory_mib'] / rows[dense]['peak_memory_mib']
-        blocks = 'blocks', *key[1:]
-        if key[0] == 'backbone' and blocks in steps:
-            row |= quartiles(1 - times[blocks] / times[key], 'outside_blocks')
+        if key in layers:
+            first, last = layers[key][0].ln1, layers[key][-1].ffn
+            shares = [share_outside(steps[key], first, last) for _ in range(args.repeats)]
+            row |= quartiles(np.array(shares), 'outside_blocks')
     return list(rows.values())
 
 
@@ -184,20 +184,22 @@ def main() -> None:
         size = tuple(args.size or model.backbone.img_size)
         images, source = load_images(cfg, model, max(args.batch_sizes), size)
 
+    possible = executions_of(model.backbone, args.train)
     phase = 'training' if args.train else 'inference'
     clock = 'CUDA events' if args.device == 'cuda' else f'process time, {args.threads} thread(s)'
     where = f'{size[0]}x{size[1]}'
     notes = [f'{phase}, {source}, {where}, {clock}', *NOTES]
     if args.train:
-        notes.append(TRAINING.format(model.backbone.counterfactual_share))
+        notes.append(TRAINING)
+        notes += [SHARE.format(model.backbone.counterfactual_share)] if 'counterfactual' in possible else []
     if not args.checkpoint:
         notes.append(UNTRAINED)
-    executions = TRAIN_EXECUTIONS if args.train else TEST_EXECUTIONS
-    executions = [name for name in executions if name in (args.executions or executions)]
+    executions = args.executions or possible
     results = {}
     for batch_size in args.batch_sizes:
         batch = images[:batch_size].to(args.device)
-        choices = choose(model, batch, args, seed)
+        with one_line_errors():
+            choices = state_decisions(model.backbone, batch, args.ratios, bool(args.checkpoint), seed)
         variants = make_variants(model.backbone, cfg.model.backbone, batch, choices, executions)
         results[batch_size] = time_variants(model, variants, size, args, console)
         for part in PARTS:

@@ -4,10 +4,12 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 Measure = Callable[[Callable[[], object]], float]
@@ -29,6 +31,34 @@ def cuda_ms(function: Callable[[], object]) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end)
+
+
+def share_outside(function: Callable[[], object], first: nn.Module, last: nn.Module) -> float:
+    """Share of a call's time before module ``first`` is called and after ``last`` has returned.
+
+    Of one and the same call, so that it sees what is small against the noise between calls. Processor time, or CUDA
+    events if ``first`` is on a GPU.
+    """
+    marks = []
+    on_gpu = next(first.parameters()).is_cuda
+
+    def mark(*args) -> None:
+        if on_gpu:
+            marks.append(torch.cuda.Event(enable_timing=True))
+            marks[-1].record()
+        else:
+            marks.append(time.process_time())
+
+    with ExitStack() as hooks:
+        hooks.callback(first.register_forward_pre_hook(mark).remove)
+        hooks.callback(last.register_forward_hook(mark).remove)
+        mark()
+        function()
+        mark()
+    if on_gpu:
+        torch.cuda.synchronize()
+    inside, whole = (marks[i].elapsed_time(marks[j]) if on_gpu else marks[j] - marks[i] for i, j in ((1, 2), (0, 3)))
+    return 1 - inside / whole
 
 
 def cuda_peak_mib(function: Callable[[], object]) -> float:

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from ..ops.packing import Packing
 from ..ops.regions import RegionGrid, active_slots
+from . import msvit, routing
 from .choices import RouteChoices
 from .gates import BaseGate, rank_logits
 from .msvit import MSViT
 from .pvt import NUM_ROWS, PVTBlock, Size, to_map, to_tokens
 from .route_gates import BaseRouteGate, Edge, RandomRoutes
-from .routing import TEST_EXECUTIONS, DynamicTokenRoutingTransformer, row_sizes
+from .routing import DynamicTokenRoutingTransformer, row_sizes
 
+EXECUTIONS = sorted({*msvit.TRAIN_EXECUTIONS, *msvit.TEST_EXECUTIONS, *routing.TEST_EXECUTIONS})
 CERTAIN = 100.0  # beyond what the noise of a relaxed gate sample can turn over
 
 
@@ -118,17 +120,59 @@ class StatedBackbone(nn.Module):
             setattr(self.backbone, name, value)
 
 
+def executions_of(backbone: nn.Module, training: bool) -> tuple[str, ...]:
+    """The modes that a backbone can run in."""
+    if isinstance(backbone, DynamicTokenRoutingTransformer):
+        return ('masked',) if training else routing.TEST_EXECUTIONS
+    return msvit.TRAIN_EXECUTIONS if training else msvit.TEST_EXECUTIONS
+
+
+@torch.no_grad()
+def state_decisions(
+    backbone: nn.Module, images: Tensor, ratios: Iterable[float], own: bool, seed: int
+) -> dict[str, Tensor | dict[Edge, Tensor]]:
+    """Decisions by name: the gate's own, if wanted, and random ones.
+
+    Args:
+        images: Shape (B, 3, H, W).
+        ratios: Of the random ones: coarse ratios of regions, or costs of routes relative to PVTv2.
+
+    Raises:
+        ValueError: If no decisions have such a ratio.
+    """
+    output = backbone.forward_gated(images)[1]
+    choices = {'gate': output.decisions} if own else {}
+    generator = torch.Generator().manual_seed(seed)
+    for ratio in ratios:
+        if isinstance(backbone, DynamicTokenRoutingTransformer):
+            decisions = random_routes(backbone, ratio, images)
+        else:
+            decisions = random_decisions(ratio, tuple(output.decisions.shape), generator).to(output.decisions)
+        choices[f'random {ratio:g}'] = decisions
+    return choices
+
+
 def make_variants(
-    backbone: MSViT, config: dict, images: Tensor, choices: dict[str, Tensor], executions: Iterable[str]
+    backbone: nn.Module, config: dict, images: Tensor, choices: Mapping, executions: Iterable[str]
 ) -> Iterator[Variant]:
-    """The dense host first; then under each of the decisions every execution, and the host on a smaller image.
+    """The dense model first; then under each of the decisions every execution.
+
+    Of MSViT the dense model is the host, which also runs on an image of as few tokens; of a routing space, plain PVTv2.
 
     Args:
         config: The config of ``backbone``.
         images: Shape (B, 3, H, W).
-        choices: Decisions of shape (B, rows, cols) by name.
-        executions: Of the modes that ``backbone`` is to run in.
+        choices: Decisions by name, as :func:`state_decisions` returns them.
+        executions: Some of :func:`executions_of`.
     """
+    if isinstance(backbone, DynamicTokenRoutingTransformer):
+        return _route_variants(backbone, images, choices, executions)
+    return _region_variants(backbone, config, images, choices, executions)
+
+
+def _region_variants(
+    backbone: MSViT, config: dict, images: Tensor, choices: Mapping[str, Tensor], executions: Iterable[str]
+) -> Iterator[Variant]:
     size = tuple(images.shape[-2:])
     grid = RegionGrid(*size, backbone.patch_size, backbone.coarse_patch_size)
     yield _dense_variant('all fine', 'dense', backbone, config, images)
@@ -176,19 +220,12 @@ class PlainPVT(nn.Module):
         return tuple(maps[i].contiguous() for i in backbone.out_indices)
 
 
-def make_route_variants(
+def _route_variants(
     backbone: DynamicTokenRoutingTransformer,
     images: Tensor,
     choices: Mapping[str, Mapping[Edge, Tensor]],
-    executions: Iterable[str] = TEST_EXECUTIONS,
+    executions: Iterable[str],
 ) -> Iterator[Variant]:
-    """Plain PVTv2 first; then every execution under each of the decisions. In training all executions are masked.
-
-    Args:
-        images: Shape (B, 3, H, W).
-        choices: By name, decisions of shape (B, rows, cols) on every edge.
-        executions: Of the modes that ``backbone`` is to run in.
-    """
     size = tuple(images.shape[-2:])
     num_tokens = sum(rows * cols for rows, cols in row_sizes(size))
     gmacs = backbone.cost_table(size).reference / 1e9

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from msvit_mm.engine import timing
-from msvit_mm.engine.timing import compare, cpu_peak_mib, interleave, process_ms, quartiles
+from msvit_mm.engine.timing import compare, cpu_peak_mib, interleave, process_ms, quartiles, share_outside
 
 
 def test_functions_take_turns_and_each_round_starts_with_the_next():
@@ -47,6 +48,27 @@ def test_process_time_is_in_milliseconds(monkeypatch):
         now[0] += 0.25
 
     assert process_ms(work) == 250.0
+
+
+def test_share_outside_two_modules(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(timing.time, 'process_time', lambda: now[0])
+
+    class Work(nn.Linear):
+        def forward(self, seconds):
+            now[0] += seconds
+
+    first, last = Work(1, 1), Work(1, 1)
+
+    def work():
+        now[0] += 1
+        first(4)
+        now[0] += 2
+        last(9)
+        now[0] += 4
+
+    assert share_outside(work, first, last) == 5 / 20
+    assert not (first._forward_pre_hooks or last._forward_hooks)
 
 
 def test_cpu_peak_is_of_the_call_and_not_the_sum_of_all_it_allocates():

@@ -10,11 +10,12 @@ from msvit_mm.models.variants import (
     PlainPVT,
     StatedBackbone,
     build_dense,
+    executions_of,
     lower_resolution,
-    make_route_variants,
     make_variants,
     random_decisions,
     random_routes,
+    state_decisions,
 )
 from msvit_mm.ops.macs import count_macs
 
@@ -144,7 +145,7 @@ def test_plain_pvt_is_the_staircase_and_costs_what_is_counted(router):
     images = draw(2, 3, 64, 100)
     own = router.gate
     with torch.no_grad():
-        dense, *_ = make_route_variants(router, images, {})
+        dense, *_ = make_variants(router, {}, images, {}, ())
         plain = dense.backbone(images)
         router.gate = RouteChoices(router).build_gate(dict(type='FixedRoutes', routes='staircase'))
         wanted, output = router.forward_gated(images)
@@ -161,8 +162,9 @@ def test_plain_pvt_is_the_staircase_and_costs_what_is_counted(router):
 def test_route_variants_are_all_forms_of_one_batch(router):
     images = draw(3, 3, 64, 100)
     with torch.no_grad():
-        choices = dict(gate=router.forward_gated(images)[1].decisions, random=random_routes(router, 0.8, images))
-    variants = list(make_route_variants(router, images, choices))
+        choices = state_decisions(router, images, [0.8], own=True, seed=0)
+        assert list(choices) == ['gate', 'random 0.8']
+    variants = list(make_variants(router, {}, images, choices, executions_of(router, False)))
     names = [(variant.decisions, variant.name) for variant in variants]
     assert names == [('staircase', 'dense'), *((name, x) for name in choices for x in ('masked', 'sparse'))]
     own = router.gate, router.test_execution

@@ -55,7 +55,7 @@ def test_inference_on_the_images_of_the_data_set(run_tool, checkpoint, tmp_path)
         blocks, backbone = by_variant(rows, 'blocks'), by_variant(rows, 'backbone')
         assert list(blocks) == ['dense', 'packed', 'smaller image']
         assert all(blocks[name]['gmacs'] < backbone[name]['gmacs'] for name in blocks)
-        assert all(backbone[name]['outside_blocks'] < 1 for name in blocks)
+        assert all(0 < backbone[name]['outside_blocks'] < 1 for name in blocks)
         assert 'outside_blocks' not in backbone['masked']
         assert by_variant(rows, 'whole')['packed']['gmacs'] > by_variant(rows, 'backbone')['packed']['gmacs']
 
@@ -90,6 +90,18 @@ def test_training_under_a_head_on_tokens(run_tool, tmp_path):
     assert decoder['packed'] < decoder['dense']
 
 
+def test_routes_beside_plain_pvt(run_tool, tmp_path):
+    out = tmp_path / 'benchmark.json'
+    options = ('--batch-sizes', 1, '--ratios', 0.6, '--repeats', 2, '--size', 64, 64, '--out', out)
+    process = run_tool('benchmark.py', CONFIGS / 'dit_upernet_scenes.py', *options)
+    assert process.returncode == 0, process.stderr
+    rows = json.loads(out.read_text())['batch_sizes']['1']
+    names = [(row['decisions'], row['variant']) for row in rows if row['model'] == 'backbone']
+    assert names == [('staircase', 'dense'), ('random 0.6', 'masked'), ('random 0.6', 'sparse')]
+    assert rows[0]['time_ratio'] == 1
+    assert not [row for row in rows if row['model'] == 'blocks']
+
+
 def test_absent_device_is_one_line(run_tool):
     process = run_tool('benchmark.py', CONFIG, '--device', 'cuda')
     assert (process.returncode, process.stdout) == (1, '')
@@ -100,7 +112,8 @@ def test_absent_device_is_one_line(run_tool):
 @pytest.mark.parametrize(
     ('config', 'arguments', 'message'),
     [
-        (CONFIG, '--ratios 1.5', r'--ratios: wanted numbers in \[0, 1\], got \[1.5\]'),
+        (CONFIG, '--ratios 1.5', r'coarse ratio: wanted a number in \[0, 1\], got 1.5'),
+        (CONFIGS / 'dit_upernet_scenes.py', '--ratios 0.01', 'cost_ratio must lie between .* got 0.01'),
         (CONFIG, '--batch-sizes 0', 'wanted numbers >= 1'),
         (CONFIG, '--executions trimmed', '--executions: wanted some of masked, padded, packed, got trimmed'),
         (CONFIG, '--batch-sizes 300', 'wanted 300 distinct ones for the largest batch, got 256'),
