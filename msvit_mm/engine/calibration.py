@@ -71,7 +71,8 @@ def find_threshold(backbone: nn.Module, images: list[GatedImage], measure: str, 
 
     thresholds = list_thresholds(images)
     coarse, fine = (abs(signed_cost(threshold)) for threshold in (thresholds[0], thresholds[-1]))
-    if not min(coarse, fine) <= wanted <= max(coarse, fine):
+    rounding = 1e-9 * max(coarse, fine)  # an end of the range may have been computed in another order
+    if not min(coarse, fine) - rounding <= wanted <= max(coarse, fine) + rounding:
         raise ValueError(
             f'{measure}: wanted a budget between {coarse:.6g} (all regions coarse) and {fine:.6g} (all fine) on these '
             f'images, got {wanted:.6g}'
