@@ -27,8 +27,9 @@ demo: setup
 	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" \
 		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --cfg-options randomness.seed=$(SEED)
 
+# Two processes of one thread each: more threads only wait for each other on networks this small.
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2
 
 lint: setup
 	$(BIN)/ruff check .

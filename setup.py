@@ -41,6 +41,6 @@ setup(
             'mmpretrain==1.2.0',
         ],
         'safetensors': ['safetensors'],
-        'dev': ['pytest', 'ruff', 'timm', 'safetensors'],
+        'dev': ['pytest', 'pytest-xdist', 'ruff', 'timm', 'safetensors'],
     },
 )
