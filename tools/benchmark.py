@@ -11,16 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
 from msvit_mm.checkpoints import use_safe_loader
-from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, describe_run
-from msvit_mm.engine.launch import add_common_arguments, check_data, load_config, one_line_errors
+from msvit_mm.engine.inference import build_gated_model, describe_run, load_inputs
+from msvit_mm.engine.launch import add_common_arguments, load_config, one_line_errors
 from msvit_mm.engine.timing import (
     compare,
     cpu_peak_mib,
@@ -77,21 +75,6 @@ def check_args(args: Namespace, model: nn.Module) -> None:
     if args.train and not model.backbone.gate.learnable:
         gate = type(model.backbone.gate).__name__
         raise ValueError(f'--train: wanted a gate that learns, since others train packed alone, got {gate}.')
-
-
-def load_images(cfg: Config, model: nn.Module, count: int, size: tuple[int, int]) -> tuple[Tensor, str]:
-    """Distinct normalised images of this size, and what they are."""
-    try:
-        check_data(cfg, 'test')
-    except ValueError:
-        noise = torch.randn(count, 3, size[0] // 8 + 1, size[1] // 8 + 1)
-        return F.interpolate(noise, size=size, mode='bilinear'), 'smoothed noise: the data set is absent'
-    dataset = UnlabelledImages(cfg.test_dataloader.dataset, count)
-    if len(dataset) < count:
-        raise ValueError(f'images: wanted {count} distinct ones for the largest batch, got {len(dataset)}.')
-    inputs = [model.data_preprocessor(batch)['inputs'] for batch in dataset]
-    resized = [F.interpolate(image, size=size, mode='bilinear', antialias=True) for image in inputs]
-    return torch.cat(resized), 'test images of the config'
 
 
 def decode(model: nn.Module, size: tuple[int, int], features: tuple[Tensor, ...]) -> Tensor:
@@ -182,7 +165,7 @@ def main() -> None:
         check_args(args, model)
         torch.set_num_threads(args.threads)
         size = tuple(args.size or model.backbone.img_size)
-        images, source = load_images(cfg, model, max(args.batch_sizes), size)
+        images, source = load_inputs(cfg, model, max(args.batch_sizes), size)
 
     possible = executions_of(model.backbone, args.train)
     phase = 'training' if args.train else 'inference'

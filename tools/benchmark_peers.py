@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from msvit_mm.engine.inference import build_gated_model, describe_run, load_split
+from msvit_mm.engine.inference import build_gated_model, describe_run, load_inputs
 from msvit_mm.engine.launch import one_line_errors
 from msvit_mm.engine.timing import compare, cuda_ms, interleave, process_ms
 from msvit_mm.models.variants import make_variants, random_decisions
@@ -111,23 +111,6 @@ def import_algm(path: str, device: str) -> list[ModuleType]:
     if device == 'cpu':
         torch.Tensor.cuda = torch.Tensor.to  # their `.cuda(x.device)`, on the threshold, takes no CPU
     return modules
-
-
-def load_images(cfg: Config, model: nn.Module, count: int, args: Namespace) -> tuple[Tensor, str]:
-    """Distinct normalised square images, and what they are."""
-    size = (args.size, args.size)
-    try:
-        dataset = load_split(cfg, 'test', count, args.images)
-    except ValueError:
-        if args.images:
-            raise
-        noise = torch.randn(count, 3, args.size // 8 + 1, args.size // 8 + 1)
-        return F.interpolate(noise, size=size, mode='bilinear'), 'smoothed noise: no --images, and no data set'
-    if len(dataset) < count:
-        raise ValueError(f'images: wanted {count} distinct ones for the largest batch, got {len(dataset)}.')
-    inputs = [model.data_preprocessor(batch)['inputs'] for batch in dataset]
-    resized = [F.interpolate(image, size=size, mode='bilinear', antialias=True) for image in inputs]
-    return torch.cat(resized), args.images or 'test images of the config'
 
 
 def own_systems(
@@ -318,7 +301,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         cfgs = {words: Config.fromfile(FOLDER / name) for words, name in CONFIGS.items()}
         models = {words: build_gated_model(cfg, None, args.device) for words, cfg in cfgs.items()}
-        images, source = load_images(cfgs['cells'], models['cells'], max(args.batch_sizes), args)
+        size = (args.size, args.size)
+        images, source = load_inputs(cfgs['cells'], models['cells'], max(args.batch_sizes), size, args.images)
 
     peers = {name: commit_of(path) for name, path in (('tome', args.tome), ('algm', args.algm)) if path}
     clock = 'CUDA events' if args.device == 'cuda' else f'process time, {args.threads} thread(s)'

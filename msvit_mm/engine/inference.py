@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import mmengine
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
@@ -129,6 +130,35 @@ def load_split(cfg: Config, split: str, num_images: int | None = None, folder: s
     while 'dataset' in dataset:  # wrappers such as RepeatDataset
         dataset = dataset['dataset']
     return UnlabelledImages(dict(dataset, pipeline=cfg.test_dataloader.dataset.pipeline), num_images, folder)
+
+
+def load_inputs(
+    cfg: Config, model: torch.nn.Module, count: int, size: tuple[int, int], folder: str | None = None
+) -> tuple[torch.Tensor, str]:
+    """Distinct inputs of one size for a backbone to be timed on, and what they are.
+
+    Args:
+        size: (height, width) in pixels, to which images are resized.
+        folder: Images instead of the config's test images. Where neither is there, smoothed noise.
+
+    Returns:
+        Normalised, shape (count, 3, H, W), and words for the record.
+
+    Raises:
+        ValueError: If there are fewer images than ``count``, or the folder has none.
+    """
+    try:
+        dataset = load_split(cfg, 'test', count, folder)
+    except ValueError:
+        if folder:
+            raise
+        noise = torch.randn(count, 3, size[0] // 8 + 1, size[1] // 8 + 1)
+        return F.interpolate(noise, size=size, mode='bilinear'), 'smoothed noise: the data set is absent'
+    if len(dataset) < count:
+        raise ValueError(f'images: wanted {count} distinct ones for the largest batch, got {len(dataset)}.')
+    inputs = [model.data_preprocessor(batch)['inputs'] for batch in dataset]
+    resized = [F.interpolate(image, size=size, mode='bilinear', antialias=True) for image in inputs]
+    return torch.cat(resized), folder or 'test images of the config'
 
 
 def describe_run(args: Namespace, seed: int, device: str) -> dict:
