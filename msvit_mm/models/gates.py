@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.regions import pad_to_regions
 from ..ops.resample import shrink_regions
 
 PIXEL_CHANNELS = {'raw': 3, 'normalized': 3, 'both': 6}
@@ -112,8 +113,7 @@ class ScaleGate(BaseGate):
     def forward(self, images: Tensor) -> Tensor:
         rows, cols = self.num_regions(images)
         size = self.coarse_patch_size
-        images = F.pad(images, (0, cols * size - images.shape[3], 0, rows * size - images.shape[2]))
-        images = shrink_regions(images, size // self.sample_size)
+        images = shrink_regions(pad_to_regions(images, size), size // self.sample_size)
         k = self.sample_size
         regions = images.unflatten(3, (cols, k)).unflatten(2, (rows, k))  # (B, 3, H, W) -> (B, 3, rows, k, cols, k)
         regions = regions.permute(0, 2, 4, 1, 3, 5).flatten(4)  # -> (B, rows, cols, 3, k * k)

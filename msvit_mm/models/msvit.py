@@ -289,7 +289,7 @@ class MSViT(VisionTransformer):
     def embed(self, images: Tensor, grid: RegionGrid, chosen: Packing) -> Tensor:
         """Positioned tokens of the chosen candidates and of no others, (B, 3, H, W) -> (T, C)."""
         extra, places = self.num_extra_tokens, chosen.index % chosen.shape[1]
-        patches = gather_patches(pad_to_regions(images, grid), grid, chosen)
+        patches = gather_patches(pad_to_regions(images, grid.coarse_patch_size), grid, chosen)
         # a linear layer on pixels: the convolution takes 3.5 times as long on single patches
         projection, norm = self.patch_embed.projection, self.patch_embed.norm
         tokens = nn.functional.linear(patches.flatten(1), projection.weight.flatten(1), projection.bias)

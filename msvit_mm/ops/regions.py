@@ -80,10 +80,12 @@ class RegionGrid:
         return self.cell_rows * self.cell_cols
 
 
-def pad_to_regions(images: Tensor, grid: RegionGrid) -> Tensor:
+def pad_to_regions(images: Tensor, coarse_patch_size: int) -> Tensor:
     """Zero-pad images at the right and bottom to whole regions, (B, 3, H, W) -> (B, 3, rows * S, cols * S)."""
-    height, width = grid.rows * grid.coarse_patch_size, grid.cols * grid.coarse_patch_size
-    return F.pad(images, (0, width - grid.width, 0, height - grid.height))
+    right, bottom = -images.shape[3] % coarse_patch_size, -images.shape[2] % coarse_patch_size
+    if not (right or bottom):
+        return images  # F.pad would copy them
+    return F.pad(images, (0, right, 0, bottom))
 
 
 def cells_to_slots(cells: Tensor, scale: int) -> Tensor:
