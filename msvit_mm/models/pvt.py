@@ -149,12 +149,15 @@ class ConvMLP(nn.Module):
         self.fc2 = nn.Linear(hidden_dims, dims)
 
     def forward(self, tokens: Tensor, gate: Tensor, size: Size) -> Tensor:
-        """(B, N, C), with the gate (B, N, 1) of these tokens."""
-        hidden, weight = self.fc1(tokens), gate.detach()
-        mixed = to_tokens(self.dwconv(to_map(hidden * weight, size)))
-        if gate.requires_grad:  # a closed token sees itself, so that its gate learns what opening it would bring
-            mixed = torch.addcmul(mixed, (1 - weight) * hidden, self.dwconv.weight[:, 0, 1, 1])
-        return self.fc2(F.gelu(mixed))
+        """(B, N, C), with the gate (B, N, 1) of these tokens.
+
+        A closed token sees itself, so that its gate learns what opening it would bring.
+        """
+        hidden, conv = self.fc1(tokens), self.dwconv
+        neighbours = conv.weight * F.pad(conv.weight.new_zeros(1, 1), (1, 1, 1, 1), value=1.0)
+        opened = to_map(hidden * gate.detach(), size)
+        mixed = to_tokens(F.conv2d(opened, neighbours, conv.bias, padding=1, groups=conv.groups))
+        return self.fc2(F.gelu(torch.addcmul(mixed, hidden, conv.weight[:, 0, 1, 1])))
 
     def forward_sparse(self, packed: Tensor, packing: Packing, size: Size) -> Tensor:
         """The same for the active tokens alone, (T, C) -> (T, C)."""
