@@ -293,7 +293,7 @@ class DynamicTokenRoutingTransformer(BaseModule):
         packing, some = Packing.select(active[images]), tokens[images]
         for block in blocks:
             some = block.forward_sparse(some, packing, size)
-        return tokens.index_copy(0, images, some)
+        return some if len(images) == len(tokens) else tokens.index_copy(0, images, some)
 
     def _merge(self, i: int, j: int, source: Tensor, target: Tensor, gate: Tensor, size: Size, sparse: bool) -> Tensor:
         """Row i joins row i + 1 in column j: (B, N_i, C_i), (B, N_(i+1), C_(i+1)) -> (B, N_(i+1), C_(i+1))."""

@@ -41,7 +41,7 @@ class Packing:
     def unpack(self, packed: Tensor) -> Tensor:
         """Put packed tokens back into the candidate table, zeros elsewhere, (T, C) -> (B, N, C)."""
         table = packed.new_zeros(self.shape[0] * self.shape[1], packed.shape[-1])
-        return table.index_copy(0, self.index, packed).unflatten(0, self.shape)
+        return table.index_copy_(0, self.index, packed).unflatten(0, self.shape)
 
     def positions(self) -> Tensor:
         """Place of each candidate in the packed sequence, meaningful where selected, shape (B, N)."""
