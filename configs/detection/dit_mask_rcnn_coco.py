@@ -2,10 +2,10 @@
 
     bash tools/dist_train.sh configs/detection/dit_mask_rcnn_coco.py 8
 
-Needs mmdet and mmcv with its compiled ops, which msvit_mm itself does without (see msvit_mm/models/detector.py). Start
-from converted weights as in configs/dit_upernet_ade20k.py.
+Needs mmdet and mmcv with its compiled ops, which msvit_mm itself does without ("Detection" in README.md). Start from
+converted weights as in configs/dit_upernet_ade20k.py.
 
-Never run: no machine with mmdet was at hand.
+Not trained yet.
 """
 
 _base_ = [

@@ -12,8 +12,9 @@ class GateStatisticsHook(Hook):
     """Log the spread of the gate's choices over the images of a validation or test run.
 
     Writes to the log, and as scalars ``gate/*`` to the visualizer: mean and deviation over images of the coarse ratio,
-    or over routes of the cost relative to PVTv2; mean, 5th and 95th percentile of tokens and of GMACs per image; and
-    over routes the share of open tokens on every edge, ``gate/routes_s8_2`` for stage 2 of the row of stride 8.
+    or over routes of the cost relative to PVTv2; mean, 5th and 95th percentile of tokens and of GMACs per image, of
+    detectors the backbone's; and over routes the share of open tokens on every edge, ``gate/routes_s8_2`` for stage 2
+    of the row of stride 8.
     """
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -24,7 +25,9 @@ class GateStatisticsHook(Hook):
         routed = [s for s in outputs if 'reference_gmacs' in s]
         if routed:
             self._ratio_name = 'route_ratio'
-            self._rows += [(s.backbone_gmacs / s.reference_gmacs, s.num_tokens, s.gmacs) for s in routed]
+            for s in routed:
+                ratio, gmacs = s.backbone_gmacs / s.reference_gmacs, s.get('gmacs', s.backbone_gmacs)
+                self._rows.append((ratio, s.num_tokens, gmacs))
             self._shares += [open_shares(s) for s in routed]
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:

@@ -65,3 +65,10 @@ def test_routes_are_summed_up_by_cost_and_edge():
     assert scalars['gate/route_ratio_std'] == pytest.approx(0.2)
     assert scalars['gate/routes_s8_1'] == 0.5
     assert 'gate/routes_s8_0' not in scalars and 'gate/coarse_ratio' not in scalars
+
+
+def test_of_detectors_the_backbone_is_summed_up():
+    hook, runner = GateStatisticsHook(), SimpleNamespace(visualizer=MagicMock(), logger=MagicMock(), iter=7)
+    run_epoch(hook, runner, 'val', [BaseDataElement(num_tokens=8, backbone_gmacs=0.5, reference_gmacs=2.0)])
+    (scalars,), _ = runner.visualizer.add_scalars.call_args
+    assert scalars['gate/gmacs'] == 0.5 and scalars['gate/route_ratio'] == 0.25
