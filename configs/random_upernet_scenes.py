@@ -2,7 +2,7 @@
 
     python tools/train.py configs/random_upernet_scenes.py
 
-Seed 0 is recorded in docs/benchmarks.md.
+Seeds 0 and 1 are recorded in docs/benchmarks.md.
 """
 
 _base_ = ['msvit_upernet_scenes.py']
