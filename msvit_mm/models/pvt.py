@@ -73,7 +73,10 @@ def to_tokens(x: Tensor) -> Tensor:
 
 def add_at(tokens: Tensor, branch: Tensor, packing: Packing) -> Tensor:
     """Add (T, C) to the packed ones of the tokens (B, N, C); the others stay as they are, bit for bit."""
-    return tokens.flatten(0, 1).index_add(0, packing.index, branch.to(tokens.dtype)).view_as(tokens)
+    branch = branch.to(tokens.dtype)
+    if packing.is_full:
+        return tokens + branch.view_as(tokens)
+    return tokens.flatten(0, 1).index_add(0, packing.index, branch).view_as(tokens)
 
 
 class PatchEmbed(nn.Module):
@@ -97,9 +100,11 @@ class PatchEmbed(nn.Module):
 
     def forward_sparse(self, x: Tensor, packing: Packing) -> Tensor:
         """The packed ones alone of the tokens that :meth:`forward` returns, (B, C, H, W) -> (T, C')."""
-        proj = self.proj
-        patches = F.unfold(x, proj.kernel_size, padding=proj.padding, stride=proj.stride).mT  # (B, N, C * k * k)
-        return self.norm(F.linear(packing.pack(patches), proj.weight.flatten(1), proj.bias))
+        proj, (size, _), (stride, _) = self.proj, self.proj.kernel_size, self.proj.stride
+        padded = F.pad(x, [size // 2] * 4).permute(0, 2, 3, 1)
+        windows = padded.unfold(1, size, stride).unfold(2, size, stride)  # a view, (B, h, w, C, size, size)
+        patches = windows[torch.unravel_index(packing.index, windows.shape[:3])].flatten(1)
+        return self.norm(F.linear(patches, proj.weight.flatten(1), proj.bias))
 
 
 class SpatialReductionAttention(nn.Module):

@@ -290,10 +290,12 @@ class DynamicTokenRoutingTransformer(BaseModule):
         images = active.any(1).nonzero().squeeze(1)
         if not len(images):
             return tokens
-        packing, some = Packing.select(active[images]), tokens[images]
+        every_image = len(images) == len(tokens)
+        some = tokens if every_image else tokens[images]
+        packing = Packing.select(active[images])
         for block in blocks:
             some = block.forward_sparse(some, packing, size)
-        return some if len(images) == len(tokens) else tokens.index_copy(0, images, some)
+        return some if every_image else tokens.index_copy(0, images, some)
 
     def _merge(self, i: int, j: int, source: Tensor, target: Tensor, gate: Tensor, size: Size, sparse: bool) -> Tensor:
         """Row i joins row i + 1 in column j: (B, N_i, C_i), (B, N_(i+1), C_(i+1)) -> (B, N_(i+1), C_(i+1))."""

@@ -34,12 +34,20 @@ class Packing:
         """
         return cls(mask.flatten().nonzero().squeeze(1), mask.sum(1).tolist(), tuple(mask.shape))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether every candidate is selected: then there is nothing to gather, and nothing to scatter."""
+        return len(self.index) == self.shape[0] * self.shape[1]
+
     def pack(self, tokens: Tensor) -> Tensor:
         """Gather the selected tokens, (B, N, C) -> (T, C)."""
-        return tokens.flatten(0, 1).index_select(0, self.index)
+        tokens = tokens.flatten(0, 1)
+        return tokens if self.is_full else tokens.index_select(0, self.index)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Put packed tokens back into the candidate table, zeros elsewhere, (T, C) -> (B, N, C)."""
+        if self.is_full:
+            return packed.unflatten(0, self.shape)
         table = packed.new_zeros(self.shape[0] * self.shape[1], packed.shape[-1])
         return table.index_copy_(0, self.index, packed).unflatten(0, self.shape)
 
