@@ -156,7 +156,7 @@ class ConvMLP(nn.Module):
     def forward(self, tokens: Tensor, gate: Tensor, size: Size) -> Tensor:
         """(B, N, C), with the gate (B, N, 1) of these tokens.
 
-        A closed token sees itself, so that its gate learns what opening it would bring.
+        A closed token, too, sees itself, so that its gate learns what opening it would bring.
         """
         hidden, conv = self.fc1(tokens), self.dwconv
         neighbours = conv.weight * F.pad(conv.weight.new_zeros(1, 1), (1, 1, 1, 1), value=1.0)

@@ -3,12 +3,13 @@
 import importlib.util
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-CONFIG = 'configs/detection/dit_mask_rcnn_coco.py'
+CONFIG = Path(__file__).parents[2] / 'configs/detection/dit_mask_rcnn_coco.py'
 INSTALLED = all(importlib.util.find_spec(name) is not None for name in ('mmdet', 'mmcv._ext'))
 SMALL = [
     'model.backbone.arch=b0',
