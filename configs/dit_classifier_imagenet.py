@@ -19,6 +19,6 @@ _base_ = [
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'merge_scales': dict(decay_mult=0.0)}))
 log_processor = dict(by_epoch=True)
 custom_hooks = [
-    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 4.0), ramp=(0.4, 0.6)),
+    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 8.0), ramp=(0.4, 0.6)),
     dict(type='GateStatisticsHook'),
 ]

@@ -18,6 +18,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0), 'merge_scales': dict(decay_mult=0.0)})
 )
 custom_hooks = [
-    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 4.0), ramp=(0.4, 0.6)),
+    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 8.0), ramp=(0.4, 0.6)),
     dict(type='GateStatisticsHook'),
 ]

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/pvt_upernet_scenes.py
 
-Seeds 0 and 1 are recorded in docs/benchmarks.md, trained for 1250 iterations.
+Seeds 0 and 1 are recorded in docs/benchmarks.md.
 """
 
 _base_ = ['dit_upernet_scenes.py']

@@ -4,7 +4,7 @@
 
 ``active_ratio_of`` of the backbone gives the share of open tokens for other costs.
 
-Seeds 0 and 1 are recorded in docs/benchmarks.md, trained for 1250 iterations.
+Seeds 0 and 1 are recorded in docs/benchmarks.md.
 """
 
 _base_ = ['dit_upernet_scenes.py']

@@ -41,6 +41,6 @@ optim_wrapper = dict(
     ),
 )
 custom_hooks = [
-    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 4.0), ramp=(0.4, 0.6)),
+    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 8.0), ramp=(0.4, 0.6)),
     dict(type='GateStatisticsHook'),
 ]
