@@ -23,12 +23,14 @@ from .loading import _first, check_coverage, check_shapes, load_checkpoint_safel
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
 TIMES = ('time', 'data_time')
-COLLECTION = dict(
-    Name='MSViT',
-    Paper=dict(
+PAPERS = {  # of the collections
+    'MSViT': dict(
         Title='MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers', URL='https://arxiv.org/abs/2307.02321'
     ),
-)
+    'DiT': dict(
+        Title='DiT: Efficient Vision Transformers with Dynamic Token Routing', URL='https://arxiv.org/abs/2308.03409'
+    ),
+}
 
 
 def parse_config(text: str) -> dict[str, Any]:
@@ -190,9 +192,11 @@ def describe_model(
     if 'gmacs' in metrics:
         about['FLOPs'] = round(metrics['gmacs'] * 1e9)
     about['Parameters'] = sum(parameter.numel() for parameter in model.parameters())
-    entry = {'Name': name, 'In Collection': COLLECTION['Name'], 'Config': config, 'Metadata': about}
+    collection = 'DiT' if cfg.model.backbone.type == 'DynamicTokenRoutingTransformer' else 'MSViT'
+    entry = {'Name': name, 'In Collection': collection, 'Config': config, 'Metadata': about}
     if metrics:
-        task = 'Semantic Segmentation' if hasattr(model, 'decode_head') else 'Image Classification'
+        parts = dict(decode_head='Semantic Segmentation', roi_head='Instance Segmentation')
+        task = next((task for part, task in parts.items() if hasattr(model, part)), 'Image Classification')
         entry['Results'] = [dict(Task=task, Dataset=_dataset_name(cfg, 'val'), Metrics=metrics)]
     return entry | dict(Weights=weights)
 
@@ -211,8 +215,9 @@ def update_metafile(path: Path, entry: Mapping[str, Any], overwrite: bool) -> st
     if not all(isinstance(section, list) and all(isinstance(item, dict) for item in section) for section in sections):
         raise ValueError(f"metafile '{path}': wanted lists of Collections and Models, got something else.")
     collections, models = sections
-    if COLLECTION['Name'] not in [collection.get('Name') for collection in collections]:
-        collections.append(COLLECTION)
+    name = entry['In Collection']
+    if name not in [collection.get('Name') for collection in collections]:
+        collections.append(dict(Name=name, Paper=PAPERS[name]))
     place = next((i for i, model in enumerate(models) if model.get('Name') == entry['Name']), None)
     if place is None:
         models.append(dict(entry))

@@ -21,7 +21,7 @@ from msvit_mm.checkpoints.publish import (
 )
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-ENTRY = dict(Name='scenes', Weights='scenes-00000000.pth')
+ENTRY = {'Name': 'scenes', 'In Collection': 'MSViT', 'Weights': 'scenes-00000000.pth'}
 
 
 # The config
@@ -137,6 +137,7 @@ def cfg():
 def test_nothing_is_invented(cfg):
     model = torch.nn.BatchNorm1d(5)  # ten parameters beside its buffers
     entry = describe_model('scenes', 's-1.pth', cfg, 'configs/s.py', model, dict(iter=7, metrics={}))
+    assert entry['In Collection'] == 'MSViT'
     assert entry['Metadata'] == {'Training Data': 'Scenes', 'Iterations': 7, 'Parameters': 10}
     assert 'Results' not in entry
 
@@ -151,6 +152,16 @@ def test_epochs_and_wrapped_data(cfg):
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', dataset=dict(type='CamVidDataset'))
     entry = describe_model('m', 'm-1.pth', cfg, 'm.py', torch.nn.Identity(), dict(iter=70, epoch=2, metrics={}))
     assert entry['Metadata'] == {'Training Data': 'CamVid', 'Epochs': 2, 'Parameters': 0}
+
+
+def test_routes_are_another_collection(tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'dit_upernet_scenes.py')
+    entry = describe_model('dit', 'd-1.pth', cfg, 'd.py', torch.nn.Identity(), dict(iter=7, metrics={}))
+    path = tmp_path / 'metafile.yml'
+    path.write_text(update_metafile(path, ENTRY, overwrite=False))
+    first, second = yaml.safe_load(update_metafile(path, entry, overwrite=False))['Collections']
+    assert (first['Name'], second['Name'], entry['In Collection']) == ('MSViT', 'DiT', 'DiT')
+    assert first['Paper']['URL'] != second['Paper']['URL']
 
 
 def test_metafile_grows(tmp_path):
