@@ -2,7 +2,7 @@
 
     python tools/train.py configs/pvt_upernet_scenes.py
 
-docs/benchmarks.md records seed 0, and seeds 0 and 1 for half as many iterations.
+docs/benchmarks.md records seeds 0 and 1.
 """
 
 _base_ = ['dit_upernet_scenes.py']

@@ -4,7 +4,7 @@
 
 ``active_ratio_of`` of the backbone gives the share of open tokens for other costs.
 
-docs/benchmarks.md records seeds 0 and 1, random from iteration 1000 on or for 1250 iterations from the first.
+docs/benchmarks.md records seeds 0 and 1, random from iteration 1000 on, and from the first for 1250 iterations.
 """
 
 _base_ = ['dit_upernet_scenes.py']
