@@ -6,7 +6,7 @@ from .gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticG
 from .losses import BatchShapingLoss, BetaShapingLoss, BoundaryGateLoss, BudgetLoss, RatioLoss
 from .mask_transformer import MixedScaleMaskTransformerHead
 from .msvit import GateOutput, MSViT
-from .route_gates import BaseRouteGate, FixedRoutes, RandomRoutes, RouteGate, build_route_gate
+from .route_gates import BaseRouteGate, FixedRoutes, RandomRoutes, RouteGate, ShuffledRoutes, build_route_gate
 from .routing import DynamicTokenRoutingTransformer, RouteOutput
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
 
@@ -33,6 +33,7 @@ __all__ = [
     'RouteGate',
     'RouteOutput',
     'ScaleGate',
+    'ShuffledRoutes',
     'StaticGate',
     'build_gate',
     'build_route_gate',

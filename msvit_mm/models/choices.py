@@ -122,6 +122,7 @@ class RouteChoices:
         """The random routes cost as much for images of ``img_size``, but for the gate, which they have not."""
         share = self.backbone.active_ratio_of(metrics['route_ratio'], self.backbone.img_size)
         return {
+            'shuffled': dict(type='ShuffledRoutes', gate=self.backbone.gate),
             'random': dict(type='RandomRoutes', active_ratio=share),
             'all open': dict(type='FixedRoutes', routes='open'),
             'staircase': dict(type='FixedRoutes', routes='staircase'),

@@ -127,6 +127,29 @@ class RandomRoutes(BaseRouteGate):
 
 
 @MODELS.register_module()
+class ShuffledRoutes(BaseRouteGate):
+    """The decisions of another gate in random places: the control of which tokens it opens, at its cost on every edge.
+
+    Of each image and edge as many tokens are open as that gate opens there, on the features that have come about so.
+
+    Args:
+        edges: The gated edges; the backbone fills them in.
+        gate: The other gate, a module for the same edges.
+    """
+
+    def __init__(self, edges: Mapping[Edge, int], gate: BaseRouteGate) -> None:
+        super().__init__(edges)
+        self.gate = gate
+
+    def macs_per_token(self, edge: Edge) -> int:
+        return self.gate.macs_per_token(edge)
+
+    def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
+        logits = self.gate(edge, tokens, size)
+        return logits.gather(1, torch.rand_like(logits).argsort(1))
+
+
+@MODELS.register_module()
 class FixedRoutes(BaseRouteGate):
     """The same routes for all images.
 

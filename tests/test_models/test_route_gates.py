@@ -29,6 +29,17 @@ def test_random_routes_have_their_share():
     assert not gate.learnable
 
 
+def test_shuffled_routes_open_as_many_tokens_elsewhere():
+    learned = build_route_gate(dict(type='RouteGate', initial_ratio=0.5), EDGES)
+    shuffled = build_route_gate(dict(type='ShuffledRoutes', gate=learned), EDGES)
+    tokens = torch.randn(3, 400, 8)
+    wanted, got = (gate(('row', 0, 0), tokens, (20, 20)) for gate in (learned, shuffled))
+    assert (got.sort(1).values == wanted.sort(1).values).all()
+    moved = ((got > 0) != (wanted > 0)).float().mean(1)
+    assert ((moved > 0.3) & (moved < 0.7)).all()  # half, where chance alone decides
+    assert all(shuffled.macs_per_token(edge) == learned.macs_per_token(edge) > 0 for edge in EDGES)
+
+
 def test_fixed_routes():
     tokens = torch.zeros(2, 12, 8)
     wanted = dict(open=[1, 1, 1, 1], closed=[0, 0, 0, 0], staircase=[1, 1, 0, 0])

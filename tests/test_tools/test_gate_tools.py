@@ -104,10 +104,11 @@ def test_compare_gates_on_routes(monkeypatch, routed_checkpoint, tmp_path):
     monkeypatch.setattr(sys, 'argv', [*map(str, (tool, ROUTES, routed_checkpoint, *options))])
     runpy.run_path(str(tool), run_name='__main__')
     gates = json.loads((tmp_path / 'gates.json').read_text())['gates']
-    assert list(gates) == ['learned', 'random', 'all open', 'staircase', 'all closed']
+    assert list(gates) == ['learned', 'shuffled', 'random', 'all open', 'staircase', 'all closed']
     ratios = {name: metrics['route_ratio'] for name, metrics in gates.items()}
     assert ratios['staircase'] == pytest.approx(1)
     assert ratios['random'] == pytest.approx(ratios['learned'], abs=0.05)
+    assert ratios['shuffled'] == pytest.approx(ratios['learned'], abs=0.1)  # other features, other logits
     assert ratios['all closed'] < 0.2 < ratios['learned'] < ratios['all open'] - 0.2
     assert cv2.imread(str(tmp_path / 'gates.png')).std() > 10
 
