@@ -164,6 +164,20 @@ def test_routes_are_another_collection(tmp_path):
     assert first['Paper']['URL'] != second['Paper']['URL']
 
 
+@pytest.mark.parametrize(
+    ('part', 'task'),
+    [
+        ('decode_head', 'Semantic Segmentation'),
+        ('roi_head', 'Instance Segmentation'),
+        ('head', 'Image Classification'),
+    ],
+)
+def test_the_task_is_the_model_s(cfg, part, task):
+    model = torch.nn.ModuleDict({part: torch.nn.Identity()})
+    entry = describe_model('m', 'm-1.pth', cfg, 'm.py', model, dict(iter=7, metrics={'score': 1.0}))
+    assert entry['Results'][0]['Task'] == task
+
+
 def test_metafile_grows(tmp_path):
     path = tmp_path / 'metafile.yml'
     path.write_text('Import: [x.yml]\nModels: [{Name: other}]\n')
