@@ -9,6 +9,16 @@ from .version import __version__
 
 check_stack()
 with quiet_imports():
-    from . import datasets, engine, evaluation, models, visualization
+    from . import backbones, datasets, engine, evaluation, gates, losses, models, visualization
 
-__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models', 'visualization']
+__all__ = [
+    '__version__',
+    'backbones',
+    'datasets',
+    'engine',
+    'evaluation',
+    'gates',
+    'losses',
+    'models',
+    'visualization',
+]

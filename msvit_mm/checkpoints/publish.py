@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,6 @@ from .loading import _first, check_coverage, check_shapes, load_checkpoint_safel
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
 TIMES = ('time', 'data_time')
-PAPERS = {  # of the collections
-    'MSViT': dict(
-        Title='MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers', URL='https://arxiv.org/abs/2307.02321'
-    ),
-    'DiT': dict(
-        Title='DiT: Efficient Vision Transformers with Dynamic Token Routing', URL='https://arxiv.org/abs/2308.03409'
-    ),
-}
 
 
 def parse_config(text: str) -> dict[str, Any]:
@@ -192,8 +185,7 @@ def describe_model(
     if 'gmacs' in metrics:
         about['FLOPs'] = round(metrics['gmacs'] * 1e9)
     about['Parameters'] = sum(parameter.numel() for parameter in model.parameters())
-    collection = 'DiT' if cfg.model.backbone.type == 'DynamicTokenRoutingTransformer' else 'MSViT'
-    entry = {'Name': name, 'In Collection': collection, 'Config': config, 'Metadata': about}
+    entry = {'Name': name, 'In Collection': model.backbone.collection, 'Config': config, 'Metadata': about}
     if metrics:
         parts = dict(decode_head='Semantic Segmentation', roi_head='Instance Segmentation')
         task = next((task for part, task in parts.items() if hasattr(model, part)), 'Image Classification')
@@ -201,7 +193,9 @@ def describe_model(
     return entry | dict(Weights=weights)
 
 
-def update_metafile(path: Path, entry: Mapping[str, Any], overwrite: bool) -> str:
+def update_metafile(
+    path: Path, entry: Mapping[str, Any], overwrite: bool, paper: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The text of a metafile with this model in it, beside the models that it holds already.
 
     Raises:
@@ -217,7 +211,7 @@ def update_metafile(path: Path, entry: Mapping[str, Any], overwrite: bool) -> st
     collections, models = sections
     name = entry['In Collection']
     if name not in [collection.get('Name') for collection in collections]:
-        collections.append(dict(Name=name, Paper=PAPERS[name]))
+        collections.append(dict(Name=name, Paper=dict(paper)))
     place = next((i for i, model in enumerate(models) if model.get('Name') == entry['Name']), None)
     if place is None:
         models.append(dict(entry))

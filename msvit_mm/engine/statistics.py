@@ -11,30 +11,25 @@ from mmengine.structures import BaseDataElement
 class GateStatisticsHook(Hook):
     """Log the spread of the gate's choices over the images of a validation or test run.
 
-    Writes to the log, and as scalars ``gate/*`` to the visualizer: mean and deviation over images of the coarse ratio,
-    or over routes of the cost relative to PVTv2; mean, 5th and 95th percentile of tokens and of GMACs per image, of
-    detectors the backbone's; and over routes the share of open tokens on every edge, ``gate/routes_s8_2`` for stage 2
-    of the row of stride 8.
+    Writes to the log, and as scalars ``gate/*`` to the visualizer: mean and deviation over images of the cost relative to
+    the dense network and, where the gate decides regions, of the coarse ratio; mean, 5th and 95th percentile of tokens
+    and of GMACs per image, of detectors the backbone's; and over routes the share of open tokens on every edge,
+    ``gate/routes_s8_2`` for stage 2 of the row of stride 8.
     """
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._rows, self._shares, self._ratio_name = [], [], 'coarse_ratio'
+        self._rows, self._shares = [], []
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self._rows += [(s.scale_map.data.mean().item(), s.num_tokens, s.gmacs) for s in outputs if 'scale_map' in s]
-        routed = [s for s in outputs if 'reference_gmacs' in s]
-        if routed:
-            self._ratio_name = 'route_ratio'
-            for s in routed:
-                ratio, gmacs = s.backbone_gmacs / s.reference_gmacs, s.get('gmacs', s.backbone_gmacs)
-                self._rows.append((ratio, s.num_tokens, gmacs))
-            self._shares += [open_shares(s) for s in routed]
+        for sample in (x for x in outputs if 'choice_maps' in x):
+            self._rows.append(describe_sample(sample))
+            self._shares.append(open_shares(sample))
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         if not self._rows:
             return
-        scalars = summarize_choices(*np.array(self._rows).T, self._ratio_name)
-        shares = {name: float(np.mean([image[name] for image in self._shares])) for name in (self._shares or [{}])[0]}
+        scalars = summarize_choices({name: np.array([row[name] for row in self._rows]) for name in self._rows[0]})
+        shares = {name: float(np.mean([image[name] for image in self._shares])) for name in self._shares[0]}
         logged = {f'gate/{name}': value for name, value in (scalars | shares).items()}
         runner.visualizer.add_scalars(logged, step=runner.iter)
         runner.logger.info('gate on this rank: ' + ', '.join(f'{name} {value:.4g}' for name, value in scalars.items()))
@@ -44,26 +39,36 @@ class GateStatisticsHook(Hook):
     after_test_epoch = after_val_epoch
 
 
+def describe_sample(sample: BaseDataElement) -> dict[str, float]:
+    """Ratios, tokens and GMACs of one prediction."""
+    scales = [name for name, (kind, _) in sample.choice_maps.items() if kind == 'scale']
+    ratios = {'coarse_ratio': sample.get(name).data.mean().item() for name in scales[:1]}
+    ratios['cost_ratio'] = sample.cost_ratio
+    return ratios | dict(num_tokens=sample.num_tokens, gmacs=sample.get('gmacs', sample.backbone_gmacs))
+
+
 def open_shares(sample: BaseDataElement) -> dict[str, float]:
     """Share of open tokens on every edge of a routing space, by the name of its map and its stage or column."""
-    maps = {name: x.data.flatten(1).mean(1) for name, x in sample.items() if name.startswith(('routes_', 'merges_'))}
-    shares = {f'{name}_{j}': share.item() for name, x in maps.items() for j, share in enumerate(x)}
+    names = [name for name, (kind, _) in sample.choice_maps.items() if kind in ('routes', 'merges')]
+    shares = {f'{x}_{j}': y.item() for x in names for j, y in enumerate(sample.get(x).data.flatten(1).mean(1))}
     return {name: share for name, share in shares.items() if share == share}  # without edges that do not exist
 
 
-def summarize_choices(
-    ratio: np.ndarray, num_tokens: np.ndarray, gmacs: np.ndarray, ratio_name: str = 'coarse_ratio'
-) -> dict[str, float]:
-    """Means and spreads over images.
+def summarize_choices(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means and spreads over images: deviations of ratios, percentiles of all else.
 
     Args:
-        ratio: Share of coarse regions of each image, or its cost relative to a dense model, shape (n,).
-        num_tokens: Active patch tokens of each image, shape (n,).
-        gmacs: Multiply-adds of each image in 1e9, shape (n,).
-        ratio_name: Name of the first.
+        values: Of each image by name, shape (n,) each.
+
+    Example:
+        >>> summarize_choices(dict(coarse_ratio=np.array([0.5, 0.7]), num_tokens=np.array([60, 80])))['num_tokens_p95']
+        79.0
     """
-    summary = {ratio_name: ratio.mean(), f'{ratio_name}_std': ratio.std()}
-    for name, values in (('num_tokens', num_tokens), ('gmacs', gmacs)):
-        summary[name] = values.mean()
-        summary[f'{name}_p5'], summary[f'{name}_p95'] = np.percentile(values, (5, 95))
+    summary = {}
+    for name, x in values.items():
+        summary[name] = x.mean()
+        if name.endswith('ratio'):
+            summary[f'{name}_std'] = x.std()
+        else:
+            summary[f'{name}_p5'], summary[f'{name}_p95'] = np.percentile(x, (5, 95))
     return {name: float(value) for name, value in summary.items()}

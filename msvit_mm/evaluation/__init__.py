@@ -8,15 +8,9 @@ from .bootstrap import (
     mean_iou,
     small_indices,
 )
+from .boundary import BoundaryFScoreMetric, BoundaryIoUMetric, boundary_fscore, near_boundary
 from .complexity import PARTS, ComplexityMetric, count_parts, spread
-from .content import (
-    BoundaryFScoreMetric,
-    BoundaryIoUMetric,
-    GateContentMetric,
-    area_under_curve,
-    boundary_fscore,
-    near_boundary,
-)
+from .gate_content import GateContentMetric, area_under_curve
 
 __all__ = [
     'PARTS',

@@ -21,8 +21,8 @@ except (ImportError, AssertionError) as error:  # mmdet asserts the version of m
 class GatedMaskRCNN(GatedModel, MaskRCNN):
     """mmdet's MaskRCNN over a gated backbone.
 
-    Training adds the gate loss and its statistics. A prediction carries the costs of the backbone (``num_tokens``,
-    ``backbone_gmacs``, over routes ``reference_gmacs``); those of neck and heads depend on the objects and are not
+    Training adds the gate loss and its statistics. A prediction carries the gate's choices and the costs of the backbone
+    (:meth:`~msvit_mm.models.gated.GatedModel._attach`); those of neck and heads depend on the objects and are not
     counted.
     """
 
@@ -32,13 +32,9 @@ class GatedMaskRCNN(GatedModel, MaskRCNN):
 
     def predict(self, inputs: Tensor, data_samples: list, rescale: bool = True) -> list:
         """Detect objects in images (B, 3, H, W)."""
-        features, output = self.backbone.forward_gated(inputs)
+        features, choices = self.backbone.forward_gated(inputs)
         predictions = super().predict(features, data_samples, rescale)
-        macs = self.choices.count_macs(output, tuple(inputs.shape[-2:]))
-        costs = dict(num_tokens=output.num_tokens, backbone_gmacs=macs / 1e9) | self.choices.further_costs(output)
-        for i, sample in enumerate(predictions):
-            for name, values in costs.items():
-                sample.set_field(values[i].item(), name)
+        self._attach(predictions, choices.maps(), choices.costs, choices.num_tokens)
         return predictions
 
     def _task_losses(self, features: tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:

@@ -1,33 +1,48 @@
 """What all models over a gated backbone share: the gate's part of the loss, and its choices on predictions."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
+from ..backbones import ChoiceMap, Choices, Costs, GatedBackbone
+from ..backbones.base import Features
 from ..ops.macs import count_macs
-from .choices import RegionChoices, RouteChoices, choices_of
 
 
 class GatedModel:
-    """Mixin that stands before a host model with a backbone that has ``forward_gated``.
+    """Mixin that stands before a host model with a gated backbone.
 
     A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``. A head that works on
-    tokens tells what it costs by ``count_macs(num_tokens)``. What differs between gated backbones is in
-    :mod:`~msvit_mm.models.choices`.
+    tokens tells what it costs by ``count_macs(num_tokens)``.
 
     Args:
         *args: As for the host model.
         gate_loss: Config of a gate loss, or None for gates that do not learn. Over MSViT its ``grid_size`` defaults to
             the regions of the backbone's ``img_size``.
-        warmup_gate: Config of the gate that decides during warm-up; by default random decisions of random ratio.
+        warmup_gate: Config of the gate that decides during warm-up; by default the backbone's, random decisions of
+            random ratio.
         **kwargs: As for the host model.
 
     Attributes:
         gate_phase: ``'warmup'``: a learnable gate rests and ``warmup_gate`` decides. ``'learn'``: the gate decides.
             Moved by GateScheduleHook.
+
+    Raises:
+        ValueError: If the backbone has no gate, or it hands tokens to a head that takes maps.
     """
 
-    def __init__(self, *args, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs) -> None:
+    backbone: GatedBackbone
+
+    def __init__(
+        self, *args: Any, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        if not isinstance(self.backbone, GatedBackbone):
+            got = type(self.backbone).__name__
+            raise ValueError(f'{type(self).__name__}: wanted a gated backbone such as MSViT, got {got}')
         if self.token_head is not None:
             parts = [getattr(self, name, None) for name in ('neck', 'decode_head', 'head', 'auxiliary_head')]
             got = [type(part).__name__ for part in parts if part is not None]
@@ -36,35 +51,37 @@ class GatedModel:
                     "out_type='tokens' needs one head that works on tokens, such as MixedScaleMaskTransformerHead, "
                     f'and no neck, got {", ".join(got)}'
                 )
-        self.gate_loss = None if gate_loss is None else self.choices.build_gate_loss(gate_loss)
-        self.warmup_gate = self.choices.build_warmup_gate(warmup_gate)
+        self.gate_loss = None if gate_loss is None else self.backbone.build_gate_loss(gate_loss)
+        self.warmup_gate = self.backbone.build_gate(warmup_gate or self.backbone.default_warmup_gate)
         self.gate_phase = 'learn'
         self._decoder_macs: dict[tuple[int, ...], int] = {}
 
-    @property
-    def choices(self) -> RegionChoices | RouteChoices:
-        """What the gate of this model's backbone chooses, and how that is counted and shown."""
-        return choices_of(self.backbone)
-
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses of the task and of the gate, and the gate's statistics, for images (B, 3, H, W)."""
-        choices = self.choices
-        warmup = self.gate_phase == 'warmup' and self.backbone.gate.learnable
-        decisions = choices.warmup_decisions(self.warmup_gate, inputs) if warmup else None
-        features, output = self.backbone.forward_gated(inputs, decisions)
+        backbone = self.backbone
+        resting = self.gate_phase == 'warmup' and backbone.gate.learnable
+        decisions = backbone.draw_decisions(self.warmup_gate, inputs) if resting else None
+        features, choices = backbone.forward_gated(inputs, decisions)
         losses = self._task_losses(features, data_samples)
-        gate_losses = self._gate_supervision(output, data_samples)
-        if self.gate_loss is not None:
-            gate_losses |= self.gate_loss(choices.loss_input(output, self._gate_crops(data_samples)))
-        losses |= {name: 0 * value if warmup else value for name, value in gate_losses.items()}
-        if warmup:  # DDP wants every parameter in every iteration
-            losses['loss_gate_rest'] = 0 * choices.sum_of_values(output)
-        losses |= choices.statistics(output)
-        losses['num_tokens'] = output.num_tokens.float().mean()
-        losses['gmacs'] = choices.count_macs(output, inputs.shape[-2:]).mean().float() / 1e9
+        gate_losses = self._gate_losses(choices, data_samples)
+        losses |= {name: 0 * value if resting else value for name, value in gate_losses.items()}
+        if resting:  # DDP wants every parameter in every iteration
+            losses['loss_gate_rest'] = choices.zero()
+        losses |= choices.statistics()
+        losses['num_tokens'] = choices.num_tokens.float().mean()
+        losses['gmacs'] = choices.costs.total.detach().mean().float() / 1e9
         return losses
 
-    def _gate_supervision(self, output: tuple, data_samples: list) -> dict[str, Tensor]:
+    def _gate_losses(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
+        losses = self._gate_supervision(choices, data_samples)
+        if self.gate_loss is not None:
+            stated, crops = choices.loss_input(), self._gate_crops(data_samples)
+            if crops is not None:
+                stated = torch.cat([stated, self.backbone.gate_statements(crops)])
+            losses |= self.gate_loss(stated)
+        return losses
+
+    def _gate_supervision(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
         """Losses that tell the gate what to choose from the labels; none by default."""
         return {}
 
@@ -75,28 +92,19 @@ class GatedModel:
             return None
         return self.data_preprocessor(dict(inputs=crops, data_samples=[BaseDataElement() for _ in crops]))['inputs']
 
-    def _costs(
-        self, output: tuple, image_size: tuple[int, int], features: tuple[Tensor, ...], *args
-    ) -> dict[str, Tensor]:
-        """What a forward pass cost, each of shape (B,), additive over passes; ``args`` are those of ``_decode``.
-
-        ``num_tokens``, ``backbone_gmacs`` with the gate, ``gmacs`` with neck and head, both in 1e9 multiply-adds; over
-        routes ``reference_gmacs`` too, those of PVTv2.
-        """
-        macs = self.choices.count_macs(output, image_size)
-        decoder_macs = self._count_decoder_macs(features, output.num_tokens, *args)
-        costs = dict(num_tokens=output.num_tokens, backbone_gmacs=macs / 1e9, gmacs=(macs + decoder_macs) / 1e9)
-        return costs | self.choices.further_costs(output)
-
     @property
     def token_head(self) -> nn.Module | None:
         """The head, if the backbone hands it tokens and no feature maps."""
-        if getattr(self.backbone, 'out_type', None) != 'tokens':
+        if self.backbone.out_type != 'tokens':
             return None
         return self.decode_head if hasattr(self, 'decode_head') else self.head
 
-    def _count_decoder_macs(self, features: tuple[Tensor, ...], num_tokens: Tensor, *args) -> Tensor | int:
-        """Multiply-adds of ``_decode`` for each image; for feature maps they are counted once per size."""
+    def window_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """(height, width) of what the backbone sees of an image of this size: the whole of it."""
+        return [image_size]
+
+    def _count_decoder_macs(self, features: Features, num_tokens: Tensor, *args: Any) -> Tensor | int:
+        """Multiply-adds of ``_decode(features, *args)`` for each image; for maps they are counted once per size."""
         if self.token_head is not None:
             return self.token_head.count_macs(num_tokens)
         size = tuple(features[0].shape[2:])
@@ -104,10 +112,29 @@ class GatedModel:
             self._decoder_macs[size] = count_macs(self._decode, tuple(x[:1] for x in features), *args)
         return self._decoder_macs[size]
 
-    def _attach_choices(self, sample: BaseDataElement, maps: dict[str, Tensor], costs: dict[str, Tensor]) -> None:
-        """Put the gate's maps, each of shape (..., rows, cols), and the costs, each a scalar, on a prediction."""
-        for name, x in maps.items():
-            sample.set_field(PixelData(data=x.reshape(-1, *x.shape[-2:])), name)
-        for name, cost in costs.items():
-            sample.set_field(cost.item(), name)
-        sample.set_metainfo(self.choices.metainfo())
+    def _attach(
+        self,
+        samples: list[BaseDataElement],
+        maps: Mapping[str, ChoiceMap],
+        costs: Costs,
+        num_tokens: Tensor,
+        decoder_macs: Tensor | int | None = None,
+    ) -> None:
+        """Put the choices on predictions: maps as PixelData, and what each image cost in 1e9 multiply-adds.
+
+        ``num_tokens``; ``backbone_gmacs``, of it ``gate_gmacs``, ``embedding_gmacs`` and ``encoder_gmacs``; with neck and
+        head ``gmacs``; ``reference_gmacs``, those of the dense backbone, and ``cost_ratio`` relative to them.
+        """
+        costs = Costs(*(x.detach() if isinstance(x, Tensor) else x for x in costs))
+        numbers = dict(num_tokens=num_tokens, cost_ratio=costs.cost_ratio, backbone_gmacs=costs.total / 1e9)
+        numbers |= {f'{name}_gmacs': getattr(costs, name) / 1e9 for name in ('gate', 'embedding', 'encoder')}
+        if decoder_macs is not None:
+            numbers['gmacs'] = (costs.total + decoder_macs) / 1e9
+        kinds = {name: (x.kind, x.cell) for name, x in maps.items()}
+        for i, sample in enumerate(samples):
+            for name, (x, _, _) in maps.items():
+                sample.set_field(PixelData(data=x[i].reshape(-1, *x.shape[-2:])), name)
+            for name, values in numbers.items():
+                sample.set_field(values[i].item(), name)
+            sample.set_field(costs.reference / 1e9, 'reference_gmacs')
+            sample.set_metainfo(self.backbone.metainfo() | dict(choice_maps=kinds))

@@ -1,26 +1,26 @@
 """A segmentor over a gated backbone: the gate loss in training, the gate's choices beside each prediction."""
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from mmengine.structures import BaseDataElement
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from torch import Tensor
 
-from .choices import RegionChoices
+from ..backbones import ChoiceMap, Choices, Costs
+from ..backbones.base import Features
 from .gated import GatedModel
-from .msvit import GateOutput
 
 
 @MODELS.register_module()
 class GatedEncoderDecoder(GatedModel, EncoderDecoder):
     """mmseg's EncoderDecoder over a gated backbone.
 
-    Training adds the gate loss and logs ``coarse_ratio``, ``num_tokens`` and ``gmacs``. A prediction carries, beside
-    mmseg's fields, ``scale_map`` and ``gate_logits`` (PixelData, (1, rows, cols)), ``num_tokens``, ``backbone_gmacs``,
-    ``gmacs`` and the metainfo ``patch_size`` and ``coarse_patch_size``. Over routes, ``route_ratio`` is logged, and in
-    place of the first two maps a prediction has ``routes_s4`` ... ``routes_s32``, ``merges_s8`` ... ``merges_s32``
-    (:meth:`~msvit_mm.models.choices.RouteChoices.maps`), ``reference_gmacs`` and the metainfo ``node_depths``.
+    Training adds the gate loss and logs the gate's statistics, ``num_tokens`` and ``gmacs``. A prediction carries, beside
+    mmseg's fields, the maps of the gate's choices as PixelData (``scale_map`` and ``gate_logits`` (1, rows, cols), or
+    ``routes_s4`` ... ``merges_s32``), what it cost (:meth:`~msvit_mm.models.gated.GatedModel._attach`), and the metainfo
+    ``choice_maps``: kind and side of a cell in pixels of each map by name.
 
     Args:
         boundary_loss: Config of ``BoundaryGateLoss``, which supervises the gate by the label maps; none by default.
@@ -30,8 +30,8 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
 
     def __init__(self, *args, boundary_loss: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if boundary_loss and not isinstance(self.choices, RegionChoices):
-            raise ValueError(f'boundary_loss supervises the regions of MSViT, got {type(self.backbone).__name__}')
+        if boundary_loss and self.backbone.region_size is None:
+            raise ValueError(f'boundary_loss supervises regions (MSViT), got {type(self.backbone).__name__}')
         self.boundary_loss = boundary_loss and MODELS.build(boundary_loss)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
@@ -39,49 +39,52 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         size = tuple(inputs.shape[-2:])
         whole = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
         metas = [whole] * len(inputs) if data_samples is None else [sample.metainfo for sample in data_samples]
-        result = self.inference_gated(inputs, metas)
-        data_samples = self.postprocess_result(result.seg_logits, data_samples)
+        seg_logits, maps, costs, num_tokens, decoder_macs = self.inference_gated(inputs, metas)
+        data_samples = self.postprocess_result(seg_logits, data_samples)
         for i, (sample, meta) in enumerate(zip(data_samples, metas, strict=True)):
-            maps = {
-                name: self._unpad_and_unflip(result.get(name)[i], cell, meta, size)
-                for name, cell in result.cells.items()
+            own = {
+                name: x._replace(data=_unpad_and_unflip(x.data[i : i + 1], x.cell, meta, size))
+                for name, x in maps.items()
             }
-            self._attach_choices(sample, maps, {name: result.get(name)[i] for name in result.costs})
+            self._attach([sample], own, costs.of_image(i), num_tokens[i : i + 1], decoder_macs[i : i + 1])
         return data_samples
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits of :meth:`inference_gated` alone."""
-        return self.inference_gated(inputs, batch_img_metas).seg_logits
+        return self.inference_gated(inputs, batch_img_metas)[0]
 
-    def inference_gated(self, inputs: Tensor, batch_img_metas: list[dict]) -> BaseDataElement:
+    def inference_gated(
+        self, inputs: Tensor, batch_img_metas: list[dict]
+    ) -> tuple[Tensor, dict[str, ChoiceMap], Costs, Tensor, Tensor]:
         """Whole or slide inference (``test_cfg.mode``) of images (B, 3, H, W): the whole image is one window.
 
         Returns:
-            ``seg_logits`` (B, classes, H, W); the maps of the gate's choices (B, ..., rows, cols) by name, between 0
-            and 1 where sliding windows disagree; the costs (B,) by name, summed over the windows. Metainfo: ``cells``,
-            the side of a cell in pixels of every map, and ``costs``, the names of the costs.
+            Class scores (B, classes, H, W); the maps of the gate's choices by name, between 0 and 1 where sliding
+            windows disagree; and summed over the windows costs, active tokens (B,) and multiply-adds of the decoder (B,).
         """
         size = tuple(inputs.shape[-2:])
         seg_logits = inputs.new_zeros(len(inputs), self.out_channels, *size)
         visits = inputs.new_zeros(1, 1, *size)
-        windows, maps, costs = self._windows(*size), [], []
+        windows, passes, decoder_macs = self._windows(*size), [], 0
         for top, left, bottom, right in windows:
             window = inputs[:, :, top:bottom, left:right]
             metas = [{**meta, 'img_shape': window.shape[2:]} for meta in batch_img_metas]
-            features, output = self.backbone.forward_gated(window)
+            features, choices = self.backbone.forward_gated(window)
             seg_logits[:, :, top:bottom, left:right] += self._decode(features, metas)
             visits[:, :, top:bottom, left:right] += 1
-            maps.append(self.choices.maps(output))
-            costs.append(self._costs(output, tuple(window.shape[2:]), features, metas[:1]))
-        cells = {name: cell for name, (_, cell) in maps[0].items()}
-        result = BaseDataElement(metainfo=dict(cells=cells, costs=tuple(costs[0])), seg_logits=seg_logits / visits)
-        for name, cell in cells.items():
-            result.set_field(_mean_over_windows([x[name][0] for x in maps], windows, cell, size), name)
-        for name in costs[0]:
-            result.set_field(sum(x[name] for x in costs), name)
-        return result
+            passes.append(choices)
+            decoder_macs = decoder_macs + self._count_decoder_macs(features, choices.num_tokens, metas[:1])
+        maps = {
+            name: first._replace(
+                data=_mean_over_windows([x.maps()[name].data for x in passes], windows, first.cell, size)
+            )
+            for name, first in passes[0].maps().items()
+        }
+        costs = reduce(Costs.plus, (choices.costs for choices in passes))
+        num_tokens = sum(choices.num_tokens for choices in passes)
+        return seg_logits / visits, maps, costs, num_tokens, decoder_macs + torch.zeros_like(costs.total)
 
-    def _task_losses(self, features: tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:
+    def _task_losses(self, features: Features, data_samples: list) -> dict[str, Tensor]:
         if self.with_neck:
             features = self.neck(features)
         losses = self._decode_head_forward_train(features, data_samples)
@@ -89,16 +92,20 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             losses.update(self._auxiliary_head_forward_train(features, data_samples))
         return losses
 
-    def _gate_supervision(self, gate: GateOutput, data_samples: list) -> dict[str, Tensor]:
+    def _gate_supervision(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
         if self.boundary_loss is None:
             return {}
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
-        return self.boundary_loss(gate.gate_logits, labels, self.backbone.coarse_patch_size)
+        return self.boundary_loss(choices.gate_logits, labels, self.backbone.region_size)
 
-    def _decode(self, features: tuple[Tensor, ...], metas: list[dict]) -> Tensor:
+    def _decode(self, features: Features, metas: list[dict]) -> Tensor:
         if self.with_neck:
             features = self.neck(features)
         return self.decode_head.predict(features, metas, self.test_cfg)
+
+    def window_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """(height, width) of the windows over an image of this size."""
+        return [(bottom - top, right - left) for top, left, bottom, right in self._windows(*image_size)]
 
     def _windows(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
         """(top, left, bottom, right) of each window; sliding ones as in mmseg, moved inside the image at its end."""
@@ -116,14 +123,15 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             for left in dict.fromkeys(lefts)
         ]
 
-    def _unpad_and_unflip(self, x: Tensor, cell: int, meta: dict, size: tuple[int, int]) -> Tensor:
-        """A map of cells as the unpadded, unflipped image has it, (..., rows, cols) -> (..., rows', cols')."""
-        _, right, _, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
-        rows, cols = (-(-side // cell) for side in (size[0] - bottom, size[1] - right))
-        x = x[..., :rows, :cols]
-        if meta.get('flip'):
-            x = x.flip(-1 if meta['flip_direction'] == 'horizontal' else -2)
-        return x
+
+def _unpad_and_unflip(x: Tensor, cell: int, meta: dict, size: tuple[int, int]) -> Tensor:
+    """A map of cells as the unpadded, unflipped image has it, (..., rows, cols) -> (..., rows', cols')."""
+    _, right, _, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
+    rows, cols = (-(-side // cell) for side in (size[0] - bottom, size[1] - right))
+    x = x[..., :rows, :cols]
+    if meta.get('flip'):
+        x = x.flip(-1 if meta['flip_direction'] == 'horizontal' else -2)
+    return x
 
 
 def _mean_over_windows(
@@ -145,7 +153,7 @@ def _mean_over_windows(
 class GatedSegTTAModel(SegTTAModel):
     """mmseg's test-time augmentation; tokens and multiply-adds are the sum over the augmented views.
 
-    The maps of the gate's choices are those of the first view.
+    The maps of the gate's choices are those of the first view; the cost ratio is that of all views.
     """
 
     def merge_preds(self, data_samples_list: list[list]) -> list:
@@ -157,4 +165,5 @@ class GatedSegTTAModel(SegTTAModel):
                     sample.set_field(sum(view.get(name) for view in views), name)
                 elif not name.endswith(('sem_seg', 'seg_logits')):  # those mmseg has merged
                     sample.set_field(value, name)
+            sample.set_field(sample.backbone_gmacs / sample.reference_gmacs, 'cost_ratio')
         return merged

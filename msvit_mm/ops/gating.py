@@ -1,11 +1,11 @@
 """From gate logits to decisions: the relaxed sample and its hard reading, or a ranking under a budget of tokens."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
-from .regions import RegionGrid, token_areas
-
-BUDGET_SCOPES = ('image', 'batch')
+from .tiling import Maps, Tiling, per_scale, split_costs
 
 
 def relaxed_gate_sample(gate_logits: Tensor, temperature: float = 1.0, noise: bool = True) -> Tensor:
@@ -36,8 +36,8 @@ def relaxed_gate_sample(gate_logits: Tensor, temperature: float = 1.0, noise: bo
     return torch.sigmoid(gate_logits / temperature)
 
 
-def hard_decisions(gate_values: Tensor) -> Tensor:
-    """Decisions ``1[m > 0.5]``: 1 = coarse, 0 = fine; same shape and dtype, no gradient."""
+def threshold(gate_values: Tensor) -> Tensor:
+    """Decisions ``1[m > 0.5]``: 1 = coarse, or open; same shape and dtype, no gradient."""
     return (gate_values.detach() > 0.5).to(gate_values.dtype)
 
 
@@ -45,43 +45,48 @@ class BudgetError(ValueError):
     """A token budget that no decisions keep."""
 
 
-def budget_decisions(gate_logits: Tensor, grid: RegionGrid, token_budget: float, scope: str = 'image') -> Tensor:
-    """Decisions under a budget: in the order of the logits, lowest first, regions are fine until the next is too much.
+def budget_decisions(gate_logits: Maps, tiling: Tiling, token_budget: float) -> Maps:
+    """Decisions under a budget: in the order of the logits, lowest first, nodes are split until the next is too much.
 
-    So no image has more than ``token_budget`` tokens, and an image that is not all fine has less than
-    ``scale**2 - 1`` fewer. Regions cut by the border have fewer fine cells and cost accordingly. Equal logits go in
-    raster order.
+    So no image has more than ``token_budget`` tokens, and one more split would exceed it. Nodes cut by the border have
+    fewer children and cost accordingly. A node never comes before the one that contains it; equal logits go from the
+    largest scale to the smallest, in raster order within each.
 
     Args:
-        gate_logits: Shape (B, rows, cols).
-        grid: Regions of the images.
-        token_budget: Active patch tokens.
-        scope: Of each ``'image'``, or the mean over the ``'batch'``, whose regions then compete with one another.
+        gate_logits: Shape (B, rows, cols), per scale but the smallest.
+        tiling: Candidates of the images.
+        token_budget: Active patch tokens of each image.
 
     Returns:
-        1 = coarse, 0 = fine; same shape and dtype.
+        1 = one token, 0 = split; same shapes and dtype.
 
     Raises:
-        BudgetError: If all regions coarse cost more, or all fine cost less.
+        BudgetError: If all nodes unsplit cost more, or all split cost less.
 
     Example:
-        >>> grid = RegionGrid(height=32, width=80, patch_size=16, coarse_patch_size=32)  # 4, 4 and 2 fine cells
-        >>> budget_decisions(torch.tensor([[[-1.0, 2.0, -3.0]]]), grid, token_budget=7)
+        >>> tiling = Tiling(height=32, width=80, patch_sizes=(16, 32))  # regions of 4, 4 and 2 cells
+        >>> budget_decisions(torch.tensor([[[-1.0, 2.0, -3.0]]]), tiling, token_budget=7)
         tensor([[[0., 1., 0.]]])
     """
-    num_regions, num_cells = grid.num_regions, grid.num_cells
+    num_regions, num_cells = tiling.num_regions, tiling.num_cells
     if not num_regions <= token_budget <= num_cells:
         raise BudgetError(
             f'token_budget: wanted between {num_regions} (all regions coarse) and {num_cells} (all fine) tokens for '
-            f'images of {(grid.height, grid.width)} pixels, got {token_budget}'
+            f'images of {(tiling.height, tiling.width)} pixels, got {token_budget}'
         )
-    batch, ranked = len(gate_logits), 1 if scope == 'batch' else len(gate_logits)
-    extra = (token_areas(grid, gate_logits.device)[:, 1:] > 0).sum(1) - 1  # tokens that a region costs more when fine
-    extra = extra.repeat(batch).view(ranked, -1)  # (R,) -> (ranked, B * R / ranked)
-    order = gate_logits.reshape(ranked, -1).argsort(dim=1, stable=True)
-    limit = batch / ranked * (token_budget - num_regions) + 1e-6  # means such as 10.3 are no exact floats
-    coarse = (extra.gather(1, order).cumsum(1) > limit).to(gate_logits.dtype)
-    return torch.zeros_like(coarse).scatter(1, order, coarse).view_as(gate_logits)
+    bounded = [per_scale(gate_logits)[0]]
+    for (parent, child), logits in zip(pairwise(tiling.scales), per_scale(gate_logits)[1:], strict=False):
+        k = parent.side // child.side
+        above = bounded[-1].repeat_interleave(k, dim=1).repeat_interleave(k, dim=2)[:, : child.rows, : child.cols]
+        bounded.append(torch.maximum(logits, above))
+    flat = torch.cat([logits.flatten(1) for logits in bounded], dim=1)
+    costs = torch.cat([cost.flatten() for cost in split_costs(tiling, flat.device)])
+    order = flat.argsort(dim=1, stable=True)
+    spent = costs[order].cumsum(1)
+    kept = (spent > token_budget - num_regions + 1e-6).to(flat.dtype)  # budgets such as 10.3 are no exact floats
+    decisions = torch.zeros_like(kept).scatter(1, order, kept).split([x[0].numel() for x in bounded], dim=1)
+    maps = tuple(x.view_as(logits) for x, logits in zip(decisions, bounded, strict=True))
+    return maps[0] if isinstance(gate_logits, Tensor) else maps
 
 
 def straight_through(gate_values: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ def straight_through(gate_values: Tensor) -> Tensor:
         >>> straight_through(m)
         tensor([0., 1.], grad_fn=<AddBackward0>)
     """
-    return hard_decisions(gate_values) + zero_with_gradient(gate_values)
+    return threshold(gate_values) + zero_with_gradient(gate_values)
 
 
 def zero_with_gradient(gate_values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From packed tokens back to the grid of fine cells, with the gate's gradient where both scales were computed."""
+"""From packed tokens back to the grid of cells, with the gate's gradient where several scales were computed."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .packing import Packing
-from .regions import RegionGrid, cell_slots, regions_to_cells
+from .tiling import Maps, Tiling, cell_slots, cell_tokens, nodes_to_cells, per_scale
 
 
 @dataclass(frozen=True)
@@ -16,48 +16,57 @@ class MixedGrid:
     """Which tokens of a batch cover which cells.
 
     Attributes:
-        grid: Regions and cells of each image.
-        decisions: 1 = coarse, 0 = fine, shape (B, rows, cols).
-        active: The active tokens, class tokens first in each image, among N = extra + R * (1 + s * s) candidates.
-        others: The further candidates that were computed for the gate's gradient, or None.
-        pull: 0 with the gradient of the gate values, scaled, and without gradient in regions that lack one of their
-            scales, shape (B, rows, cols); or None if the task does not reach the gate here.
+        tiling: Candidates of each image.
+        decisions: 1 = one token, 0 = split, shape (B, rows, cols) per scale but the smallest.
+        active: The active tokens, class tokens first in each image, among N = extra + R * slots candidates.
+        counterfactual: The further candidates that were computed for the gate's gradient, or None.
+        gate_zero: 0 with the gradient of the gate values, scaled, and without gradient in nodes that lack one of their
+            scales, like ``decisions``; or None if the task does not reach the gate here.
     """
 
-    grid: RegionGrid
-    decisions: Tensor
+    tiling: Tiling
+    decisions: Maps
     active: Packing
-    others: Packing | None = None
-    pull: Tensor | None = None
+    counterfactual: Packing | None = None
+    gate_zero: Maps | None = None
 
     @property
     def num_extra_tokens(self) -> int:
         """Class tokens of each image."""
-        return self.active.shape[1] - self.grid.num_regions * self.grid.slots
+        return self.active.shape[1] - self.tiling.num_regions * self.tiling.slots
 
     def scatter(self, levels: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, ...]:
-        """Give every fine cell what its token has: values of any meaning, features as well as class scores.
+        """Give every cell what its token has: values of any meaning, features as well as class scores.
 
-        Through ``pull`` a gate value feels the contrast between what its region's cells have coarse and fine.
+        Through ``gate_zero`` a gate value feels the contrast between what its node's cells have whole and split.
 
         Args:
-            levels: Values of the active tokens, shape (T, C), and of the others without gradient, (T', C) or None.
+            levels: Values of the active tokens, shape (T, C), and of the counterfactual ones without gradient, (T', C)
+                or None.
 
         Returns:
             Shape (B, C, h, w) for each level, not contiguous: channels are innermost in memory.
         """
-        coarse, fine = (index + self.num_extra_tokens for index in cell_slots(self.grid, self.decisions.device))
-        cell_token = torch.where(regions_to_cells(self.decisions, self.grid).bool(), coarse, fine)  # (B, h, w)
-        source = self.active.positions().gather(1, cell_token.flatten(1)).view_as(cell_token)
+        cell_token = cell_tokens(self.decisions, self.tiling) + self.num_extra_tokens  # (B, h, w)
+        source = self.active.places().gather(1, cell_token.flatten(1)).view_as(cell_token)
         maps = []
-        for active, others in levels:
+        for active, counterfactual in levels:
             cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
-            if self.pull is not None:
-                table = self.active.unpack(active.detach()) + self.others.unpack(others)
-                contrast = table[:, coarse] - table[:, fine]
-                cells = cells + regions_to_cells(self.pull, self.grid).unsqueeze(-1).to(cells) * contrast
+            if self.gate_zero is not None:
+                cells = self._add_contrasts(cells, active, counterfactual)
             maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
         return tuple(maps)
+
+    def _add_contrasts(self, cells: Tensor, active: Tensor, counterfactual: Tensor) -> Tensor:
+        """Zeros whose gradient is the contrast of each node, added to the cells (B, h, w, C)."""
+        table = self.active.unpack(active.detach()) + self.counterfactual.unpack(counterfactual)
+        *larger, below = (table[:, slot + self.num_extra_tokens] for slot in cell_slots(self.tiling, cells.device))
+        nodes = [*zip(self.tiling.scales, larger, per_scale(self.decisions), per_scale(self.gate_zero), strict=False)]
+        for scale, whole, stays, zero in reversed(nodes):
+            zero = nodes_to_cells(zero, self.tiling, scale.side).unsqueeze(-1).to(cells)
+            cells = cells + zero * (whole - below)
+            below = torch.where(nodes_to_cells(stays, self.tiling, scale.side).bool().unsqueeze(-1), whole, below)
+        return cells
 
 
 class MixedTokens(NamedTuple):
@@ -65,10 +74,10 @@ class MixedTokens(NamedTuple):
 
     Attributes:
         active: Shape (T, C).
-        others: Further candidates without gradient, shape (T', C), or None.
+        counterfactual: Further candidates without gradient, shape (T', C), or None.
         layout: Where they belong.
     """
 
     active: Tensor
-    others: Tensor | None
+    counterfactual: Tensor | None
     layout: MixedGrid

@@ -51,7 +51,7 @@ class Packing:
         table = packed.new_zeros(self.shape[0] * self.shape[1], packed.shape[-1])
         return table.index_copy_(0, self.index, packed).unflatten(0, self.shape)
 
-    def positions(self) -> Tensor:
+    def places(self) -> Tensor:
         """Place of each candidate in the packed sequence, meaningful where selected, shape (B, N)."""
         places = self.index.new_zeros(self.shape[0] * self.shape[1])
         order = torch.arange(len(self.index), device=self.index.device)

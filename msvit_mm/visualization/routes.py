@@ -10,16 +10,10 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from mmengine.structures import BaseDataElement
 
 STRIDES = (4, 8, 16, 32)
 TRANSFORM, SCALE, IDENTITY = 'tab:green', 'tab:orange', 'lightgrey'
 LINE = 225
-
-
-def route_maps(sample: BaseDataElement) -> dict[str, np.ndarray]:
-    """The route maps of a prediction."""
-    return {name: x.data.cpu().numpy() for name, x in sample.items() if name.startswith(('routes_', 'merges_'))}
 
 
 def depth_map(maps: Mapping[str, np.ndarray], node_depths: Mapping[str, int], size: tuple[int, int]) -> np.ndarray:

@@ -5,23 +5,22 @@ the features of row i join those of row i + 1, one decision per token of row i +
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .pvt import Size, to_map
+from ..ops.maps import Size, to_map
+from .base import CERTAIN, Gate
 
 Edge = tuple[str, int, int]
-CERTAIN = 10.0
 FIXED_ROUTES = ('open', 'closed', 'staircase')
 
 
-class BaseRouteGate(BaseModule):
-    """Interface of all gates of a routing space.
+class TokenGate(Gate):
+    """Interface of the gates of a routing space: per token of each edge one logit, above 0 = open.
 
     Args:
         edges: Channels of the row that each gated edge starts from; the backbone fills them in.
@@ -32,10 +31,9 @@ class BaseRouteGate(BaseModule):
         super().__init__(init_cfg)
         self.edges = dict(edges)
 
-    @property
-    def learnable(self) -> bool:
-        """Whether a gradient step can change this gate."""
-        return any(parameter.requires_grad for parameter in self.parameters())
+    def macs(self, tiling: Sequence[Size]) -> int:
+        """Multiply-adds for one image whose rows have these sizes."""
+        return sum(self.macs_per_token(edge) * math.prod(tiling[edge[1]]) for edge in self.edges)
 
     def macs_per_token(self, edge: Edge) -> int:
         """Multiply-adds for one token of the row that the edge starts from."""
@@ -61,7 +59,7 @@ class BaseRouteGate(BaseModule):
 
 
 @MODELS.register_module()
-class RouteGate(BaseRouteGate):
+class RouteGate(TokenGate):
     """The learned gate: on every edge a norm and one linear unit per token; a merge takes the mean over its sources.
 
     Args:
@@ -101,7 +99,7 @@ class RouteGate(BaseRouteGate):
 
 
 @MODELS.register_module()
-class RandomRoutes(BaseRouteGate):
+class RandomRoutes(TokenGate):
     """Every token of every edge is open with the same probability: the control of a learned gate at equal cost.
 
     Args:
@@ -127,30 +125,7 @@ class RandomRoutes(BaseRouteGate):
 
 
 @MODELS.register_module()
-class ShuffledRoutes(BaseRouteGate):
-    """The decisions of another gate in random places: the control of which tokens it opens, at its cost on every edge.
-
-    Of each image and edge as many tokens are open as that gate opens there, on the features that have come about so.
-
-    Args:
-        edges: The gated edges; the backbone fills them in.
-        gate: The other gate, a module for the same edges.
-    """
-
-    def __init__(self, edges: Mapping[Edge, int], gate: BaseRouteGate) -> None:
-        super().__init__(edges)
-        self.gate = gate
-
-    def macs_per_token(self, edge: Edge) -> int:
-        return self.gate.macs_per_token(edge)
-
-    def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
-        logits = self.gate(edge, tokens, size)
-        return logits.gather(1, torch.rand_like(logits).argsort(1))
-
-
-@MODELS.register_module()
-class FixedRoutes(BaseRouteGate):
+class FixedRoutes(TokenGate):
     """The same routes for all images.
 
     Args:
@@ -173,19 +148,6 @@ class FixedRoutes(BaseRouteGate):
         is_open = self.routes == 'open' or (self.routes == 'staircase' and kind == 'row' and row == stage)
         logit = CERTAIN if is_open else -CERTAIN
         return tokens.new_full((len(tokens), self.num_decisions(edge, size)), logit)
-
-
-def build_route_gate(config: dict, edges: Mapping[Edge, int]) -> BaseRouteGate:
-    """Build a gate for these edges.
-
-    Raises:
-        ValueError: If the config does not name a gate of a routing space.
-    """
-    gate_type = MODELS.get(config.get('type', ''))
-    if not (isinstance(gate_type, type) and issubclass(gate_type, BaseRouteGate)):
-        gates = ', '.join(gate.__name__ for gate in (RouteGate, RandomRoutes, FixedRoutes))
-        raise ValueError(f'gate must be a config whose type is a gate of a routing space ({gates}), got {config}')
-    return MODELS.build({**config, 'edges': edges})
 
 
 def edge_name(edge: Edge) -> str:

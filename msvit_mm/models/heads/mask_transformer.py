@@ -1,16 +1,15 @@
 """Segmenter's mask transformer on the tokens of a mixed grid."""
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmseg.models.decode_heads import SegmenterMaskTransformerHead
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..ops.attention import packed_attention
-from ..ops.macs import encoder_macs
-from ..ops.mixed_grid import MixedTokens
+from ...backbones.layers import PackedSequences, SegmenterLayer, Stream, draw_drop_path, run_layers
+from ...gates.base import linear_macs
+from ...ops.macs import encoder_macs
+from ...ops.mixed_grid import MixedTokens
 
 
 @MODELS.register_module()
@@ -32,7 +31,8 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.drop_path_rates = [_take_drop_path(layer) for layer in self.layers]
+        self.adapter = SegmenterLayer()
+        self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
 
     def forward(self, inputs: tuple[MixedTokens | Tensor, ...]) -> Tensor:
         """Class scores of the cells.
@@ -49,13 +49,13 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             patches = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
             scores, _ = self.score(patches, [size[0] * size[1]] * batch)
             return scores.unflatten(0, (batch, *size)).permute(0, 3, 1, 2)  # (B * h * w, K) -> (B, K, h, w)
-        active, others, layout = features
-        extra = layout.num_extra_tokens
+        active, counterfactual, layout = features
+        extra, others = layout.num_extra_tokens, layout.counterfactual
         patches = torch.cat([x[extra:] for x in active.split(layout.active.lengths)])
         lengths = [length - extra for length in layout.active.lengths]
-        scores, other_scores = self.score(patches, lengths, others, layout.others and layout.others.lengths)
+        scores, further = self.score(patches, lengths, counterfactual, None if others is None else others.lengths)
         padded = [F.pad(x, (0, 0, extra, 0)) for x in scores.split(lengths)]  # class tokens cover no cell
-        (logits,) = layout.scatter([(torch.cat(padded), other_scores)])
+        (logits,) = layout.scatter([(torch.cat(padded), further)])
         return logits
 
     def score(
@@ -72,36 +72,36 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         Returns:
             Shape (T, classes), and (T', classes) or None.
         """
-        classes = self.cls_emb.expand(len(lengths), -1, -1)
-        pairs = zip(self.dec_proj(patches).split(lengths), classes, strict=True)
+        batch, num_classes = len(lengths), self.num_classes
+        pairs = zip(self.dec_proj(patches).split(lengths), self.cls_emb.expand(batch, -1, -1), strict=True)
         x = torch.cat([tokens for pair in pairs for tokens in pair])  # each image's patches, then its classes
-        x_lengths = [length + self.num_classes for length in lengths]
-        with torch.no_grad():
-            z = None if others is None else self.dec_proj(others)
-        for layer, keep in zip(self.layers, self._draw_drop_path(x, len(lengths)), strict=True):
-            dropout = layer.attn.attn.dropout if layer.training else 0.0
-            attend = partial(packed_attention, key_lengths=x_lengths, dropout=dropout)
-            query, key, value = _project(layer, x, 3)
-            attended = attend(query, key, value, query_lengths=x_lengths)
-            x = _finish(layer, x, attended, _keep_per_token(keep, x_lengths))
-            if z is not None:
-                with torch.no_grad():
-                    attended = attend(*_project(layer, z, 1), key, value, query_lengths=other_lengths)
-                    z = _finish(layer, z, attended, _keep_per_token(keep, other_lengths))
-
-        images = self.decoder_norm(x).split(x_lengths)
-        patches = torch.cat([tokens[: -self.num_classes] for tokens in images])
-        classes = torch.stack([tokens[-self.num_classes :] for tokens in images])  # (B, K, C)
+        active = Stream(x, _sequences([length + num_classes for length in lengths], x.device))
+        queries = None
+        if others is not None:
+            with torch.no_grad():
+                queries = Stream(self.dec_proj(others), _sequences(other_lengths, x.device))
+        rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
+        (level,), sequences = run_layers(
+            self.layers,
+            self.adapter,
+            active,
+            queries,
+            out_indices=[len(self.layers) - 1],
+            last_norm=self.decoder_norm,
+            drop_path=draw_drop_path(rates, self.adapter.branches, batch, x),
+        )
+        images = level[0].split(sequences[-1].lengths)
+        patches = torch.cat([tokens[:-num_classes] for tokens in images])
+        classes = torch.stack([tokens[-num_classes:] for tokens in images])  # (B, K, C)
         classes = F.normalize(self.classes_proj(classes), dim=-1)
         scores = self._compare(patches, lengths, classes)
         with torch.no_grad():
-            return scores, None if z is None else self._compare(self.decoder_norm(z), other_lengths, classes)
+            return scores, None if queries is None else self._compare(level[1], other_lengths, classes)
 
     def count_macs(self, num_tokens: Tensor) -> Tensor:
         """Multiply-adds for images of this many active patch tokens, any shape."""
         num_tokens, dims = num_tokens.double(), self.dec_proj.out_features
-        linears = [m for layer in self.layers for m in layer.ffn.modules() if isinstance(m, nn.Linear)]
-        ffn_macs = sum(linear.weight.numel() for linear in linears) / len(self.layers)
+        ffn_macs = linear_macs(self.layers[0].ffn)
         layers = encoder_macs(num_tokens + self.num_classes, dims, ffn_macs, len(self.layers))
         projections = num_tokens * (self.dec_proj.weight.numel() + dims**2) + self.num_classes * dims**2
         return layers + projections + num_tokens * self.num_classes * dims
@@ -111,35 +111,8 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         images = F.normalize(self.patch_proj(patches), dim=-1).split(lengths)
         return self.mask_norm(torch.cat([x @ y.T for x, y in zip(images, classes, strict=True)]))
 
-    def _draw_drop_path(self, x: Tensor, batch: int) -> list[Tensor | None]:
-        """Stochastic depth: for each layer nothing, or a factor per image, shape (B,)."""
-        rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
-        return [torch.rand(batch, device=x.device).lt(1 - rate).to(x) / (1 - rate) if rate else None for rate in rates]
 
-
-def _take_drop_path(layer: nn.Module) -> float:
-    """Take the layer's drop path out, which mmseg has on the feed-forward branch alone, and return its rate."""
-    rate = float(getattr(layer.ffn.dropout_layer, 'drop_prob', 0.0) or 0.0)
-    layer.ffn.dropout_layer = nn.Identity()
-    return rate
-
-
-def _keep_per_token(keep: Tensor | None, lengths: list[int]) -> Tensor | None:
-    """(B,) -> (T, 1)."""
-    return None if keep is None else torch.cat([x.expand(length, 1) for x, length in zip(keep, lengths, strict=True)])
-
-
-def _project(layer: nn.Module, x: Tensor, count: int) -> tuple[Tensor, ...]:
-    """The first ``count`` of query, key and value, (T, C) -> (T, heads, head_dims) each."""
-    attn = layer.attn.attn
-    size = count * attn.embed_dim
-    bias = None if attn.in_proj_bias is None else attn.in_proj_bias[:size]
-    projected = F.linear(layer.norm1(x), attn.in_proj_weight[:size], bias)
-    return projected.unflatten(-1, (count, attn.num_heads, -1)).unbind(-3)
-
-
-def _finish(layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
-    """The rest of a layer after its attention."""
-    x = x + layer.attn.proj_drop(layer.attn.attn.out_proj(attended.flatten(-2)))
-    branch = layer.ffn(layer.norm2(x), identity=x.new_zeros(()))
-    return x + (branch if keep is None else branch * keep)
+def _sequences(lengths: list[int], device: torch.device) -> PackedSequences:
+    """One sequence per image."""
+    counts = torch.tensor(lengths, device=device)
+    return PackedSequences(lengths, torch.arange(len(lengths), device=device).repeat_interleave(counts))

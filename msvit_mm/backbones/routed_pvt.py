@@ -1,9 +1,8 @@
 """Dynamic token routing: a grid of PVTv2 blocks in which every token has its own path through scales and depth."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -11,76 +10,76 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops.gating import relaxed_gate_sample, straight_through
+from ..gates import Gate, StatedRoutes, TokenGate, build_gate
+from ..gates.decide import check_decisions
+from ..gates.route import Edge
+from ..ops.gating import relaxed_gate_sample, straight_through, threshold
+from ..ops.maps import Size, add_at, to_map
 from ..ops.packing import Packing
-from .pvt import (
-    NUM_ROWS,
-    PatchEmbed,
-    PVTBlock,
-    Size,
-    add_at,
-    arch_settings,
-    block_macs,
-    init_pvt_weights,
-    to_map,
-)
-from .route_gates import Edge, build_route_gate
+from .base import ChoiceMap, Costs, Features, GatedBackbone, check_choice, check_images
+from .pvt import NUM_ROWS, PatchEmbed, PlainPVT, PVTBlock, arch_settings, init_pvt_weights, row_sizes
+from .route_costs import CostTable, make_cost_table, open_share
 
-LAYOUTS = ('triangular', 'full')
 MERGES = ('add', 'select', 'none')
-TEST_EXECUTIONS = ('masked', 'sparse')
 INITS = ('pvtv2', 'scratch')
 
 
 class RouteOutput(NamedTuple):
-    """Which way the tokens of a batch went, by edge (:mod:`~msvit_mm.models.route_gates`), and what it cost.
+    """Which way the tokens of a batch went, by edge (:mod:`~msvit_mm.gates.route`), and what it cost.
 
     Attributes:
         gate_values: Relaxed samples in [0, 1], with gradient where the gate learns, each of shape (B, rows, cols).
         decisions: 1 = open, 0 = closed, as executed, each of shape (B, rows, cols).
         num_tokens: Tokens that blocks transformed, summed over the nodes, integers, shape (B,).
-        macs: Multiply-adds of each image, with gradient where the gate learns, float64, shape (B,).
-        reference_macs: Multiply-adds of plain PVTv2 of the same architecture for an image of this size.
+        costs: Multiply-adds of each image, with gradient where the gate learns.
     """
 
     gate_values: dict[Edge, Tensor]
     decisions: dict[Edge, Tensor]
     num_tokens: Tensor
-    macs: Tensor
-    reference_macs: int
+    costs: Costs
 
-    @property
-    def cost_ratio(self) -> Tensor:
-        """Multiply-adds relative to PVTv2, shape (B,)."""
-        return self.macs / self.reference_macs
+    def maps(self) -> dict[str, ChoiceMap]:
+        """``routes_s4`` ... ``routes_s32``, a channel per stage, and ``merges_s8`` ... ``merges_s32``, one per column.
 
+        1 = open, 0 = closed, NaN where the routing space has no such edge.
+        """
+        maps = {}
+        num_stages = 1 + max(j for kind, _, j in self.decisions if kind == 'row')
+        for kind, name, count, first in (('row', 'routes', num_stages, 0), ('merge', 'merges', num_stages + 1, 1)):
+            for i in range(NUM_ROWS - first):
+                gated = {j: x for (k, row, j), x in self.decisions.items() if (k, row) == (kind, i)}
+                if gated:
+                    absent = torch.full_like(next(iter(gated.values())), torch.nan)
+                    stride = 4 * 2 ** (i + first)
+                    stacked = torch.stack([gated.get(j, absent) for j in range(count)], dim=1)
+                    maps[f'{name}_s{stride}'] = ChoiceMap(stacked, stride, name)
+        return maps
 
-class CostTable(NamedTuple):
-    """Multiply-adds for images of one size.
+    def loss_input(self) -> Tensor:
+        """Cost of every image relative to PVTv2."""
+        return self.costs.cost_ratio
 
-    Attributes:
-        embedding: Stem and entries, which every token takes.
-        gate: All gates.
-        edges: Of each gated edge what it costs once any of its tokens is open, and per open token.
-        reference: Of plain PVTv2 of the same architecture.
-    """
+    def statistics(self) -> dict[str, Tensor]:
+        """Mean and deviation over the images of the cost, and the share of open tokens by row."""
+        ratios = self.costs.cost_ratio.detach().float()
+        scalars = dict(cost_ratio=ratios.mean(), cost_ratio_std=ratios.std(correction=0))
+        for i in range(NUM_ROWS):
+            shares = [x.mean() for (kind, row, _), x in self.decisions.items() if (kind, row) == ('row', i)]
+            if shares:
+                scalars[f'active_s{4 * 2**i}'] = torch.stack(shares).mean()
+        return scalars
 
-    embedding: int
-    gate: int
-    edges: dict[Edge, tuple[int, int]]
-    reference: int
-
-    @property
-    def floor(self) -> float:
-        """Cost with every gate closed, relative to ``reference``: no budget below it can be met."""
-        return (self.embedding + self.gate) / self.reference
+    def zero(self) -> Tensor:
+        """Zero with a path to every parameter of the gate."""
+        return 0 * sum(values.sum() for values in self.gate_values.values())
 
 
 @MODELS.register_module()
-class DynamicTokenRoutingTransformer(BaseModule):
+class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
     r"""PVTv2 unfolded into a routing space, after "DiT".
 
-    Row i holds tokens of stride :math:`4 \cdot 2^i`. In every stage j the blocks of node (i, j) transform the row's
+    Row i holds tokens of stride :math:`4 \cdot 2^i` and begins at stage i. In every stage j the blocks of node (i, j) transform the row's
     open tokens and leave the others as they are. Between stages, open merges add the embedding of row i to row i + 1.
     The gate decides all that, token by token; with the stages (i, i) open and nothing else this is PVTv2.
 
@@ -92,17 +91,12 @@ class DynamicTokenRoutingTransformer(BaseModule):
             are PVTv2's, ``num_heads`` and ``sr_ratios``, four values each.
         img_size: Image size in pixels for which a budget is checked; images of any other size do.
         num_stages: Stages S, at least 4.
-        layout: ``'triangular'``: row i begins at stage i. ``'full'``: all rows begin at stage 0.
-        extra_depth: Blocks of each node that PVTv2 has not.
-        depth_matrix: Blocks of every node, rows by stages, instead; 0 = no node. Those before a row's begin count not.
-        last_stages: Last stage of each row that has a node; by default S - 1 for all.
+        extra_depth: Blocks of each node that PVTv2 has not; 0 = there are no such nodes.
         merge: How an open merge joins: ``'add'``, with a learned scale per channel; ``'select'`` replaces the token;
             ``'none'``: there are no merges.
-        final_merge: Whether rows merge after the last stage too.
         gate: Config of the gate: ``RouteGate``, ``RandomRoutes`` or ``FixedRoutes``.
         gate_temperature: Temperature of the relaxed gate sample, > 0.
         row_stop: A row all of whose tokens are closed at a stage of an image stays closed from there on.
-        monotone: A token once closed stays closed in all later stages of its row.
         test_execution: ``'sparse'``: closed tokens cost nothing. ``'masked'``: all are computed; the same features.
         drop_path_rate: Stochastic depth, rising linearly as in PVTv2; further nodes have their row's last rate.
         out_indices: Rows whose maps are returned; row 3 among them.
@@ -123,23 +117,27 @@ class DynamicTokenRoutingTransformer(BaseModule):
         ([(32, 16, 24), (64, 8, 12), (160, 4, 6), (256, 2, 3)], tensor([510]))
     """
 
-    out_type = 'featmap'
+    gate_family = TokenGate
+    gate_statement = 'cost_ratio'
+    default_gate = dict(type='RouteGate')
+    default_warmup_gate = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
+    test_executions = ('masked', 'sparse')
+    weight_families = ('timm PVTv2', 'PVTv2')
+    collection = 'DiT'
+    paper = dict(
+        Title='DiT: Efficient Vision Transformers with Dynamic Token Routing', URL='https://arxiv.org/abs/2308.03409'
+    )
 
     def __init__(
         self,
         arch: str | dict = 'b2',
         img_size: int | tuple[int, int] = 224,
         num_stages: int = 5,
-        layout: str = 'triangular',
         extra_depth: int = 1,
-        depth_matrix: Sequence[Sequence[int]] | None = None,
-        last_stages: Sequence[int] | None = None,
         merge: str = 'add',
-        final_merge: bool = True,
         gate: dict | None = None,
         gate_temperature: float = 1.0,
         row_stop: bool = False,
-        monotone: bool = False,
         test_execution: str = 'sparse',
         drop_path_rate: float = 0.1,
         out_indices: Sequence[int] = (0, 1, 2, 3),
@@ -148,12 +146,13 @@ class DynamicTokenRoutingTransformer(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        _check_choice('layout', layout, LAYOUTS)
-        _check_choice('merge', merge, MERGES)
-        _check_choice('test_execution', test_execution, TEST_EXECUTIONS)
-        _check_choice('init', init, INITS)
+        check_choice('merge', merge, MERGES)
+        check_choice('test_execution', test_execution, self.test_executions)
+        check_choice('init', init, INITS)
         if num_stages < NUM_ROWS:
             raise ValueError(f'num_stages must be at least {NUM_ROWS}, got {num_stages}')
+        if extra_depth < 0:
+            raise ValueError(f'extra_depth must not be negative, got {extra_depth}')
         if gate_temperature <= 0:
             raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
         if NUM_ROWS - 1 not in out_indices or not set(out_indices) <= set(range(NUM_ROWS)):
@@ -161,15 +160,18 @@ class DynamicTokenRoutingTransformer(BaseModule):
         self.arch = arch_settings(arch)
         self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         self.num_stages = num_stages
-        self.entries = tuple(range(NUM_ROWS)) if layout == 'triangular' else (0,) * NUM_ROWS
         self.merge = merge
         self.gate_temperature = gate_temperature
         self.row_stop = row_stop
-        self.monotone = monotone
         self.test_execution = test_execution
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp
-        depths = self._node_depths(extra_depth, depth_matrix, last_stages)
+        depths = {
+            (i, j): depth
+            for i in range(NUM_ROWS)
+            for j in range(i, num_stages)
+            if (depth := self.arch['depths'][i] if i == j else extra_depth)
+        }
 
         dims = self.arch['embed_dims']
         self.stem = PatchEmbed(3, dims[0], kernel_size=7, stride=4)
@@ -183,9 +185,9 @@ class DynamicTokenRoutingTransformer(BaseModule):
             self.nodes[f'{i}_{j}'] = nn.ModuleList(self._make_block(i, rate) for rate in node_rates)
         merges = {
             (i, j): dims[i + 1]
-            for j in range(num_stages + final_merge)
+            for j in range(num_stages + 1)
             for i in range(NUM_ROWS - 1)
-            if merge != 'none' and j > self.entries[i + 1]
+            if merge != 'none' and j > i + 1
         }
         self.merge_scales = nn.ParameterDict()
         if merge == 'add':
@@ -196,35 +198,8 @@ class DynamicTokenRoutingTransformer(BaseModule):
         self.apply(init_pvt_weights)
         if init == 'pvtv2':
             self._close_further_nodes()
-        edges = {('row', i, j): dims[i] for i, j in depths} | {('merge', i, j): dims[i] for i, j in merges}
-        self.gate = build_route_gate(gate or dict(type='RouteGate'), edges)
-
-    def _node_depths(
-        self, extra_depth: int, matrix: Sequence[Sequence[int]] | None, last_stages: Sequence[int] | None
-    ) -> dict[tuple[int, int], int]:
-        """Number of blocks of every node."""
-        num_stages = self.num_stages
-        if matrix is None:
-            matrix = [
-                [self.arch['depths'][i] if i == j else extra_depth for j in range(num_stages)] for i in range(NUM_ROWS)
-            ]
-        shape = [len(row) for row in matrix]
-        if shape != [num_stages] * NUM_ROWS:
-            raise ValueError(
-                f'depth_matrix must have {NUM_ROWS} rows of {num_stages} stages, got rows of lengths {shape}'
-            )
-        last_stages = [num_stages - 1] * NUM_ROWS if last_stages is None else list(last_stages)
-        if len(last_stages) != NUM_ROWS:
-            raise ValueError(f'last_stages must give a stage for each of {NUM_ROWS} rows, got {last_stages}')
-        depths = {
-            (i, j): depth
-            for i, row in enumerate(matrix)
-            for j, depth in enumerate(row)
-            if self.entries[i] <= j <= last_stages[i] and depth
-        }
-        if any(depth < 0 for depth in depths.values()):
-            raise ValueError(f'depths must not be negative, got {[list(row) for row in matrix]}')
-        return depths
+        self.edges = {('row', i, j): dims[i] for i, j in depths} | {('merge', i, j): dims[i] for i, j in merges}
+        self.gate = self.build_gate(gate or self.default_gate)
 
     def _make_block(self, row: int, drop_path: float) -> PVTBlock:
         dims, heads, mlp_ratio, sr_ratio = (
@@ -240,13 +215,9 @@ class DynamicTokenRoutingTransformer(BaseModule):
                     for layer in (block.attn.proj, block.mlp.fc2):
                         nn.init.zeros_(layer.weight)
 
-    def forward(self, images: Tensor, decisions: Mapping[Edge, Tensor] | None = None) -> tuple[Tensor, ...]:
-        """Feature maps of :meth:`forward_gated` alone."""
-        return self.forward_gated(images, decisions)[0]
-
     def forward_gated(
         self, images: Tensor, decisions: Mapping[Edge, Tensor] | None = None
-    ) -> tuple[tuple[Tensor, ...], RouteOutput]:
+    ) -> tuple[Features, RouteOutput]:
         """Feature maps and the routes.
 
         Args:
@@ -259,19 +230,19 @@ class DynamicTokenRoutingTransformer(BaseModule):
         Raises:
             ValueError: If images or decisions have the wrong shape or values.
         """
-        sizes = self._check_images(images)
+        sizes = self._row_sizes(images)
         decider = _Decider(self, sizes, self._check_decisions(decisions or {}, len(images), sizes))
         sparse = not self.training and self.test_execution == 'sparse'
         rows: list[Tensor] = [self.stem(images), *[images.new_empty(0)] * (NUM_ROWS - 1)]
         for j in range(self.num_stages + 1):
             for i in range(NUM_ROWS - 1):
-                if j == self.entries[i + 1]:
+                if j == i + 1:
                     rows[i + 1] = self.downsamples[i](to_map(self.norms[i](rows[i]), sizes[i]))
-                elif ('merge', i, j) in self.gate.edges:
+                elif ('merge', i, j) in self.edges:
                     gate = decider.decide(('merge', i, j), rows[i])
                     rows[i + 1] = self._merge(i, j, rows[i], rows[i + 1], gate, sizes[i], sparse)
             for i in range(NUM_ROWS):
-                if ('row', i, j) in self.gate.edges:
+                if ('row', i, j) in self.edges:
                     gate = decider.decide(('row', i, j), rows[i])
                     rows[i] = self._transform(i, j, rows[i], gate, sizes[i], sparse)
         maps = tuple(to_map(self.norms[i](rows[i]), sizes[i]).contiguous() for i in self.out_indices)
@@ -311,29 +282,19 @@ class DynamicTokenRoutingTransformer(BaseModule):
         branch = scale * embed.forward_sparse(normed, packing)
         return add_at(target, branch if self.merge == 'add' else branch - packing.pack(target), packing)
 
+    # What it costs
+
     def cost_table(self, image_size: tuple[int, int]) -> CostTable:
         """Multiply-adds of each part for images of this (height, width); norms, softmax and biases are not counted."""
-        dims, depths, sizes = self.arch['embed_dims'], self.arch['depths'], row_sizes(image_size)
-        cells = [math.prod(size) for size in sizes]
-        blocks = [
-            block_macs(c, int(c * mlp_ratio), sr_ratio, size)
-            for c, mlp_ratio, sr_ratio, size in zip(
-                dims, self.arch['mlp_ratios'], self.arch['sr_ratios'], sizes, strict=True
-            )
-        ]
-        entries = [9 * dims[i] * dims[i + 1] for i in range(NUM_ROWS - 1)]  # per token of row i + 1
-        embedding = 147 * dims[0] * cells[0] + sum(e * n for e, n in zip(entries, cells[1:], strict=True))
-        edges = {}
-        for edge in self.gate.edges:
-            kind, i, j = edge
-            depth = len(self.nodes[f'{i}_{j}']) if kind == 'row' else 0
-            edges[edge] = tuple(depth * macs for macs in blocks[i]) if depth else (0, entries[i])
-        gate = sum(self.gate.macs_per_token(edge) * cells[edge[1]] for edge in self.gate.edges)
-        plain = sum(
-            depth * (static + per_token * n)
-            for depth, (static, per_token), n in zip(depths, blocks, cells, strict=True)
-        )
-        return CostTable(embedding, gate, edges, embedding + plain)
+        depths = {edge: len(self.nodes[f'{edge[1]}_{edge[2]}']) for edge in self.edges if edge[0] == 'row'}
+        sizes = row_sizes(image_size)
+        return make_cost_table(self.arch, sizes, self.edges, depths, self.gate.macs(sizes))
+
+    def costs_of(self, decisions: Mapping[Edge, Tensor], image_size: tuple[int, int]) -> Costs:
+        return self.cost_table(image_size).costs({edge: x.flatten(1) for edge, x in decisions.items()})
+
+    def dense_costs(self, image_size: tuple[int, int]) -> Costs:
+        return self.cost_table(image_size).dense
 
     def active_ratio_of(self, cost_ratio: float, image_size: tuple[int, int]) -> float:
         """Probability of being open at which random routes cost ``cost_ratio`` times PVTv2 on average.
@@ -346,32 +307,73 @@ class DynamicTokenRoutingTransformer(BaseModule):
             >>> round(model.active_ratio_of(1.0, (224, 224)), 3)
             0.293
         """
-        table, sizes = self.cost_table(image_size), row_sizes(image_size)
-        counts = {(kind, i, j): math.prod(sizes[i + (kind == 'merge')]) for kind, i, j in table.edges}
+        return open_share(self.cost_table(image_size), cost_ratio, image_size)
 
-        def expected_ratio(share: float) -> float:
-            macs = table.embedding + table.gate
-            for edge, (static, per_token) in table.edges.items():
-                macs += static * (1 - (1 - share) ** counts[edge]) + per_token * share * counts[edge]
-            return macs / table.reference
+    # What models, tools and tests ask
 
-        low, high = 0.0, 1.0
-        if not expected_ratio(low) - 1e-6 <= cost_ratio <= expected_ratio(high) + 1e-6:  # up to rounding
-            bounds = f'{expected_ratio(low):.3f} and {expected_ratio(high):.3f}'
-            raise ValueError(f'cost_ratio must lie between {bounds} for images of {image_size}, got {cost_ratio}')
-        while high - low > 1e-9:  # the cost rises with the share
-            share = (low + high) / 2
-            low, high = (share, high) if expected_ratio(share) < cost_ratio else (low, share)
-        return low
+    def build_gate(self, config: dict) -> Gate:
+        return build_gate(config, self.gate_family, edges=self.edges)
 
-    def _check_images(self, images: Tensor) -> list[Size]:
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+    def build_gate_loss(self, config: dict) -> nn.Module:
+        """Build a BudgetLoss.
+
+        Raises:
+            ValueError: If it is none, or its budget is less than stem, entries and gates cost.
+        """
+        loss = super().build_gate_loss(config)
+        floor = self.cost_table(self.img_size).floor
+        if loss.budget <= floor:
             raise ValueError(
-                f'images must be floating point of shape (B, 3, H, W), got {images.dtype} of {tuple(images.shape)}'
+                f'budget must lie above {floor:.3f}, what stem, entries and gates cost of PVTv2 for images of '
+                f'{self.img_size[0]}x{self.img_size[1]} pixels, got {loss.budget}'
             )
-        if not images.isfinite().all():
-            bad = (~images.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-            raise ValueError(f'images must be finite, got NaN or infinity in image(s) {bad} of the batch')
+        return loss
+
+    def draw_decisions(self, gate: TokenGate, images: Tensor) -> dict[Edge, Tensor]:
+        sizes, nothing = row_sizes(tuple(images.shape[-2:])), images.new_empty(len(images), 0, 0)
+        decisions = {edge: threshold(gate(edge, nothing, sizes[edge[1]]).sigmoid()) for edge in gate.edges}
+        return {edge: x.unflatten(1, sizes[_target_row(edge)]) for edge, x in decisions.items()}
+
+    def state_decisions(self, decisions: Mapping[Edge, Tensor]) -> Gate:
+        return StatedRoutes(self.gate, decisions)
+
+    def random_decisions(
+        self, ratio: float, images: Tensor, generator: torch.Generator | None = None
+    ) -> dict[Edge, Tensor]:
+        """Decisions on every edge that cost ``ratio`` times PVTv2 on average; chance is torch's, or the generator's."""
+        share = self.active_ratio_of(ratio, tuple(images.shape[-2:]))
+        gate = self.build_gate(dict(type='RandomRoutes', active_ratio=share))
+        if generator is None:
+            return self.draw_decisions(gate, images)
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            return self.draw_decisions(gate, images)
+
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+        """The random routes cost as much for images of ``img_size``, but for the gate, which they have not."""
+        share = self.active_ratio_of(metrics['cost_ratio'], self.img_size)
+        return {
+            'shuffled': dict(type='ShuffledRoutes', gate=self.gate),
+            'random': dict(type='RandomRoutes', active_ratio=share),
+            'all open': dict(type='FixedRoutes', routes='open'),
+            'staircase': dict(type='FixedRoutes', routes='staircase'),
+            'all closed': dict(type='FixedRoutes', routes='closed'),
+        }
+
+    def dense_twin(self, image_size: tuple[int, int]) -> PlainPVT:
+        """The PVTv2 that the routing space contains, on the same weights."""
+        return PlainPVT(self)
+
+    def count_tokens(self, costs: Costs) -> Tensor:
+        """Tokens of each image as predictions state them, shape (B,): the sum over the nodes, or over PVTv2's rows."""
+        return costs.num_tokens.sum(0)
+
+    def metainfo(self) -> dict[str, Any]:
+        """Blocks of every node, ``'i_j'`` for stage j of row i."""
+        return dict(node_depths={name: len(blocks) for name, blocks in self.nodes.items()})
+
+    def _row_sizes(self, images: Tensor) -> list[Size]:
+        check_images(images, 3)
         sizes = row_sizes(tuple(images.shape[-2:]))
         if any(min(size) < sr_ratio for size, sr_ratio in zip(sizes, self.arch['sr_ratios'], strict=True)):
             raise ValueError(
@@ -382,13 +384,12 @@ class DynamicTokenRoutingTransformer(BaseModule):
 
     def _check_decisions(self, decisions: Mapping[Edge, Tensor], batch: int, sizes: list[Size]) -> dict[Edge, Tensor]:
         for edge, given in decisions.items():
-            if edge not in self.gate.edges:
-                raise ValueError(f'decisions must be on edges of this routing space, {[*self.gate.edges]}, got {edge}')
-            wanted = (batch, *sizes[edge[1] + (edge[0] == 'merge')])
-            if tuple(given.shape) != wanted:
-                raise ValueError(f'decisions on {edge} must have shape {wanted}, got {tuple(given.shape)}')
-            if not ((given == 0) | (given == 1)).all():
-                raise ValueError(f'decisions must be 0 (closed) or 1 (open), got {given.unique().tolist()[:8]}')
+            if edge not in self.edges:
+                raise ValueError(f'decisions must be on edges of this routing space, {[*self.edges]}, got {edge}')
+            try:
+                check_decisions(given, given.new_empty(batch, *sizes[_target_row(edge)]), '0 (closed) or 1 (open)')
+            except ValueError as error:
+                raise ValueError(f'on edge {edge}: {error}') from None
         return dict(decisions)
 
 
@@ -401,7 +402,6 @@ class _Decider:
         self.stated = stated
         self.gate_values: dict[Edge, Tensor] = {}
         self.decisions: dict[Edge, Tensor] = {}
-        self.previous: dict[int, Tensor] = {}  # of the row's last stage
         self.alive: dict[int, Tensor] = {}  # whether the row goes on, (B, 1)
 
     def decide(self, edge: Edge, tokens: Tensor) -> Tensor:
@@ -413,48 +413,22 @@ class _Decider:
         learning = self.backbone.training and gate.learnable
         values = relaxed_gate_sample(logits, self.backbone.gate_temperature, noise=learning)
         decisions = self.stated[edge].flatten(1).to(values) if edge in self.stated else straight_through(values)
-        if kind == 'row':
-            decisions = self._bound_by_earlier(row, decisions)
+        if kind == 'row' and self.backbone.row_stop:
+            decisions = decisions * self.alive.get(row, 1.0)
+            self.alive[row] = decisions.detach().amax(1, keepdim=True)
         self.gate_values[edge], self.decisions[edge] = values, decisions
         return decisions
 
-    def _bound_by_earlier(self, row: int, decisions: Tensor) -> Tensor:
-        if self.backbone.monotone and row in self.previous:
-            decisions = decisions * self.previous[row]
-        if self.backbone.row_stop:
-            decisions = decisions * self.alive.get(row, 1.0)
-            self.alive[row] = decisions.detach().amax(1, keepdim=True)
-        self.previous[row] = decisions
-        return decisions
-
     def output(self, table: CostTable) -> RouteOutput:
-        macs = table.embedding + table.gate
-        num_tokens = 0
-        for edge, (static, per_token) in table.edges.items():
-            decisions = self.decisions[edge].double()
-            macs = macs + static * decisions.amax(1) + per_token * decisions.sum(1)
-            if edge[0] == 'row':
-                num_tokens = num_tokens + decisions.detach().sum(1).long()
-        as_maps = [
-            {(kind, i, j): x.unflatten(1, self.sizes[i + (kind == 'merge')]) for (kind, i, j), x in values.items()}
-            for values in (self.gate_values, {edge: x.detach() for edge, x in self.decisions.items()})
-        ]
-        return RouteOutput(*as_maps, num_tokens, macs, table.reference)
+        costs = table.costs(self.decisions)
+        values, decisions = (
+            {edge: x.unflatten(1, self.sizes[_target_row(edge)]) for edge, x in by_edge.items()}
+            for by_edge in (self.gate_values, {edge: x.detach() for edge, x in self.decisions.items()})
+        )
+        return RouteOutput(values, decisions, costs.num_tokens.sum(0), costs)
 
 
-def row_sizes(image_size: tuple[int, int]) -> list[Size]:
-    """(h, w) of the four rows for an image of (height, width) pixels.
-
-    Example:
-        >>> row_sizes((100, 132))
-        [(25, 33), (13, 17), (7, 9), (4, 5)]
-    """
-    sizes = [tuple(-(-side // 4) for side in image_size)]
-    for _ in range(NUM_ROWS - 1):
-        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
-    return sizes
-
-
-def _check_choice(name: str, value: object, choices: tuple) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+def _target_row(edge: Edge) -> int:
+    """The row whose tokens the decisions on an edge are about."""
+    kind, row, _ = edge
+    return row + (kind == 'merge')

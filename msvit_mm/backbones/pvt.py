@@ -8,6 +8,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..ops.attention import packed_attention
+from ..ops.maps import Size, add_at, to_map, to_tokens
 from ..ops.packing import Packing
 
 # Channels, blocks, perceptron's width (times the channels), heads and spatial reduction of the rows, strides 4 to 32.
@@ -21,8 +22,6 @@ ARCHS = {
 }
 ARCH_DEFAULTS = dict(num_heads=(1, 2, 5, 8), sr_ratios=(8, 4, 2, 1))
 NUM_ROWS = 4
-
-Size = tuple[int, int]
 
 
 def arch_settings(arch: str | dict) -> dict[str, tuple[int, ...]]:
@@ -48,6 +47,21 @@ def arch_settings(arch: str | dict) -> dict[str, tuple[int, ...]]:
     return settings
 
 
+def row_sizes(image_size: tuple[int, int]) -> list[Size]:
+    """(h, w) of the four rows for an image of (height, width) pixels.
+
+    Example:
+        >>> row_sizes((100, 132))
+        [(25, 33), (13, 17), (7, 9), (4, 5)]
+    """
+    rows, cols = (-(-side // 4) for side in image_size)
+    sizes = [(rows, cols)]
+    for _ in range(NUM_ROWS - 1):
+        rows, cols = -(-rows // 2), -(-cols // 2)
+        sizes.append((rows, cols))
+    return sizes
+
+
 def block_macs(dims: int, hidden_dims: int, sr_ratio: int, size: Size) -> tuple[int, int]:
     """Multiply-adds of one block on a map of ``size``: once for the whole map, and per active token.
 
@@ -59,24 +73,6 @@ def block_macs(dims: int, hidden_dims: int, sr_ratio: int, size: Size) -> tuple[
     static = 2 * dims**2 * num_keys + reduction + 9 * hidden_dims * num_tokens
     per_token = 2 * dims**2 + 2 * num_keys * dims + 2 * dims * hidden_dims
     return static, per_token
-
-
-def to_map(tokens: Tensor, size: Size) -> Tensor:
-    """(B, h * w, C) -> (B, C, h, w), channels last, which ``mT.unflatten`` would hide from convolutions if B is 1."""
-    return tokens.unflatten(1, size).permute(0, 3, 1, 2)
-
-
-def to_tokens(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h * w, C)."""
-    return x.flatten(2).mT
-
-
-def add_at(tokens: Tensor, branch: Tensor, packing: Packing) -> Tensor:
-    """Add (T, C) to the packed ones of the tokens (B, N, C); the others stay as they are, bit for bit."""
-    branch = branch.to(tokens.dtype)
-    if packing.is_full:
-        return tokens + branch.view_as(tokens)
-    return tokens.flatten(0, 1).index_add(0, packing.index, branch).view_as(tokens)
 
 
 class PatchEmbed(nn.Module):
@@ -203,6 +199,45 @@ class PVTBlock(nn.Module):
         tokens = add_at(tokens, self.attn(packing.pack(normed), normed, packing.lengths, size), packing)
         branch = self.mlp.forward_sparse(self.norm2(packing.pack(tokens)), packing, size)
         return add_at(tokens, branch, packing)
+
+    def forward_plain(self, tokens: Tensor, size: Size) -> Tensor:
+        """The same with all tokens open, without the products with a gate, (B, N, C) -> (B, N, C)."""
+        normed, lengths = self.norm1(tokens), [tokens.shape[1]] * len(tokens)
+        attended = self.attn(normed.flatten(0, 1), normed, lengths, size).unflatten(0, tokens.shape[:2])
+        tokens = tokens + self.drop_path(attended)
+        hidden = to_map(self.mlp.fc1(self.norm2(tokens)), size)
+        return tokens + self.drop_path(self.mlp.fc2(F.gelu(to_tokens(self.mlp.dwconv(hidden)))))
+
+
+class PlainPVT(nn.Module):
+    """The PVTv2 that a routing space contains, without gates: the blocks of the stages (i, i) on all tokens.
+
+    Args:
+        backbone: Where the parts come from: ``arch``, ``stem``, ``downsamples``, ``norms``, ``nodes``, ``out_indices``.
+
+    Raises:
+        ValueError: If the stages (i, i) have not the depths of PVTv2.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        nodes = dict(backbone.nodes.items())
+        depths = tuple(len(nodes.get(f'{i}_{i}', ())) for i in range(NUM_ROWS))
+        if depths != backbone.arch['depths']:
+            raise ValueError(f"stages (i, i): wanted PVTv2's {backbone.arch['depths']} blocks, got {depths}")
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) to a map of every row of ``out_indices``."""
+        backbone, maps = self.backbone, []
+        tokens = backbone.stem(images)
+        for i, size in enumerate(row_sizes((images.shape[-2], images.shape[-1]))):
+            if i > 0:
+                tokens = backbone.downsamples[i - 1](maps[-1])
+            for block in backbone.nodes[f'{i}_{i}']:
+                tokens = block.forward_plain(tokens, size)
+            maps.append(to_map(backbone.norms[i](tokens), size))
+        return tuple(maps[i].contiguous() for i in backbone.out_indices)
 
 
 def init_pvt_weights(module: nn.Module) -> None:

@@ -1,23 +1,22 @@
-"""Gates: per region of an image one logit, above 0 = coarse. One interface for the learned gate and its stand-ins."""
+"""Gates of regions, the learned ones and their stand-ins: per region of an image one logit, above 0 = coarse."""
 
 import math
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..ops.regions import pad_to_regions
-from ..ops.resample import shrink_regions
+from ..ops.tiling import Tiling, pad_to_regions, shrink
+from .base import CERTAIN, Gate, linear_macs
 
 PIXEL_CHANNELS = {'raw': 3, 'normalized': 3, 'both': 6}
-FIXED_LOGITS = {'fine': -10.0, 'coarse': 10.0}
+FIXED_LOGITS = {'fine': -CERTAIN, 'coarse': CERTAIN}
 
 
-class BaseGate(BaseModule):
-    """Interface of all gates.
+class RegionGate(Gate):
+    """Interface of the gates of regions: per region of an image one logit, above 0 = coarse.
 
     Args:
         coarse_patch_size: Side of a region in pixels; the backbone fills it in.
@@ -28,26 +27,17 @@ class BaseGate(BaseModule):
         super().__init__(init_cfg)
         self.coarse_patch_size = coarse_patch_size
 
-    @property
-    def learnable(self) -> bool:
-        """Whether a gradient step can change this gate."""
-        return any(parameter.requires_grad for parameter in self.parameters())
-
     def num_regions(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of regions that cover images of shape (B, 3, H, W)."""
-        return tuple(-(-side // self.coarse_patch_size) for side in images.shape[-2:])
+        height, width = images.shape[-2:]
+        return -(-height // self.coarse_patch_size), -(-width // self.coarse_patch_size)
+
+    def macs(self, tiling: Tiling) -> int:
+        return tiling.num_regions * self.macs_per_region()
 
     def macs_per_region(self) -> int:
         """Multiply-adds for one region; rules without multiplications by weights count 0."""
         return 0
-
-    def shift_logits(self, offset: float) -> None:
-        """Add a constant to the logits of all images, in place.
-
-        Raises:
-            ValueError: If this gate's logits are a rule's and no weights.
-        """
-        raise ValueError(f'gate: wanted one whose logits can shift (ScaleGate, StaticGate), got {type(self).__name__}')
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) of any size to gate logits (B, rows, cols)."""
@@ -55,7 +45,7 @@ class BaseGate(BaseModule):
 
 
 @MODELS.register_module()
-class ScaleGate(BaseGate):
+class ScaleGate(RegionGate):
     """The learned gate: a four-layer perceptron on the pixels of each region, and on nothing else.
 
     Args:
@@ -104,7 +94,7 @@ class ScaleGate(BaseGate):
         self.requires_grad_(not frozen)
 
     def macs_per_region(self) -> int:
-        return sum(layer.weight.numel() for layer in self.layers if isinstance(layer, nn.Linear))
+        return linear_macs(self.layers)
 
     def shift_logits(self, offset: float) -> None:
         with torch.no_grad():
@@ -113,7 +103,7 @@ class ScaleGate(BaseGate):
     def forward(self, images: Tensor) -> Tensor:
         rows, cols = self.num_regions(images)
         size = self.coarse_patch_size
-        images = shrink_regions(pad_to_regions(images, size), size // self.sample_size)
+        images = shrink(pad_to_regions(images, size), size // self.sample_size)
         k = self.sample_size
         regions = images.unflatten(3, (cols, k)).unflatten(2, (rows, k))  # (B, 3, H, W) -> (B, 3, rows, k, cols, k)
         regions = regions.permute(0, 2, 4, 1, 3, 5).flatten(4)  # -> (B, rows, cols, 3, k * k)
@@ -128,7 +118,7 @@ class ScaleGate(BaseGate):
 
 
 @MODELS.register_module()
-class StaticGate(BaseGate):
+class StaticGate(RegionGate):
     """A learned pattern that no image changes: one logit per region position.
 
     Images of more or fewer regions get the pattern resized.
@@ -171,7 +161,7 @@ class StaticGate(BaseGate):
 
 
 @MODELS.register_module()
-class FixedGate(BaseGate):
+class FixedGate(RegionGate):
     """All regions at one scale: the dense backbone (``'fine'``) or one of twice the patch size (``'coarse'``)."""
 
     def __init__(self, scale: str = 'fine', coarse_patch_size: int = 32) -> None:
@@ -185,7 +175,7 @@ class FixedGate(BaseGate):
 
 
 @MODELS.register_module()
-class RandomGate(BaseGate):
+class RandomGate(RegionGate):
     """Random regions are coarse, the same share of each image; what is no whole region is rounded at random.
 
     Args:
@@ -222,7 +212,7 @@ class RandomGate(BaseGate):
 
 
 @MODELS.register_module()
-class EdgeGate(BaseGate):
+class EdgeGate(RegionGate):
     """The rule a learned gate has to beat: in each image the regions with the least blurred-edge energy are coarse.
 
     Args:
@@ -248,18 +238,6 @@ class EdgeGate(BaseGate):
         energy = (dx.square() + dy.square()).sum(1).sqrt()
         energy = F.avg_pool2d(energy, self.coarse_patch_size, ceil_mode=True, count_include_pad=False)
         return rank_logits(energy, round(self.coarse_ratio * energy[0].numel()))
-
-
-def build_gate(config: dict, coarse_patch_size: int) -> BaseGate:
-    """Build a gate for regions of this size.
-
-    Raises:
-        ValueError: If the config does not name a registered gate.
-    """
-    if MODELS.get(config.get('type', '')) is None:
-        gates = ', '.join(gate.__name__ for gate in (ScaleGate, StaticGate, RandomGate, FixedGate, EdgeGate))
-        raise ValueError(f'gate must be a config whose type is a registered gate ({gates}), got {config}')
-    return MODELS.build({**config, 'coarse_patch_size': coarse_patch_size})
 
 
 def rank_logits(scores: Tensor, num_coarse: Tensor | int) -> Tensor:

@@ -1,0 +1,19 @@
+"""Gated backbones: what computes features from the tokens that a gate chose. Start reading at ``base.py``."""
+
+from .base import ChoiceMap, Choices, Costs, GatedBackbone, registered_backbones
+from .msvit import MSViT
+from .region import GateOutput, RegionBackbone
+from .routed_pvt import DynamicTokenRoutingTransformer, RouteOutput
+
+__all__ = [
+    'ChoiceMap',
+    'Choices',
+    'Costs',
+    'DynamicTokenRoutingTransformer',
+    'GateOutput',
+    'GatedBackbone',
+    'MSViT',
+    'RegionBackbone',
+    'RouteOutput',
+    'registered_backbones',
+]

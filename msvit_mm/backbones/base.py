@@ -1,0 +1,314 @@
+"""What a gated backbone is: the first file to read.
+
+Images go in, feature maps come out, and beside them travel the *choices* of the gate, as a value: to the gate loss in
+training, to the data sample in prediction and from there to metrics, hooks and the visualizer. Whatever a model, a
+tool or a test wants to know of a backbone it asks for by the names in this file, so that another backbone is one file.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..gates.base import Gate
+
+Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
+Decisions = Any  # what a family of gates decides: a map of regions, or maps by edge
+KEEP = object()  # of `configured`: leave this setting as it is
+
+
+class Costs(NamedTuple):
+    """What a forward pass costs each image, in multiply-adds; costs of windows of one image add up.
+
+    Attributes:
+        num_tokens: Patch tokens that each layer transforms, integers, shape (layers, B).
+        gate: Shape (B,), float64 like the next two.
+        embedding: Shape (B,).
+        encoder: Shape (B,), with gradient where a gate learns from the cost.
+        reference: Of the dense network, without gates, for an image of this size.
+    """
+
+    num_tokens: Tensor
+    gate: Tensor
+    embedding: Tensor
+    encoder: Tensor
+    reference: int
+
+    @property
+    def total(self) -> Tensor:
+        """Multiply-adds of the backbone, shape (B,)."""
+        return self.gate + self.embedding + self.encoder
+
+    @property
+    def cost_ratio(self) -> Tensor:
+        """Multiply-adds relative to the dense network, shape (B,)."""
+        return self.total / self.reference
+
+    def of_image(self, index: int) -> 'Costs':
+        """Costs of one image of the batch, as a batch."""
+        one = slice(index, index + 1)
+        return Costs(self.num_tokens[:, one], self.gate[one], self.embedding[one], self.encoder[one], self.reference)
+
+    def plus(self, other: 'Costs') -> 'Costs':
+        """Costs of two passes."""
+        return Costs(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class ChoiceMap(NamedTuple):
+    """One map of choices, as predictions carry it.
+
+    Attributes:
+        data: Shape (B, ..., rows, cols).
+        cell: Side of a cell in pixels.
+        kind: What it shows: ``'scale'`` (1 = coarse), ``'logits'`` of regions, ``'routes'`` or ``'merges'`` of tokens.
+            Visualizers and metrics go by it.
+    """
+
+    data: Tensor
+    cell: int
+    kind: str
+
+
+class Choices(Protocol):
+    """What a forward pass returns beside its features.
+
+    Attributes:
+        decisions: As executed.
+        gate_values: Relaxed samples in [0, 1], with gradient where the gate learns; like ``decisions``.
+        num_tokens: Active patch tokens of each image, integers, shape (B,).
+        costs: Multiply-adds of each image.
+    """
+
+    decisions: Decisions
+    gate_values: Decisions
+    num_tokens: Tensor
+    costs: Costs
+
+    def maps(self) -> dict[str, ChoiceMap]:
+        """What a prediction carries of the choices, by the name of its field."""
+
+    def loss_input(self) -> Tensor:
+        """What the gate loss judges: gate values (B, rows, cols) or costs (B,)."""
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Scalars for the training log."""
+
+    def zero(self) -> Tensor:
+        """Zero with a path to every parameter of the gate, for wrappers that want each in every iteration."""
+
+
+class GatedBackbone(ABC):
+    """Contract of every backbone whose gate decides which tokens run.
+
+    A mixin that stands before the host's class. A new backbone defines the abstract methods, registers, and by that
+    gets models, losses, hooks, metrics, tools and the laws of ``tests/conformance``.
+
+    Attributes:
+        gate: Decides. Another one may take its place (:meth:`configured`).
+        gate_family: Class of all gates that fit.
+        gate_statement: What a gate loss has to judge: ``'gate_values'`` or ``'cost_ratio'``.
+        default_gate: Config of the gate where none is given.
+        default_warmup_gate: Config of the gate that decides while a learned one rests.
+        ratio_name: The statistic by which a share of tokens is stated: ``'coarse_ratio'`` or ``'cost_ratio'``.
+        train_executions, test_executions: Modes of computing the same features, the reference first.
+        weight_families: Whose weights ``convert_checkpoint`` turns into this backbone's.
+        collection, paper: Under which its models are published; title and address.
+        out_type: ``'featmap'``, or what the features are instead.
+    """
+
+    gate: Gate
+    gate_family: ClassVar[type[Gate]]
+    gate_statement: ClassVar[str] = 'gate_values'
+    default_gate: ClassVar[dict]
+    default_warmup_gate: ClassVar[dict]
+    ratio_name: ClassVar[str] = 'cost_ratio'
+    train_executions: ClassVar[tuple[str, ...]] = ('masked',)
+    test_executions: ClassVar[tuple[str, ...]] = ('masked',)
+    weight_families: ClassVar[tuple[str, ...]] = ()
+    collection: ClassVar[str] = ''
+    paper: ClassVar[dict[str, str]] = {}
+    out_type: str = 'featmap'
+    training: bool
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> 'GatedBackbone':
+        """Refuse a class that lacks a part of the contract, with one line that names it."""
+        missing = sorted(cls.__abstractmethods__)
+        missing += [name for name in ('gate_family', 'default_gate', 'default_warmup_gate') if not hasattr(cls, name)]
+        if missing:
+            raise ValueError(f'{cls.__name__}: wanted all that GatedBackbone asks for, got no {", ".join(missing)}')
+        return super().__new__(cls)
+
+    # What a backbone defines
+
+    @abstractmethod
+    def forward_gated(self, images: Tensor, decisions: Decisions | None = None) -> tuple[Features, Choices]:
+        """Features and choices of images (B, 3, H, W) of any size; given decisions override the gate's."""
+
+    @abstractmethod
+    def costs_of(self, decisions: Decisions, image_size: tuple[int, int]) -> Costs:
+        """Costs of images of (height, width) pixels under these decisions."""
+
+    @abstractmethod
+    def dense_costs(self, image_size: tuple[int, int]) -> Costs:
+        """Costs of one image of (height, width) pixels in the dense network, which has no gate."""
+
+    @abstractmethod
+    def dense_twin(self, image_size: tuple[int, int]) -> nn.Module:
+        """The dense network with these weights, for images of one size: what benchmarks compare with."""
+
+    @abstractmethod
+    def random_decisions(self, ratio: float, images: Tensor, generator: torch.Generator | None = None) -> Decisions:
+        """Random decisions for images (B, 3, H, W) whose ``ratio_name`` is this on average.
+
+        Raises:
+            ValueError: If no decisions have this ratio.
+        """
+
+    @abstractmethod
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+        """Configs by name of gates that learn nothing, to compare with one of these mean costs (ComplexityMetric)."""
+
+    @abstractmethod
+    def state_decisions(self, decisions: Decisions) -> Gate:
+        """The own gate at work, with this outcome."""
+
+    @abstractmethod
+    def draw_decisions(self, gate: Gate, images: Tensor) -> Decisions:
+        """What a gate that does not learn decides for images (B, 3, H, W), before any feature is there."""
+
+    @abstractmethod
+    def metainfo(self) -> dict[str, Any]:
+        """What a prediction says of the backbone, for those who draw its choices."""
+
+    # What follows from it
+
+    def forward(self, images: Tensor, decisions: Decisions | None = None) -> Features:
+        """Features of :meth:`forward_gated` alone."""
+        return self.forward_gated(images, decisions)[0]
+
+    @abstractmethod
+    def build_gate(self, config: dict) -> Gate:
+        """Build a gate of ``gate_family`` for this backbone."""
+
+    def build_gate_loss(self, config: dict) -> nn.Module:
+        """Build a loss that judges what this backbone's gate states.
+
+        Raises:
+            ValueError: If it judges something else.
+        """
+        loss = MODELS.build(self.fill_gate_loss(config))
+        takes = getattr(loss, 'takes', None)
+        if takes != self.gate_statement:
+            raise ValueError(
+                f'gate_loss of {type(self).__name__}: wanted one that takes {self.gate_statement}, '
+                f'got {type(loss).__name__}, which takes {takes}'
+            )
+        return loss
+
+    def fill_gate_loss(self, config: dict) -> dict:
+        """A gate loss's config with what the backbone knows filled in."""
+        return config
+
+    @property
+    def region_size(self) -> int | None:
+        """Side in pixels of the regions that decisions are on, or None where tokens are routed."""
+        return None
+
+    def gate_statements(self, images: Tensor) -> Tensor:
+        """What the gate says of images that only it sees, like ``Choices.loss_input``.
+
+        Raises:
+            ValueError: If the gate needs features.
+        """
+        gate = type(self.gate).__name__
+        raise ValueError(f'gate crops: wanted a gate that sees images alone, got {gate}, and {len(images)} crops')
+
+    def layers_alone(self, images: Tensor, decisions: Decisions) -> Callable[[], object] | None:
+        """A call that runs the transformer layers and nothing else, on tokens embedded before; None if it cannot."""
+        return None
+
+    @property
+    def layer_span(self) -> tuple[nn.Module, nn.Module] | None:
+        """The module whose call begins the transformer layers and the one whose return ends them."""
+        return None
+
+    def count_tokens(self, costs: Costs) -> Tensor:
+        """Tokens of each image as predictions state them, shape (B,): the mean over the layers."""
+        return costs.num_tokens.double().mean(0)
+
+    @contextmanager
+    def configured(
+        self, *, gate: dict | Gate | None = None, execution: str | None = None, token_budget: Any = KEEP
+    ) -> Iterator['GatedBackbone']:
+        """This backbone under another setting, for the duration of a ``with`` block.
+
+        Args:
+            gate: Another gate, or its config.
+            execution: For training, for testing, or for both where both have it.
+            token_budget: At prediction; None for no budget.
+
+        Raises:
+            ValueError: If this backbone has no such setting.
+        """
+        settings: dict[str, Any] = {}
+        if gate is not None:
+            gate = self.build_gate(gate) if isinstance(gate, Mapping) else gate
+            settings['gate'] = gate.train(self.training)
+        if execution is not None:
+            settings |= self._execution_settings(execution)
+        if token_budget is not KEEP:
+            if not hasattr(self, 'token_budget') and token_budget is not None:
+                raise ValueError(f'token_budget: {type(self).__name__} knows none, got {token_budget}')
+            settings |= dict(token_budget=token_budget) if hasattr(self, 'token_budget') else {}
+        own = {name: getattr(self, name) for name in settings}
+        try:
+            for name, value in settings.items():
+                setattr(self, name, value)
+            yield self
+        finally:
+            for name, value in own.items():
+                setattr(self, name, value)
+
+    def _execution_settings(self, execution: str) -> dict[str, str]:
+        possible = dict(train_execution=self.train_executions, test_execution=self.test_executions)
+        settings = {name: execution for name, names in possible.items() if execution in names and hasattr(self, name)}
+        if execution not in {name for names in possible.values() for name in names}:
+            names = sorted({*self.train_executions, *self.test_executions})
+            raise ValueError(f'execution: wanted one of {", ".join(names)}, got {execution!r}')
+        return settings
+
+
+def registered_backbones() -> dict[str, type[GatedBackbone]]:
+    """All registered gated backbones by name."""
+    classes = {cls.__name__: cls for cls in MODELS.module_dict.values() if isinstance(cls, type)}
+    return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, GatedBackbone)}
+
+
+def check_choice(name: str, value: object, choices: tuple) -> None:
+    """Check that a word of a constructor is one of its meanings.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+
+
+def check_images(images: Tensor, channels: int) -> None:
+    """Check a batch of images.
+
+    Raises:
+        ValueError: If it is not floating point of shape (B, channels, H, W), or not finite.
+    """
+    if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+        raise ValueError(
+            f'images must be floating point of shape (B, {channels}, H, W), '
+            f'got {images.dtype} of shape {tuple(images.shape)}'
+        )
+    if not (images.sum().isfinite() or images.isfinite().all()):  # finite numbers may have an infinite sum
+        bad = (~images.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        raise ValueError(f'images must be finite, got NaN or infinity in image(s) {bad} of the batch')

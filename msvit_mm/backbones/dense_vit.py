@@ -1,0 +1,44 @@
+"""The dense network beside a mixed-scale one: its host, as a careful user of it would run it."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from mmpretrain.models.backbones import VisionTransformer
+from torch import Tensor, nn
+
+
+class DenseViT(VisionTransformer):
+    """mmpretrain's ``VisionTransformer`` with tokens in memory order.
+
+    The host's own patch embedding leaves them transposed where no class token follows, which slows every layer.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.pre_norm.register_forward_hook(lambda module, args, tokens: tokens.contiguous())
+
+    def load_mixed(self, state: dict[str, Tensor], grid: tuple[int, int]) -> None:
+        """Load the weights of a mixed-scale network whose positions are laid out for ``grid`` cells.
+
+        Positions are resized once, here, and not in every call.
+        """
+        resized = self.resize_pos_embed(
+            state['pos_embed'], grid, self.patch_resolution, self.interpolate_mode, self.num_extra_tokens
+        )
+        self.load_state_dict(state | dict(pos_embed=resized))
+
+    @torch.no_grad()
+    def layers_alone(self, images: Tensor) -> Callable[[], object]:
+        """A call that runs the layers and the last norm and nothing else, on the tokens of these images."""
+        embedded: list[Tensor] = []
+        hook = self.pre_norm.register_forward_hook(lambda module, args, tokens: embedded.append(tokens.contiguous()))
+        self.eval()  # returns nothing
+        self(images)
+        hook.remove()
+        return partial(nn.Sequential(*self.layers, self.ln1), embedded[0])
+
+    @property
+    def layer_span(self) -> tuple[nn.Module, nn.Module]:
+        """The module whose call begins the layers and the one whose return ends them."""
+        return self.layers[0].ln1, self.layers[-1].ffn

@@ -1,0 +1,68 @@
+"""Positioned tokens of the candidates that run, and of no others."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.packing import Packing
+from ..ops.tiling import Tiling, position_table
+
+MAX_POSITION_TABLES = 8
+
+
+def embed_patches(patch_embed: nn.Module, patches: Tensor) -> Tensor:
+    """The host's patch embedding as a linear layer on pixels, (T, 3, p, p) -> (T, C).
+
+    Its convolution takes 3.5 times as long on single patches.
+    """
+    projection, norm = patch_embed.projection, patch_embed.norm
+    tokens = F.linear(patches.flatten(1), projection.weight.flatten(1), projection.bias)
+    return tokens if norm is None else norm(tokens)
+
+
+def insert_class_tokens(tokens: Tensor, cls_token: Tensor, places: Tensor) -> Tensor:
+    """Put the class token where a place is 0, the tokens in their order elsewhere, (T', C) -> (T, C)."""
+    is_patch = places >= 1
+    row = torch.where(is_patch, is_patch.cumsum(0), places)
+    return torch.cat([cls_token[0], tokens]).index_select(0, row)
+
+
+def places_of(chosen: Packing) -> Tensor:
+    """Candidate of its image that each packed token is, shape (T,)."""
+    return chosen.index % chosen.shape[1]
+
+
+class PositionTables:
+    """Position embeddings of all candidates, kept for the last few image sizes where they need no gradient.
+
+    They hold as long as the parameter has the same values. These are compared: a write to a parameter's ``.data``, as
+    weight averaging does, changes no version.
+    """
+
+    def __init__(self) -> None:
+        self._source: Tensor | None = None
+        self._tables: dict[Tiling, Tensor] = {}
+
+    @torch.compiler.disable  # so that what is kept makes no difference to what is compiled
+    def get(self, host: nn.Module, tiling: Tiling) -> Tensor:
+        """Class token's first, shape (extra + R * slots, C)."""
+        if host.pos_embed.requires_grad and torch.is_grad_enabled():
+            return make_positions(host, tiling)
+        with torch.inference_mode(False), torch.no_grad():  # what is kept must serve training, too
+            source, known = host.pos_embed.detach(), self._source
+            same_kind = known is not None and (known.device, known.dtype) == (source.device, source.dtype)
+            if not (same_kind and torch.equal(known, source)):
+                self._source, self._tables = source.clone(), {}
+            if tiling not in self._tables:
+                if len(self._tables) == MAX_POSITION_TABLES:
+                    del self._tables[next(iter(self._tables))]
+                self._tables[tiling] = make_positions(host, tiling)
+            return self._tables[tiling]
+
+
+def make_positions(host: nn.Module, tiling: Tiling) -> Tensor:
+    """Positions of a host of ``VisionTransformer``'s kind for all candidates of a tiling, (extra + R * slots, C)."""
+    extra, cells = host.num_extra_tokens, (tiling.cell_rows, tiling.cell_cols)
+    positions = host.resize_pos_embed(host.pos_embed, host.patch_resolution, cells, host.interpolate_mode, extra)
+    table = position_table(positions[:, extra:], tiling).flatten(1, 2)
+    return torch.cat([positions[:, :extra], table], dim=1)[0]

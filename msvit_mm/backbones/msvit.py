@@ -1,0 +1,333 @@
+"""MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones import VisionTransformer
+from torch import Tensor, nn
+
+from ..gates import decide
+from ..gates.base import linear_macs
+from ..ops.gating import zero_with_gradient
+from ..ops.macs import encoder_macs
+from ..ops.mixed_grid import MixedGrid, MixedTokens
+from ..ops.packing import Packing
+from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
+from .base import Costs, Features, check_choice, check_images
+from .dense_vit import DenseViT
+from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of
+from .executions import EXECUTIONS, Batch, Encoding
+from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
+from .region import GateOutput, RegionBackbone
+
+GATE_GRADIENTS = ('output', 'mask', 'both')
+ATTENTION_SCOPES = ('image', 'region')
+
+
+@MODELS.register_module()
+class MSViT(RegionBackbone, VisionTransformer):
+    """Mixed-scale vision transformer.
+
+    A gate chooses one coarse token or ``(coarse_patch_size / patch_size)**2`` fine ones for every region of the image.
+    Both scales share mmpretrain's ``VisionTransformer``, whose constructor words and state-dict keys are kept; only
+    ``gate.*`` is new. The features return to the grid of fine cells, each cell from the one token that covers it.
+
+    ``torch.compile`` compiles gate, embedding and what the layers do to each token, once for all layers and numbers of
+    tokens; attention runs as it is.
+
+    Args:
+        arch: Any architecture of the host: ``'deit-tiny'``, ``'deit-small'``, ``'base'``, ... or a dict.
+        img_size: Image size in pixels for which the position embedding is laid out; other sizes interpolate it.
+        patch_size: Side of a fine patch in pixels.
+        coarse_patch_size: Side of a coarse patch and of a region in pixels, a larger multiple of ``patch_size``.
+        gate: Config of the gate: ``ScaleGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
+        gate_temperature: Temperature of the relaxed gate sample, > 0.
+        gate_gradient: Path from the task loss to the gate: the ``'output'`` mix where tokens return to the grid, the
+            attention ``'mask'``, or ``'both'``. The mask path needs ``train_execution`` ``'masked'`` or ``'trimmed'``.
+        train_execution: How a learnable gate trains. ``'counterfactual'``: active tokens, and in a share of the regions
+            the tokens of the other scale as queries without backward. ``'masked'``: all tokens are queries, active ones
+            keys; the reference. ``'trimmed'``: the paper's adaptive trimming, for comparison: as ``'masked'``, but in
+            each image the active tokens are moved to the front, in their order, and the batch is cut to the most active
+            tokens of any image; an image with fewer keeps its first masked tokens up to that length. Features are the
+            same, the gate's gradient is not: the mask path lacks the tokens cut off, the output mix all regions that
+            lost a token, without correction. ``'packed'``: active tokens only, so that the task does not reach the
+            gate. A gate that cannot learn always trains packed.
+        counterfactual_share: Share of the regions, in (0, 1], drawn per image and step.
+        test_execution: ``'packed'``, ``'padded'`` or ``'masked'``; the features are the same.
+        token_budget: Active patch tokens of each image (or sliding window) in evaluation mode, whatever the gate's
+            logits are: they then only rank the regions, and as many are fine as the budget allows. None: logits above 0
+            are coarse, as in training.
+        attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
+            evidence but its own, which teaches a gate far more where labels are of whole images. Needs
+            ``with_cls_token=False``.
+        out_indices: Layers whose maps are returned, -1 = the last.
+        out_type: ``'featmap'``: maps (B, C, h, w). ``'tokens'``: MixedTokens, for heads that work on tokens and scatter
+            what they make of them; the gate's output mix is then theirs. ``'cls_token'``: the class token (B, C) of the
+            same layers; then the task reaches a gate through the attention mask alone.
+        with_cp: Keep only the layers' inputs for the backward pass and compute each layer again there: less memory,
+            more time, the same gradients.
+        **host: All further arguments of ``VisionTransformer``.
+
+    Raises:
+        ValueError: If an argument has no meaning, with the accepted ones.
+
+    Source: Havtorn et al., "MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers", arXiv 2307.02321.
+
+    Example:
+        >>> model = MSViT(arch='deit-tiny', img_size=64, gate=dict(type='RandomGate', coarse_ratio=0.5)).eval()
+        >>> (features,), gate_output = model.forward_gated(torch.rand(2, 3, 64, 64))
+        >>> features.shape, gate_output.num_tokens
+        (torch.Size([2, 192, 4, 4]), tensor([10, 10]))
+    """
+
+    OUT_TYPES = ('featmap', 'tokens', 'cls_token')
+    train_executions = ('masked', 'trimmed', 'counterfactual', 'packed')
+    test_executions = ('masked', 'padded', 'packed')
+    weight_families = ('timm', 'mmseg', 'mmpretrain')
+    collection = 'MSViT'
+    paper = dict(
+        Title='MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers', URL='https://arxiv.org/abs/2307.02321'
+    )
+
+    def __init__(
+        self,
+        arch: str | dict = 'deit-small',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        coarse_patch_size: int = 32,
+        gate: dict | None = None,
+        gate_temperature: float = 1.0,
+        gate_gradient: str = 'output',
+        train_execution: str = 'counterfactual',
+        counterfactual_share: float = 0.5,
+        test_execution: str = 'packed',
+        token_budget: float | None = None,
+        attention_scope: str = 'image',
+        out_indices: int | list[int] | tuple[int, ...] = -1,
+        out_type: str = 'featmap',
+        with_cp: bool = False,
+        **host: Any,
+    ) -> None:
+        check_choice('train_execution', train_execution, self.train_executions)
+        check_choice('test_execution', test_execution, self.test_executions)
+        check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
+        check_choice('out_type', out_type, self.OUT_TYPES)
+        check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
+        if isinstance(arch, str):
+            check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
+        if gate_gradient != 'output' and train_execution not in ('masked', 'trimmed'):
+            raise ValueError(
+                f"gate_gradient={gate_gradient!r} needs train_execution='masked' or 'trimmed', got {train_execution!r}"
+            )
+        if not 0 < counterfactual_share <= 1:
+            raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
+        if gate_temperature <= 0:
+            raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
+        img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        grid = Tiling(*img_size, (patch_size, coarse_patch_size))
+
+        super().__init__(
+            arch=arch, img_size=img_size, patch_size=patch_size, out_indices=out_indices, out_type=out_type, **host
+        )
+        self.host_words = host
+        self.patch_size = patch_size
+        self.coarse_patch_size = coarse_patch_size
+        self.grid_size = (grid.rows, grid.cols)
+        self.gate_temperature = gate_temperature
+        self.gate_gradient = gate_gradient
+        self.train_execution = train_execution
+        self.counterfactual_share = counterfactual_share
+        self.test_execution = test_execution
+        self.token_budget = token_budget
+        self.attention_scope = attention_scope
+        self.with_cp = with_cp
+        if attention_scope == 'region' and self.num_extra_tokens:
+            raise ValueError("attention_scope='region' needs with_cls_token=False: a class token lies in no region")
+        self.gate = self.build_gate(gate or self.default_gate)
+        if out_type == 'cls_token' and self.gate.learnable and gate_gradient != 'mask' and train_execution != 'packed':
+            raise ValueError(
+                "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
+                f"needs gate_gradient='mask' or train_execution='packed', got {gate_gradient!r}, {train_execution!r}"
+            )
+        self.adapter = PretrainLayer()
+        self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
+        self.between: tuple[Step, ...] = ()
+        self.position_tables = PositionTables()
+
+    def init_weights(self) -> None:
+        """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
+        first = not self.is_init
+        self.gate.is_init = True  # mmengine would initialise it before it loads the backbone's file
+        super().init_weights()
+        if first:
+            self.gate.is_init = False
+            self.gate.init_weights()
+
+    def train(self, mode: bool = True) -> 'MSViT':
+        """Set the mode, keep frozen stages in evaluation, and return self as torch does."""
+        super().train(mode)
+        if mode and self.frozen_stages > 0:
+            self._freeze_stages()
+        return self
+
+    # The way of the images
+
+    def forward_gated(self, images: Tensor, decisions: Tensor | None = None) -> tuple[Features, GateOutput]:
+        """Feature maps and what the gate said.
+
+        Args:
+            images: Normalised images of any size, shape (B, 3, H, W).
+            decisions: 1 = coarse, 0 = fine, instead of the gate's, shape (B, rows, cols).
+
+        Returns:
+            One map (B, C, ceil(H / patch_size), ceil(W / patch_size)), or what ``out_type`` asks for, per entry of
+            ``out_indices``; a GateOutput.
+
+        Raises:
+            ValueError: If images or decisions have the wrong shape or values, or no decisions keep ``token_budget``.
+        """
+        check_images(images, self.patch_embed.projection.in_channels)
+        tiling = self.tile(tuple(images.shape[-2:]))
+        learning = self.training and self.gate.learnable
+        budget = None if self.training else self.token_budget
+        gate_logits = self.gate(images)
+        gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, decisions)
+        slots = active_slots(chosen, tiling)
+        mixed_values = gate_values if learning and decisions is None else None
+        encoding = self._encode(images, tiling, slots, mixed_values, learning)
+        num_tokens = slots.flatten(1).sum(1)
+        costs = self._costs(slots, num_tokens, tiling, encoding.sequences)
+        features = self._return_to_grid(encoding, tiling, chosen, mixed_values)
+        return features, GateOutput(gate_logits, gate_values, chosen, num_tokens, costs, self.region_size)
+
+    def _encode(
+        self, images: Tensor, tiling: Tiling, slots: Tensor, gate_values: Tensor | None, learning: bool
+    ) -> Encoding:
+        execution = self.test_execution
+        if self.training:
+            execution = self.train_execution if learning else 'packed'
+        rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
+        batch = Batch(
+            images,
+            tiling,
+            slots,
+            self.num_extra_tokens,
+            self._sequences_per_image(tiling),
+            gate_values,
+            by_output=self.gate_gradient != 'mask',
+            by_mask=self.gate_gradient != 'output',
+            share=self.counterfactual_share,
+            drop_path=draw_drop_path(rates, self.adapter.branches, len(images), images),
+        )
+        return EXECUTIONS[execution](self, batch)
+
+    def _sequences_per_image(self, tiling: Tiling) -> int:
+        return tiling.num_regions if self.attention_scope == 'region' else 1
+
+    def embed(self, images: Tensor, tiling: Tiling, chosen: Packing) -> Tensor:
+        """Positioned tokens of the chosen candidates and of no others, (B, 3, H, W) -> (T, C)."""
+        places = places_of(chosen)
+        patches = gather_patches(pad_to_regions(images, tiling.region_size), tiling, chosen)
+        tokens = embed_patches(self.patch_embed, patches)
+        if self.cls_token is not None:
+            tokens = insert_class_tokens(tokens, self.cls_token, places)
+        tokens = tokens + nn.functional.embedding(places, self.position_tables.get(self, tiling))
+        return self.pre_norm(self.drop_after_pos(tokens))
+
+    def run(self, active: Stream, queries: Stream | None = None, drop_path: Tensor | None = None) -> Passed:
+        """The layers, as :func:`~msvit_mm.backbones.layers.run_layers`."""
+        return run_layers(
+            self.layers,
+            self.adapter,
+            active,
+            queries,
+            out_indices=self.out_indices,
+            last_norm=self.ln1 if self.final_norm else None,
+            drop_path=drop_path,
+            between=self.between,
+            with_cp=self.with_cp and self.training,
+        )
+
+    def _return_to_grid(
+        self, encoding: Encoding, tiling: Tiling, decisions: Tensor, gate_values: Tensor | None
+    ) -> Features:
+        if self.out_type == 'cls_token':
+            first = encoding.active.places()[:, 0]
+            return tuple(tokens[first] for tokens, _ in encoding.levels)
+        zero = None if encoding.counterfactual is None else zero_with_gradient(gate_values) * encoding.weights
+        layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual, zero)
+        if self.out_type == 'tokens':
+            return tuple(MixedTokens(*level, layout) for level in encoding.levels)
+        return layout.scatter(encoding.levels)
+
+    # What it costs
+
+    def costs_of(self, decisions: Tensor, image_size: tuple[int, int]) -> Costs:
+        """Costs of images of this size under decisions (B, rows, cols)."""
+        tiling = self.tile(image_size)
+        slots = active_slots(decisions, tiling)
+        return self._costs(slots, slots.flatten(1).sum(1), tiling)
+
+    def dense_costs(self, image_size: tuple[int, int]) -> Costs:
+        tiling = self.tile(image_size)
+        num_tokens = torch.tensor([tiling.num_cells])
+        embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
+        encoder = self._encoder_macs(num_tokens)
+        total = int((embedding + encoder).item())
+        return Costs(num_tokens.expand(self.num_layers, -1), torch.zeros(1).double(), embedding, encoder, total)
+
+    def _costs(
+        self,
+        slots: Tensor,
+        num_tokens: Tensor,
+        tiling: Tiling,
+        sequences: list[PackedSequences] | None = None,
+    ) -> Costs:
+        """Costs of active slots (B, R, slots); of ``sequences``, where steps between the layers have changed them."""
+        pairs = slots.sum(-1).square().sum(-1) if self.attention_scope == 'region' else None
+        gate = torch.full_like(num_tokens, self.gate.macs(tiling), dtype=torch.float64)
+        embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
+        layers = num_tokens.expand(self.num_layers, -1)
+        encoder = self._encoder_macs(num_tokens, pairs)
+        if self.between and sequences is not None:
+            layers = torch.stack([x.image.bincount(minlength=len(slots)) for x in sequences]) - self.num_extra_tokens
+            encoder = self._encoder_macs(layers).sum(0) / self.num_layers
+        return Costs(layers, gate, embedding, encoder, self.dense_costs((tiling.height, tiling.width)).reference)
+
+    def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
+        ffn_macs = linear_macs(self.layers[0].ffn)
+        num_tokens = num_tokens.double() + self.num_extra_tokens
+        return encoder_macs(num_tokens, self.embed_dims, ffn_macs, self.num_layers, num_pairs)
+
+    # What benchmarks compare with
+
+    def dense_twin(self, image_size: tuple[int, int]) -> DenseViT:
+        """The host with these weights: the same network on fine tokens alone."""
+        words = self.host_words | dict(
+            arch=self.arch_settings,
+            img_size=image_size,
+            patch_size=self.patch_size,
+            out_indices=list(self.out_indices),
+            out_type='featmap',
+            init_cfg=None,
+        )
+        twin = DenseViT(**words)
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith('gate.')}
+        twin.load_mixed(state, self.patch_resolution)
+        return twin.to(state['pos_embed'].device)
+
+    @torch.no_grad()
+    def layers_alone(self, images: Tensor, decisions: Tensor) -> Callable[[], object]:
+        tiling = self.tile(tuple(images.shape[-2:]))
+        slots = active_slots(decisions, tiling).flatten(1)
+        active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))
+        sequences = PackedSequences.of(active, self._sequences_per_image(tiling))
+        return partial(self.run, Stream(self.embed(images, tiling, active), sequences))
+
+    @property
+    def layer_span(self) -> tuple[nn.Module, nn.Module]:
+        return self.layers[0].ln1, self.layers[-1].ffn

@@ -1,0 +1,121 @@
+"""What routes cost: multiply-adds of every part of a routing space, in closed form."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..gates.route import Edge
+from ..ops.maps import Size
+from .base import Costs
+from .pvt import NUM_ROWS, block_macs
+
+
+class CostTable(NamedTuple):
+    """Multiply-adds for images of one size.
+
+    Attributes:
+        embedding: Stem and entries, which every token takes.
+        gate: All gates.
+        edges: Of each gated edge what it costs once any of its tokens is open, and per open token.
+        reference: Of plain PVTv2 of the same architecture.
+        num_tokens: Tokens of a row, of the four rows.
+    """
+
+    embedding: int
+    gate: int
+    edges: dict[Edge, tuple[int, int]]
+    reference: int
+    num_tokens: tuple[int, ...]
+
+    @property
+    def floor(self) -> float:
+        """Cost with every gate closed, relative to ``reference``: no budget below it can be met."""
+        return (self.embedding + self.gate) / self.reference
+
+    @property
+    def dense(self) -> Costs:
+        """Costs of plain PVTv2; its layers are the rows."""
+        embedding, encoder = (
+            torch.tensor([macs], dtype=torch.float64) for macs in (self.embedding, self.reference - self.embedding)
+        )
+        num_tokens = torch.tensor(self.num_tokens).unsqueeze(1)
+        return Costs(num_tokens, torch.zeros_like(embedding), embedding, encoder, self.reference)
+
+    def costs(self, decisions: Mapping[Edge, Tensor]) -> Costs:
+        """Costs of decisions (B, N) on every edge, with their gradient; merges count as embedding, nodes as layers."""
+        encoder, embedding, num_tokens = 0, self.embedding, []
+        for edge, (static, per_token) in self.edges.items():
+            is_open = decisions[edge].double()
+            macs = static * is_open.amax(1) + per_token * is_open.sum(1)
+            if edge[0] == 'row':
+                encoder = encoder + macs
+                num_tokens.append(is_open.detach().sum(1).long())
+            else:
+                embedding = embedding + macs
+        gate = torch.full_like(encoder.detach(), self.gate)
+        return Costs(torch.stack(num_tokens), gate, embedding + torch.zeros_like(gate), encoder, self.reference)
+
+
+def make_cost_table(
+    arch: Mapping[str, Sequence[int]],
+    sizes: Sequence[Size],
+    edges: Sequence[Edge],
+    depths: Mapping[Edge, int],
+    gate_macs: int,
+) -> CostTable:
+    """The table for rows of these sizes.
+
+    Args:
+        arch: Of PVTv2, as :func:`~msvit_mm.backbones.pvt.arch_settings` returns it.
+        sizes: (h, w) of the four rows.
+        edges: The gated ones.
+        depths: Blocks of every node.
+        gate_macs: Of all gates.
+    """
+    dims, cells = arch['embed_dims'], [math.prod(size) for size in sizes]
+    blocks = [
+        block_macs(c, int(c * mlp_ratio), sr_ratio, size)
+        for c, mlp_ratio, sr_ratio, size in zip(dims, arch['mlp_ratios'], arch['sr_ratios'], sizes, strict=True)
+    ]
+    entries = [9 * dims[i] * dims[i + 1] for i in range(NUM_ROWS - 1)]  # per token of row i + 1
+    embedding = 147 * dims[0] * cells[0] + sum(e * n for e, n in zip(entries, cells[1:], strict=True))
+    table = {}
+    for edge in edges:
+        kind, row, _ = edge
+        if kind == 'row':
+            static, per_token = blocks[row]
+            table[edge] = depths[edge] * static, depths[edge] * per_token
+        else:
+            table[edge] = 0, entries[row]
+    plain = sum(
+        depth * (static + per_token * n)
+        for depth, (static, per_token), n in zip(arch['depths'], blocks, cells, strict=True)
+    )
+    return CostTable(embedding, gate_macs, table, embedding + plain, tuple(cells))
+
+
+def open_share(table: CostTable, cost_ratio: float, image_size: tuple[int, int]) -> float:
+    """Probability of being open at which random routes cost ``cost_ratio`` times PVTv2 on average.
+
+    Raises:
+        ValueError: If none does.
+    """
+
+    def expected_ratio(share: float) -> float:
+        macs = table.embedding + table.gate
+        for (kind, row, _), (static, per_token) in table.edges.items():
+            count = table.num_tokens[row + (kind == 'merge')]
+            macs += static * (1 - (1 - share) ** count) + per_token * share * count
+        return macs / table.reference
+
+    low, high = 0.0, 1.0
+    if not expected_ratio(low) - 1e-6 <= cost_ratio <= expected_ratio(high) + 1e-6:  # up to rounding
+        bounds = f'{expected_ratio(low):.3f} and {expected_ratio(high):.3f}'
+        raise ValueError(f'cost_ratio must lie between {bounds} for images of {image_size}, got {cost_ratio}')
+    while high - low > 1e-9:  # the cost rises with the share
+        share = (low + high) / 2
+        low, high = (share, high) if expected_ratio(share) < cost_ratio else (low, share)
+    return low

@@ -1,0 +1,66 @@
+"""What all gates have in common, and how one is built for a backbone."""
+
+import difflib
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import nn
+
+CERTAIN = 10.0  # a logit whose sigmoid is 0 or 1 to four digits
+
+
+class Gate(BaseModule):
+    """Interface of all gates: logits whose sign is a decision.
+
+    A family of gates, such as those of regions, is a subclass that says what ``forward`` takes and returns.
+    """
+
+    @property
+    def learnable(self) -> bool:
+        """Whether a gradient step can change this gate."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def macs(self, tiling: Any) -> int:
+        """Multiply-adds for one image of this tiling; rules without multiplications by weights count 0."""
+        return 0
+
+    def shift_logits(self, offset: float) -> None:
+        """Add a constant to the logits of all images, in place.
+
+        Raises:
+            ValueError: If this gate's logits are a rule's and no weights.
+        """
+        raise ValueError(f'gate: wanted one whose logits can shift (ScaleGate, StaticGate), got {type(self).__name__}')
+
+
+def build_gate(config: dict, family: type[Gate], **words: Any) -> Gate:
+    """Build a gate of one family.
+
+    Args:
+        config: With the ``type``, a registered name or the class itself.
+        family: What the gate must be a subclass of.
+        words: What the backbone fills in.
+
+    Raises:
+        ValueError: If the config does not name a registered gate of this family.
+    """
+    wanted = config.get('type')
+    gates = gates_of(family)
+    gate_type = wanted if isinstance(wanted, type) else MODELS.get(wanted or '')
+    if not (isinstance(gate_type, type) and issubclass(gate_type, family)):
+        close = difflib.get_close_matches(str(wanted), gates, cutoff=0.5)
+        hint = f' (did you mean {" or ".join(close)}?)' if close else ''
+        raise ValueError(f'gate must be a config whose type is one of {", ".join(gates)}, got {config}{hint}')
+    return MODELS.build({**config, **words})
+
+
+def gates_of(family: type[Gate]) -> dict[str, type[Gate]]:
+    """The registered gates of a family by name."""
+    classes = {cls.__name__: cls for cls in MODELS.module_dict.values() if isinstance(cls, type)}
+    return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, family)}
+
+
+def linear_macs(module: nn.Module) -> int:
+    """Multiply-adds of a module's linear layers on one token."""
+    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))

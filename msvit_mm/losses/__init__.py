@@ -1,0 +1,12 @@
+"""Losses on gate values: what keeps a gate near the wanted coarse ratio or cost without making it constant.
+
+Each returns a dict of scalars named ``loss_gate_*``, the budget of costs ``loss_budget``. In several processes, each
+with the same n, the values of all are gathered with their gradient: the losses are those of the global batch, and so
+are their gradients once DistributedDataParallel has averaged them.
+"""
+
+from .boundary import BoundaryGateLoss
+from .shaping import BatchShapingLoss, BetaShapingLoss
+from .targets import BudgetLoss, RatioLoss
+
+__all__ = ['BatchShapingLoss', 'BetaShapingLoss', 'BoundaryGateLoss', 'BudgetLoss', 'RatioLoss']

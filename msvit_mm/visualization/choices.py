@@ -1,0 +1,116 @@
+"""What a gate chose over one image, from the prediction that carries it: a drawing for every kind of map."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.structures import BaseDataElement
+
+from .routes import depth_map, draw_route_summary, draw_routes
+from .scale_map import draw_scale_map
+
+
+class Drawing(NamedTuple):
+    """How choices of one kind are drawn.
+
+    Attributes:
+        panel: From an RGB image of the size that the backbone saw and a prediction: one picture, and its cost in words.
+        figure: From the same: all there is to see.
+        summary: From many predictions, or None.
+    """
+
+    panel: Callable[[np.ndarray, BaseDataElement], tuple[np.ndarray, str]]
+    figure: Callable[[np.ndarray, BaseDataElement, str], Figure]
+    summary: Callable[[Sequence[BaseDataElement]], Figure] | None = None
+
+
+def maps_of_kind(sample: BaseDataElement, *kinds: str) -> dict[str, np.ndarray]:
+    """The maps of a prediction that are of these kinds, by name."""
+    names = [name for name, (kind, _) in sample.get('choice_maps', {}).items() if kind in kinds]
+    return {name: sample.get(name).data.cpu().numpy() for name in names}
+
+
+def route_maps(sample: BaseDataElement) -> dict[str, np.ndarray]:
+    """The route maps of a prediction."""
+    return maps_of_kind(sample, 'routes', 'merges')
+
+
+def has_choices(sample: BaseDataElement) -> bool:
+    """Whether a prediction carries choices that can be drawn."""
+    return any(kind in DRAWINGS for kind, _ in sample.get('choice_maps', {}).values())
+
+
+def draw_choices(image: np.ndarray, sample: BaseDataElement, name: str) -> Figure:
+    """Draw the choices of a prediction over the image.
+
+    Args:
+        image: RGB of any size, uint8, shape (H, W, 3); drawn in the size that the backbone saw.
+        sample: A prediction of a gated model.
+        name: For the title.
+    """
+    return _drawing(sample).figure(_as_seen(image, sample), sample, name)
+
+
+def draw_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, str]:
+    """One picture of the choices of a prediction, and their cost in words.
+
+    Args:
+        image: As for :func:`draw_choices`.
+    """
+    return _drawing(sample).panel(_as_seen(image, sample), sample)
+
+
+def draw_summary(samples: Sequence[BaseDataElement]) -> Figure | None:
+    """The choices of many predictions in one figure, or None where their kind has none."""
+    summary = _drawing(samples[0]).summary
+    return None if summary is None else summary(samples)
+
+
+def _drawing(sample: BaseDataElement) -> Drawing:
+    kinds = [kind for kind, _ in sample.get('choice_maps', {}).values() if kind in DRAWINGS]
+    if not kinds:
+        raise ValueError(f'wanted a prediction with choices of {sorted(DRAWINGS)}, got fields {sorted(sample.keys())}')
+    return DRAWINGS[kinds[0]]
+
+
+def _as_seen(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+    height, width = sample.img_shape[:2]
+    return cv2.resize(image, (width, height))
+
+
+def _scale_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, str]:
+    scale_map = next(iter(maps_of_kind(sample, 'scale').values()))[0]
+    drawn = draw_scale_map(image, scale_map, sample.coarse_patch_size, sample.patch_size)
+    return drawn, f'coarse ratio {scale_map.mean():.2f}'
+
+
+def _scale_figure(image: np.ndarray, sample: BaseDataElement, name: str) -> Figure:
+    drawn, words = _scale_panel(image, sample)
+    fig = Figure(figsize=(8, 8 * drawn.shape[0] / drawn.shape[1] + 0.5), layout='constrained')
+    ax = fig.subplots()
+    ax.imshow(drawn)
+    ax.set_axis_off()
+    ax.set_title(f'{name}: {words}, {sample.num_tokens} tokens')
+    return fig
+
+
+def _route_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, str]:
+    depths = depth_map(route_maps(sample), sample.node_depths, image.shape[:2])
+    return depths, f'{sample.cost_ratio:.2f} of PVTv2, depth {depths.mean():.1f}'
+
+
+def _route_figure(image: np.ndarray, sample: BaseDataElement, name: str) -> Figure:
+    title = f'{name}: {sample.cost_ratio:.2f} of the cost of PVTv2'
+    return draw_routes(image, route_maps(sample), sample.node_depths, title)
+
+
+def _route_summary(samples: Sequence[BaseDataElement]) -> Figure:
+    return draw_route_summary([route_maps(x) for x in samples], [x.cost_ratio for x in samples])
+
+
+DRAWINGS = {
+    'scale': Drawing(_scale_panel, _scale_figure),
+    'routes': Drawing(_route_panel, _route_figure, _route_summary),
+}
