@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint check check-slow clean
+.PHONY: setup demo test lint configs-readme check check-slow clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,11 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m msvit_mm.cli.config_index --check
+
+# The table of configs/README.md, from the docstrings of the configs.
+configs-readme: setup
+	$(BIN)/python -m msvit_mm.cli.config_index
 
 check: lint test
 

@@ -1,4 +1,4 @@
-"""Token-routed PVTv2-b2 on ImageNet at 224x224, 20 epochs, 8 GPUs x 128 images, budget .875.
+"""Token-routed PVTv2-b2 on ImageNet at 224x224, 20 epochs, 8 GPUs x 128 images, budget 0.875.
 
     bash tools/dist_train.sh configs/dit_classifier_imagenet.py 8 --amp
 
@@ -14,11 +14,7 @@ _base_ = [
     '_base_/models/dit_classifier.py',
     '_base_/datasets/imagenet_224.py',
     '_base_/schedules/adamw_20e.py',
-    '_base_/classification_runtime.py',
+    '_base_/runtime/classification_routes.py',
 ]
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'merge_scales': dict(decay_mult=0.0)}))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'merge_scales': _base_.route_keys.merge_scales}))
 log_processor = dict(by_epoch=True)
-custom_hooks = [
-    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 8.0), ramp=(0.4, 0.6)),
-    dict(type='GateStatisticsHook'),
-]

@@ -2,6 +2,8 @@
 
     python tools/train.py configs/dit_classifier_scenes.py
 
+Runs on two CPU cores.
+
 Not trained yet.
 """
 
@@ -9,15 +11,9 @@ _base_ = [
     '_base_/models/dit_tiny_classifier.py',
     '_base_/datasets/scenes_presence_96x96.py',
     '_base_/schedules/adamw_scratch.py',
-    '_base_/classification_runtime.py',
+    '_base_/runtime/classification_routes.py',
 ]
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0), 'merge_scales': dict(decay_mult=0.0)})
-)
-custom_hooks = [
-    dict(type='GateScheduleHook', warmup=0.0, weights=(0.0, 8.0), ramp=(0.4, 0.6)),
-    dict(type='GateStatisticsHook'),
-]
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={{_base_.route_keys}}))
 default_hooks = dict(
     checkpoint=dict(save_best='multi-label/mAP'), visualization=dict(type='VisualizationHook', _delete_=True)
 )

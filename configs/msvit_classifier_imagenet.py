@@ -1,4 +1,4 @@
-"""MSViT (DeiT-S) on ImageNet at 224x224, 20 epochs, 8 GPUs x 128 images, target coarse ratio .75.
+"""MSViT (DeiT-S) on ImageNet at 224x224, 20 epochs, 8 GPUs x 128 images, target coarse ratio 0.75.
 
     bash tools/dist_train.sh configs/msvit_classifier_imagenet.py 8 --amp
 
@@ -16,7 +16,7 @@ _base_ = [
     '_base_/models/msvit_classifier.py',
     '_base_/datasets/imagenet_224.py',
     '_base_/schedules/adamw_20e.py',
-    '_base_/classification_runtime.py',
+    '_base_/runtime/classification_runtime.py',
 ]
 log_processor = dict(by_epoch=True)
 custom_hooks = [dict(type='GateScheduleHook', warmup=0.1), dict(type='GateStatisticsHook')]

@@ -2,24 +2,22 @@
 
     bash tools/dist_train.sh configs/msvit_classifier_region_imagenet.py 8 --amp
 
-Three layers of DeiT-S's width: what counts is the gate, which tools/transfer_gate.py then moves into a segmentor of any
-size. Generalised-mean pooling lets the few regions that show the object speak. Beside it, msvit_classifier_imagenet.py
-attends to the whole image, as the paper does.
+8 GPUs x 128 images. Three layers of DeiT-S's width: what counts is the gate, which tools/transfer_gate.py then moves
+into a segmentor of any size. Beside it, msvit_classifier_imagenet.py attends to the whole image, as the paper does.
 
 Not trained yet.
 """
 
-_base_ = ['msvit_classifier_imagenet.py']
+_base_ = ['msvit_classifier_imagenet.py', '_base_/gates/within_regions.py']
 model = dict(
     backbone=dict(
         arch=dict(embed_dims=384, num_layers=3, num_heads=6, feedforward_channels=1536, _delete_=True),
         with_cls_token=False,
-        attention_scope='region',
-        counterfactual_share=1.0,
         drop_path_rate=0.0,
+        **_base_.within_regions.backbone,
     ),
-    neck=dict(type='GeneralizedMeanPooling', p=3.0),
-    gate_loss=dict(initial_temperature=1.0),
+    neck={{_base_.within_regions.neck}},
+    gate_loss={{_base_.within_regions.gate_loss}},
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))  # from scratch
-custom_hooks = [dict(type='GateScheduleHook', warmup=0.3, weights=(2.0, 4.0)), dict(type='GateStatisticsHook')]
+custom_hooks = {{_base_.within_regions_hooks}}

@@ -1,6 +1,8 @@
-"""msvit_segmenter_ade20k.py under a linear head: one 1x1 convolution on the last feature map; 8 GPUs x 1 image.
+"""MSViT (DeiT-S) under a linear head on ADE20K: one 1x1 convolution on the last feature map.
 
     bash tools/dist_train.sh configs/msvit_linear_ade20k.py 8 --amp
+
+8 GPUs x 1 image. Otherwise msvit_segmenter_ade20k.py, pretrained weights included.
 
 Not trained yet.
 """

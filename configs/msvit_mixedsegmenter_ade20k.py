@@ -1,8 +1,8 @@
-"""msvit_segmenter_ade20k.py with the mask transformer on the tokens, so that the decoder shrinks with them.
+"""MSViT (DeiT-S) on ADE20K with Segmenter's mask transformer on the tokens, so that the decoder shrinks with them.
 
     bash tools/dist_train.sh configs/msvit_mixedsegmenter_ade20k.py 8 --amp
 
-Pretrained weights as in msvit_segmenter_ade20k.py, whose checkpoints fit.
+8 GPUs x 1 image. Otherwise msvit_segmenter_ade20k.py, pretrained weights included; its checkpoints fit.
 
 Not trained yet.
 """

@@ -1,8 +1,8 @@
-"""msvit_segmenter_scenes.py with the mask transformer on the tokens, so that the decoder shrinks with them.
+"""MSViT from scratch on generated scenes with Segmenter's mask transformer on the tokens, so that the decoder shrinks.
 
     python tools/train.py configs/msvit_mixedsegmenter_scenes.py
 
-Runs on two CPU cores.
+Runs on two CPU cores. Otherwise msvit_segmenter_scenes.py.
 
 Not trained yet.
 """

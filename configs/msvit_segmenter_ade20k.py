@@ -1,4 +1,4 @@
-"""MSViT (DeiT-S) under Segmenter on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 1 image, target ratio .75.
+"""MSViT (DeiT-S) under Segmenter on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 1, target ratio 0.75.
 
     bash tools/dist_train.sh configs/msvit_segmenter_ade20k.py 8 --amp
 
@@ -18,8 +18,7 @@ _base_ = [
     '_base_/models/msvit_segmenter.py',
     '_base_/datasets/ade20k_512x512.py',
     '_base_/schedules/sgd_160k.py',
-    '_base_/default_runtime.py',
+    '_base_/runtime/pretrained.py',
 ]
 model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))
 train_dataloader = dict(batch_size=1)
-custom_hooks = [dict(type='GateScheduleHook', warmup=0.2), dict(type='GateStatisticsHook')]

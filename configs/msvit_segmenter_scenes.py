@@ -1,8 +1,8 @@
-"""msvit_segmenter_ade20k.py in small, from scratch on generated scenes; all but the head as in msvit_upernet_scenes.py.
+"""MSViT from scratch under Segmenter's mask transformer on generated scenes, target coarse ratio 0.75.
 
     python tools/train.py configs/msvit_segmenter_scenes.py
 
-Runs on two CPU cores.
+Runs on two CPU cores. msvit_segmenter_ade20k.py in small; all but the head as in msvit_upernet_scenes.py.
 
 Not trained yet.
 """

@@ -1,8 +1,8 @@
-"""msvit_upernet_ade20k.py under a slim UPerNet that does not drown what a gate saves: 128 channels, strides 8 to 64.
+"""MSViT (DeiT-S) on ADE20K under a slim UPerNet that does not drown what a gate saves: 128 channels, strides 8 to 64.
 
     bash tools/dist_train.sh configs/msvit_slim_upernet_ade20k.py 8 --amp
 
-Pretrained weights as in msvit_upernet_ade20k.py.
+8 GPUs x 2 images. Otherwise msvit_upernet_ade20k.py, pretrained weights included.
 
 Not trained yet.
 """

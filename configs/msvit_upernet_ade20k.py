@@ -1,4 +1,4 @@
-"""MSViT (DeiT-S) under UPerNet on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 2 images, target ratio .75.
+"""MSViT (DeiT-S) under UPerNet on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 2, target ratio 0.75.
 
     bash tools/dist_train.sh configs/msvit_upernet_ade20k.py 8 --amp
 
@@ -14,7 +14,6 @@ _base_ = [
     '_base_/models/msvit_upernet.py',
     '_base_/datasets/ade20k_512x512.py',
     '_base_/schedules/adamw_160k.py',
-    '_base_/default_runtime.py',
+    '_base_/runtime/pretrained.py',
 ]
 model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))
-custom_hooks = [dict(type='GateScheduleHook', warmup=0.2), dict(type='GateStatisticsHook')]

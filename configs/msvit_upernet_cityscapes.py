@@ -1,4 +1,4 @@
-"""MSViT (DeiT-S) under UPerNet on Cityscapes, crops of 512x1024, 160k iterations, 8 GPUs x 2 images, target ratio .75.
+"""MSViT (DeiT-S) under UPerNet on Cityscapes, crops of 512x1024, 160k iterations, 8 GPUs x 2 images, target ratio 0.75.
 
     bash tools/dist_train.sh configs/msvit_upernet_cityscapes.py 8 --amp
 
@@ -11,7 +11,7 @@ _base_ = [
     '_base_/models/msvit_upernet.py',
     '_base_/datasets/cityscapes_512x1024.py',
     '_base_/schedules/adamw_160k.py',
-    '_base_/default_runtime.py',
+    '_base_/runtime/pretrained.py',
 ]
 model = dict(
     data_preprocessor=dict(size={{_base_.crop_size}}),
@@ -20,4 +20,3 @@ model = dict(
     auxiliary_head=dict(num_classes={{_base_.num_classes}}),
     test_cfg=dict(mode='slide', crop_size={{_base_.crop_size}}, stride=(512, 768)),
 )
-custom_hooks = [dict(type='GateScheduleHook', warmup=0.2), dict(type='GateStatisticsHook')]

@@ -1,18 +1,22 @@
-"""msvit_upernet_cityscapes.py at crops and windows of 768x768; 8 GPUs x 2 images.
+"""MSViT (DeiT-S) under UPerNet on Cityscapes, crops and windows of 768x768, 160k iterations, 8 GPUs x 2 images.
 
     bash tools/dist_train.sh configs/msvit_upernet_cityscapes_768x768.py 8 --amp
+
+Otherwise msvit_upernet_cityscapes.py, pretrained weights included.
 
 Not trained yet.
 """
 
-_base_ = ['msvit_upernet_cityscapes.py']
-crop_size = (768, 768)
-train_pipeline = [
-    dict(step, crop_size=crop_size) if step['type'] == 'RandomCrop' else step for step in _base_.train_pipeline
+_base_ = [
+    '_base_/models/msvit_upernet.py',
+    '_base_/datasets/cityscapes_768x768.py',
+    '_base_/schedules/adamw_160k.py',
+    '_base_/runtime/pretrained.py',
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 model = dict(
-    data_preprocessor=dict(size=crop_size),
-    backbone=dict(img_size=crop_size),
-    test_cfg=dict(crop_size=crop_size, stride=(512, 512)),
+    data_preprocessor=dict(size={{_base_.crop_size}}),
+    backbone=dict(img_size={{_base_.crop_size}}),
+    decode_head=dict(num_classes={{_base_.num_classes}}),
+    auxiliary_head=dict(num_classes={{_base_.num_classes}}),
+    test_cfg=dict(mode='slide', crop_size={{_base_.crop_size}}, stride=(512, 512)),
 )

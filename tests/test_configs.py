@@ -1,40 +1,107 @@
-"""Every leaf of ``configs/`` builds, trains a step and predicts, on generated images and on its own data set's.
+"""Every leaf of ``configs/`` builds; one of each kind trains a step and predicts, on generated and on its own images.
 
-Models are the leaf's own. Where its crops are large, the fast tests halve them until a step takes seconds; the slow
-ones take them whole. Real images are those that are at hand; a test whose data set is absent is skipped by name.
+Leaves of a kind share data set, backbone, neck and heads. In the fast tests the first of them stands for all: the
+others may differ from it in what ``HARMLESS`` names alone. The slow tests step every leaf at full size. Where crops are
+large, the fast tests halve them until a step takes seconds. Real images are those that are at hand; a test whose data
+set, or package, is absent is skipped by name.
 """
 
 import ast
 import copy
+import importlib.util
+import inspect
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS, MODELS, init_default_scope
+from mmengine.runner import Runner, set_random_seed
 from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
+from msvit_mm.cli.config_index import render
+
 ROOT = Path(__file__).parents[1]
-LEAVES = sorted((ROOT / 'configs').glob('*.py'))
-BASES = sorted((ROOT / 'configs/_base_').rglob('*.py'))
-FAST_PIXELS = 40_000
+CONFIGS = ROOT / 'configs'
+FILES = sorted(CONFIGS.rglob('*.py'), key=lambda path: (len(path.parts), path))  # recipes before studies
+BASES = [path for path in FILES if '_base_' in path.relative_to(CONFIGS).parts]
+LEAVES = [path for path in FILES if path not in BASES]
+OPTIONAL = [path for path in LEAVES if path.parent.name == 'detection']  # inherit from mmdet's own files
+LOADED = [path for path in LEAVES if path not in OPTIONAL]
+FAST_PIXELS = 10_000
 DATA = {
     'ADE20KDataset': ['../shared/data/ade20k_sample'],
     'CityscapesDataset': ['../shared/data/cityscapes_sample'],
     'CamVidDataset': ['data/camvid', '../shared/data/camvid'],
 }
-every_leaf = pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
+# In these a leaf may differ from the one that is stepped for it: each has tests of its own, or is a number.
+HARMLESS = (
+    'model.backbone.gate',
+    'model.backbone.gate_gradient',
+    'model.backbone.gate_temperature',
+    'model.backbone.img_size',
+    'model.backbone.row_stop',
+    'model.backbone.train_execution',
+    'model.backbone.with_cp',
+    'model.boundary_loss',
+    'model.data_preprocessor.size',
+    'model.gate_loss',
+    'model.test_cfg',
+    'default_hooks.checkpoint.interval',
+    'optim_wrapper.constructor',
+    'optim_wrapper.optimizer.lr',
+    'optim_wrapper.paramwise_cfg',
+    'param_scheduler',
+    'train_cfg.max_iters',
+    'train_cfg.val_interval',
+    'train_dataloader.dataset.pipeline',
+    'val_dataloader.dataset.pipeline',
+    'test_dataloader.dataset.pipeline',
+    'tta_pipeline',
+)
+# What makes a kind of backbone, neck or head; of a head, all but its classes and their weights.
+BACKBONE = ('type', 'arch', 'patch_size', 'num_stages', 'extra_depth', 'merge', 'out_indices', 'out_type', 'init')
+HEADS = ('neck', 'decode_head', 'auxiliary_head', 'head')
+
+
+@cache
+def read(path):
+    return Config.fromfile(path)
+
+
+def kind(path):
+    """The data set, backbone, neck and heads of a leaf."""
+    cfg = read(path)
+    heads = [dict(cfg.model.get(name) or {}) for name in HEADS]
+    heads = [{key: head[key] for key in head if key not in ('num_classes', 'loss_decode')} for head in heads]
+    return repr((cfg.dataset_type, [cfg.model.backbone.get(key) for key in BACKBONE], heads))
+
+
+STEPPED = {kind(path): path for path in reversed(LOADED)}  # the first leaf of each kind
+OTHERS = [path for path in LOADED if path not in STEPPED.values()]
+
+
+def parametrize(paths):
+    return pytest.mark.parametrize('path', paths, ids=lambda path: path.stem)
+
+
+every_leaf = parametrize(LEAVES)
+every_loaded_leaf = parametrize(LOADED)
+one_of_each_kind = parametrize([path for path in LOADED if path not in OTHERS])
 
 
 def load(path, shrink=True):
     """The leaf's config, and by how much its crops are divided to be fast."""
-    cfg = Config.fromfile(path)
+    cfg = copy.deepcopy(read(path))
     cfg.factor = 1
     cfg.model.backbone.drop_path_rate = 0.0  # a branch that both images of a batch drop would not learn
     while shrink and cfg.crop_size[0] * cfg.crop_size[1] > FAST_PIXELS * cfg.factor**2:
@@ -92,6 +159,7 @@ def real_batch(cfg, imagenet_root, num_images=2):
             pytest.skip(f'{dataset.type}: none of {DATA[dataset.type]} exists')
         dataset.update(data_root=str(roots[0]), data_prefix=cfg.val_dataloader.dataset.data_prefix)
     dataset = DATASETS.build(dataset)
+    set_random_seed(0)  # the crops are numpy's
     return pseudo_collate([dataset[i % len(dataset)] for i in range(num_images)])
 
 
@@ -131,24 +199,112 @@ def check_prediction(cfg, model, size):
     assert metrics['gmacs'] == sample.gmacs
 
 
+def docstring(path):
+    return ast.get_docstring(ast.parse(path.read_text())) or ''
+
+
+def bases_of(path):
+    """Files that a config inherits from, at any depth; not those of other packages."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
+            for name in ast.literal_eval(node.value):
+                if '::' not in name:
+                    base = (path.parent / name).resolve()
+                    yield base
+                    yield from bases_of(base)
+
+
+def reads_pipeline(node):
+    names = [getattr(child, 'id', getattr(child, 'attr', '')) for child in ast.walk(node)]
+    return any(name.endswith('pipeline') for name in names)
+
+
+def flatten(value, prefix=''):
+    """Values of a config by dotted key; lists are values."""
+    if isinstance(value, dict) and value:
+        items = [flatten(item, f'{prefix}.{key}' if prefix else key) for key, item in value.items()]
+        return {key: item for flat in items for key, item in flat.items()}
+    return {prefix: value}
+
+
 def test_configs_are_found():
-    assert len(LEAVES) >= 4
-    assert {base.parent.name for base in BASES} == {'_base_', 'models', 'datasets', 'schedules'}
+    assert len(LEAVES) == 58
+    assert len({path.stem for path in LEAVES}) == len(LEAVES)
+    assert [path.stem for path in OPTIONAL] == ['dit_mask_rcnn_coco']
+    assert {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS} == {'studies', 'detection'}
+    assert {base.parent.name for base in BASES} == {'models', 'gates', 'datasets', 'schedules', 'runtime'}
 
 
-@pytest.mark.parametrize('path', BASES, ids=lambda path: path.stem)
+@parametrize(BASES)
 def test_every_base_loads_and_is_used(path):
-    assert ast.get_docstring(ast.parse(path.read_text()))
-    assert Config.fromfile(path)
-    name = path.relative_to(ROOT / 'configs').as_posix()
-    assert any(name in leaf.read_text() for leaf in LEAVES)
+    assert docstring(path)
+    assert read(path)
+    assert any(path in bases_of(leaf) for leaf in LEAVES)
 
 
 @every_leaf
-def test_docstring_gives_the_command(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert f'configs/{path.name}' in docstring
-    assert 'tools/train.py' in docstring or 'tools/dist_train.sh' in docstring
+def test_docstring_gives_command_hardware_and_score(path):
+    words = ' '.join(docstring(path).split())
+    name = path.relative_to(ROOT).as_posix()
+    assert f'python tools/train.py {name}' in words or f'bash tools/dist_train.sh {name} 8' in words
+    assert re.search(r'8 GPUs x \d+|two CPU cores', words)
+    score = docstring(path).split('\n\n')[-1]
+    if score != 'Not trained yet.':
+        assert re.search(r'seeds? \d', score) and re.search(r'20\d\d-\d\d-\d\d', score)
+
+
+@every_leaf
+def test_scores_are_those_of_the_documents_that_they_name(path):
+    score = docstring(path).split('\n\n')[-1]
+    texts = [(ROOT / name).read_text() for name in re.findall(r'(?:docs/)?\w+\.md', score)]
+    texts += [(CONFIGS / name).read_text() for name in re.findall(r'metafile\.yml', score)]
+    known = [float(number) for text in texts for number in re.findall(r'(?<![\d.])\d*\.\d+', text)]
+    for number in re.findall(r'\d+\.\d+(?= |,|;|:)', re.sub(r'a budget of 0\.6|cost 0\.65|0\.75 of', '', score)):
+        tolerance = 0.5 * 10.0 ** -len(number.split('.')[1])
+        assert any(abs(float(number) - other) <= tolerance * 1.001 for other in known), number
+
+
+@parametrize(FILES)
+def test_no_config_edits_a_pipeline_by_position(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not (isinstance(node, ast.Subscript) and reads_pipeline(node.value))
+        assert not (isinstance(node, ast.For | ast.comprehension) and reads_pipeline(node.iter))
+
+
+@parametrize(OPTIONAL)
+def test_optional_leaf_loads_where_its_package_is_installed(path):
+    if importlib.util.find_spec('mmdet') is None:
+        pytest.skip('mmdet is not installed')
+    MODULE2PACKAGE.update(mmdet='mmdet')
+    text = path.read_text()
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    assert cfg.model.gate_loss.budget == cfg.budget
+    assert cfg.model.backbone.gate.type == 'RouteGate'
+    assert 'mmcv with its compiled ops' in text
+
+
+@parametrize(OTHERS)
+def test_leaf_differs_harmlessly_from_the_one_stepped_for_it(path):
+    def settings(cfg):
+        keys = [*inspect.signature(Runner.__init__).parameters, 'tta_model', 'tta_pipeline']
+        return flatten({key: cfg[key] for key in keys if key in cfg})
+
+    mine, stepped = settings(read(path)), settings(read(STEPPED[kind(path)]))
+    different = [key for key in mine.keys() | stepped.keys() if mine.get(key) != stepped.get(key)]
+    assert [key for key in different if not any(f'{key}.'.startswith(f'{name}.') for name in HARMLESS)] == []
+    with torch.device('meta'):
+        model = build_model(load(path, shrink=False))
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_one_leaf_of_each_kind_is_stepped():
+    assert set(STEPPED.values()) | set(OTHERS) == set(LOADED)
+    kinds = {(cfg.model.backbone.type, cfg.dataset_type) for cfg in map(read, STEPPED.values())}
+    assert kinds == {(cfg.model.backbone.type, cfg.dataset_type) for cfg in map(read, LOADED)}
+
+
+def test_readme_is_current():
+    assert (CONFIGS / 'README.md').read_text() == render(CONFIGS)
 
 
 def check_numbers_of_regions(cfg):
@@ -156,7 +312,7 @@ def check_numbers_of_regions(cfg):
     if loss:
         target = loss.a / (loss.a + loss.b) if loss.type == 'BetaShapingLoss' else loss.coarse_ratio
         assert target == gate.initial_ratio == cfg.coarse_ratio
-    if not Path(cfg.filename).stem.startswith('random_ratios'):  # which is for every ratio
+    if not isinstance(gate.get('coarse_ratio'), list | tuple):  # a range is for every ratio
         assert gate.get('coarse_ratio', cfg.coarse_ratio) == cfg.coarse_ratio
     grid_size = tuple(-(-side // backbone.coarse_patch_size) for side in cfg.crop_size)
     assert tuple(gate.get('grid_size', grid_size)) == grid_size
@@ -179,7 +335,7 @@ def check_numbers_of_routes(cfg):
     assert (maps if isinstance(first.in_channels, list) else maps[-1]) == first.in_channels
 
 
-@every_leaf
+@every_loaded_leaf
 def test_numbers_agree(path):
     cfg = load(path, shrink=False)
     backbone, size = cfg.model.backbone, tuple(cfg.crop_size)
@@ -207,9 +363,7 @@ def test_numbers_agree(path):
 
 
 def test_a_gate_fits_classifier_and_segmentor_of_the_scenes():
-    classifier, segmentor = (
-        Config.fromfile(ROOT / f'configs/msvit_{n}_scenes.py').model for n in ('classifier', 'upernet')
-    )
+    classifier, segmentor = (read(CONFIGS / f'msvit_{n}_scenes.py').model for n in ('classifier', 'upernet'))
     for key in ('mean', 'std'):
         assert classifier.data_preprocessor[key] == segmentor.data_preprocessor[key]
     assert classifier.data_preprocessor.to_rgb == segmentor.data_preprocessor.bgr_to_rgb
@@ -217,8 +371,8 @@ def test_a_gate_fits_classifier_and_segmentor_of_the_scenes():
 
 
 def test_lower_resolution_costs_as_a_mixed_grid_and_is_scored_at_full_resolution():
-    cfg = load(ROOT / 'configs/dense_lowres_upernet_scenes.py')
-    mixed = Config.fromfile(ROOT / 'configs/msvit_upernet_scenes.py')
+    cfg = load(CONFIGS / 'studies/baselines/dense_lowres_upernet_scenes.py')
+    mixed = read(CONFIGS / 'msvit_upernet_scenes.py')
     rows, cols = (side // mixed.model.backbone.coarse_patch_size for side in mixed.crop_size)
     tokens = rows * cols * (4 - 3 * mixed.coarse_ratio)
     batch = pseudo_collate([DATASETS.build(cfg.test_dataloader.dataset)[0]])
@@ -229,25 +383,25 @@ def test_lower_resolution_costs_as_a_mixed_grid_and_is_scored_at_full_resolution
     assert training.gt_sem_seg.shape == training.img_shape == cfg.crop_size
 
 
-@every_leaf
-def test_hooks_and_test_time_augmentation_build(path):
-    cfg = load(path)
+@every_loaded_leaf
+def test_hooks_and_test_time_pipeline_build(path):
+    cfg = load(path, shrink=False)
     assert [HOOKS.build(hook) for hook in cfg.custom_hooks]
     if is_classifier(cfg):  # has no augmented test
         assert cfg.tta_model is None and 'tta_pipeline' not in cfg
-        return
-    assert MODELS.build(dict(cfg.tta_model, module=build_model(cfg)))
-    Compose(cfg.tta_pipeline)
+    else:
+        Compose(cfg.tta_pipeline)
 
 
-@every_leaf
+@one_of_each_kind
 def test_step_and_prediction_on_generated_images(path):
     cfg = load(path)
     model = check_training_step(cfg, generated_batch(cfg, cfg.crop_size))
     check_prediction(cfg, model, (cfg.crop_size[0], cfg.crop_size[1] * 5 // 4))
+    assert cfg.tta_model is None or MODELS.build(dict(cfg.tta_model, module=model))
 
 
-@every_leaf
+@one_of_each_kind
 def test_step_on_the_images_of_its_data_set(path, imagenet_root):
     cfg = load(path)
     batch = real_batch(cfg, imagenet_root)
@@ -256,7 +410,7 @@ def test_step_on_the_images_of_its_data_set(path, imagenet_root):
 
 
 @pytest.mark.slow
-@every_leaf
+@every_loaded_leaf
 def test_step_and_prediction_at_full_size(path, imagenet_root):
     cfg = load(path, shrink=False)
     model = check_training_step(cfg, real_batch(cfg, imagenet_root))

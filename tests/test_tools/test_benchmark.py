@@ -117,7 +117,11 @@ def test_absent_device_is_one_line(run_tool):
         (CONFIG, '--batch-sizes 0', 'wanted numbers >= 1'),
         (CONFIG, '--executions trimmed', '--executions: wanted some of masked, padded, packed, got trimmed'),
         (CONFIG, '--batch-sizes 300', 'wanted 300 distinct ones for the largest batch, got 256'),
-        (CONFIGS / 'dense_fine_upernet_camvid.py', '--train', 'wanted a gate that learns.*got FixedGate'),
+        (
+            CONFIGS / 'studies/baselines/dense_fine_upernet_camvid.py',
+            '--train',
+            'wanted a gate that learns.*got FixedGate',
+        ),
     ],
 )
 def test_bad_input_is_refused(monkeypatch, config, arguments, message):

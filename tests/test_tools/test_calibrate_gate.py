@@ -139,7 +139,7 @@ def test_bad_input(check_fails, segmentor, tmp_path):
     )
     check_fails("wanted weights of the config's model alone", tmp_path / 'shallow.py', segmentor)
     torch.save(dict(state_dict={}), tmp_path / 'empty.pth')
-    random = ROOT / 'configs' / 'random_upernet_scenes.py'
+    random = ROOT / 'configs/studies/baselines/random_upernet_scenes.py'
     weights = {k: t for k, t in load_checkpoint_safely(segmentor)['state_dict'].items() if 'gate' not in k}
     torch.save(dict(state_dict=weights), tmp_path / 'random.pth')
     check_fails('wanted one whose logits can shift', random, tmp_path / 'random.pth')

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 TOOL = str(ROOT / 'tools' / 'plot_tradeoff.py')
 CONFIGS = {
     'learned': ROOT / 'configs' / 'msvit_upernet_scenes.py',
-    'fine': ROOT / 'configs' / 'dense_fine_upernet_scenes.py',
+    'fine': ROOT / 'configs/studies/baselines/dense_fine_upernet_scenes.py',
     'routes': ROOT / 'configs' / 'dit_upernet_scenes.py',
 }
 OPTIONS = [

@@ -199,7 +199,7 @@ def test_target_of_other_patches(check_fails, classifier, tmp_path):
 
 
 def test_source_without_a_learned_gate(check_fails, larger, tmp_path):
-    source = ROOT / 'configs' / 'random_upernet_scenes.py'
+    source = ROOT / 'configs/studies/baselines/random_upernet_scenes.py'
     path = tmp_path / 'random.pth'
     torch.save(dict(state_dict={}), path)
     check_fails('the source has no gate that can move: wanted a ScaleGate, got RandomGate', source, path, larger())

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from msvit_mm.visualization import draw_choices
 
-CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'default_runtime.py'
+CONFIG = Path(__file__).parents[2] / 'configs/_base_/runtime/default_runtime.py'
 SIZE = (64, 96)  # what the network sees; the files are larger
 BACKBONES = {
     'regions': (32, dict(type='MSViT', arch='tiny', img_size=SIZE, gate=dict(type='ScaleGate', initial_ratio=0.5))),

@@ -13,38 +13,38 @@ data_root = 'data/camvid'
 scale = (240, 180)  # (width, height), the host's order for scales
 crop_size = (160, 224)
 num_classes = 11
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=num_classes),
-    dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='GateCrops', num_crops=3, crop_size=crop_size),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackGatedSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    # after Resize: the labels keep their full resolution
-    dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=num_classes),
-    dict(type='PackSegInputs'),
-]
+# square roots of SegNet's median-frequency weights, in the order of the classes
+class_weight = [0.51, 0.43, 2.14, 0.38, 0.95, 0.62, 3.11, 1.36, 0.83, 2.50, 2.71]
+load_image = dict(type='LoadImageFromFile')
+load_labels = dict(type='LoadAnnotations')
+check_labels = dict(type='CheckLabels', num_classes=num_classes)
+resize = dict(type='Resize', scale=scale, keep_ratio=True)
+random_resize = dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True)
+distort = dict(type='PhotoMetricDistortion')
+gate_crops = dict(type='GateCrops', num_crops=3, crop_size=crop_size)
+crop = dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)
+flip = dict(type='RandomFlip', prob=0.5)
+pack = dict(type='PackSegInputs')
+pack_gated = dict(type='PackGatedSegInputs')
 img_ratios = [0.75, 1.0, 1.25, 1.5]
+resizes = [dict(resize, scale=tuple(int(r * side) for side in scale)) for r in img_ratios]
+both_flips = [dict(flip, prob=0.0), dict(flip, prob=1.0)]
+train_pipeline = [
+    load_image,
+    load_labels,
+    check_labels,
+    random_resize,
+    distort,
+    gate_crops,
+    crop,
+    flip,
+    pack_gated,
+]
+# labels are loaded after the resize: they keep their full resolution
+test_pipeline = [load_image, resize, load_labels, check_labels, pack]
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale=tuple(int(r * s) for s in scale), keep_ratio=True) for r in img_ratios],
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='CheckLabels', num_classes=num_classes)],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
+    load_image,
+    dict(type='TestTimeAug', transforms=[resizes, both_flips, [load_labels], [check_labels], [pack]]),
 ]
 train_dataloader = dict(
     batch_size=8,

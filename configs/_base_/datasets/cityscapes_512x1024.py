@@ -7,37 +7,25 @@ dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes'
 crop_size = (512, 1024)
 num_classes = 19
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=num_classes),
-    dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 1024), keep_ratio=True),
-    # after Resize: the labels keep their full resolution
-    dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=num_classes),
-    dict(type='PackSegInputs'),
-]
+scale = (2048, 1024)  # (width, height)
+load_image = dict(type='LoadImageFromFile')
+load_labels = dict(type='LoadAnnotations')
+check_labels = dict(type='CheckLabels', num_classes=num_classes)
+resize = dict(type='Resize', scale=scale, keep_ratio=True)
+random_resize = dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True)
+crop = dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)
+flip = dict(type='RandomFlip', prob=0.5)
+distort = dict(type='PhotoMetricDistortion')
+pack = dict(type='PackSegInputs')
 img_ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+resizes = [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in img_ratios]
+both_flips = [dict(flip, prob=0.0), dict(flip, prob=1.0)]
+train_pipeline = [load_image, load_labels, check_labels, random_resize, crop, flip, distort, pack]
+# labels are loaded after the resize: they keep their full resolution
+test_pipeline = [load_image, resize, load_labels, check_labels, pack]
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in img_ratios],
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='CheckLabels', num_classes=num_classes)],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
+    load_image,
+    dict(type='TestTimeAug', transforms=[resizes, both_flips, [load_labels], [check_labels], [pack]]),
 ]
 train_dataloader = dict(
     batch_size=2,

@@ -1,6 +1,6 @@
-"""Token-routed PVTv2-b2 with a linear classifier on the mean of its last row, to cost .875 of plain PVTv2."""
+"""Token-routed PVTv2-b2 with a linear classifier on the mean of its last row, to cost 0.875 of plain PVTv2."""
 
-budget = 0.875
+_base_ = ['../gates/routes.py']
 model = dict(
     type='GatedImageClassifier',
     data_preprocessor=dict(
@@ -12,7 +12,7 @@ model = dict(
         img_size=(224, 224),
         drop_path_rate=0.1,
         out_indices=(3,),
-        gate=dict(type='RouteGate'),
+        gate={{_base_.gate}},
         init='pvtv2',
     ),
     head=dict(
@@ -21,5 +21,5 @@ model = dict(
         in_channels=512,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
-    gate_loss=dict(type='BudgetLoss', budget=budget),
+    gate_loss={{_base_.gate_loss}},
 )

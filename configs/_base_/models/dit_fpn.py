@@ -1,4 +1,4 @@
-"""Token-routed PVTv2-b2 under Semantic FPN, the decoder of PVT's own segmentation, to cost .875 of plain PVTv2."""
+"""Token-routed PVTv2-b2 under Semantic FPN, the decoder of PVT's own segmentation, to cost 0.875 of plain PVTv2."""
 
 _base_ = ['dit_upernet.py']
 model = dict(

@@ -1,6 +1,6 @@
 """The backbone of dit_tiny_upernet.py under a multi-label classifier on the mean of its last row."""
 
-budget = 1.0
+_base_ = ['../gates/routes_at_full_cost.py']
 model = dict(
     type='GatedImageClassifier',
     data_preprocessor=dict(type='ClsDataPreprocessor', mean=[127.5] * 3, std=[63.75] * 3, to_rgb=True),
@@ -10,9 +10,9 @@ model = dict(
         img_size=(96, 96),
         drop_path_rate=0.0,
         out_indices=(3,),
-        gate=dict(type='RouteGate'),
+        gate={{_base_.gate}},
         init='scratch',
     ),
     head=dict(type='MultiLabelLinearClsHead', num_classes=6, in_channels=256),
-    gate_loss=dict(type='BudgetLoss', budget=budget),
+    gate_loss={{_base_.gate_loss}},
 )

@@ -3,7 +3,7 @@
 GroupNorm, so that a result depends neither on batch mates nor on the number of processes.
 """
 
-budget = 1.0
+_base_ = ['../gates/routes_at_full_cost.py']
 norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
 model = dict(
     type='GatedEncoderDecoder',
@@ -15,7 +15,7 @@ model = dict(
         arch='b0',
         img_size=(96, 96),
         drop_path_rate=0.0,
-        gate=dict(type='RouteGate'),
+        gate={{_base_.gate}},
         init='scratch',
     ),
     decode_head=dict(
@@ -30,7 +30,7 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
-    gate_loss=dict(type='BudgetLoss', budget=budget),
+    gate_loss={{_base_.gate_loss}},
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -1,6 +1,6 @@
-"""Token-routed PVTv2-b2 under UPerNet, to cost .875 of plain PVTv2."""
+"""Token-routed PVTv2-b2 under UPerNet, to cost 0.875 of plain PVTv2."""
 
-budget = 0.875
+_base_ = ['../gates/routes.py']
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='GatedEncoderDecoder',
@@ -17,7 +17,7 @@ model = dict(
         arch='b2',
         img_size=(512, 512),
         drop_path_rate=0.1,
-        gate=dict(type='RouteGate'),
+        gate={{_base_.gate}},
         init='pvtv2',
     ),
     decode_head=dict(
@@ -45,7 +45,7 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
-    gate_loss=dict(type='BudgetLoss', budget=budget),
+    gate_loss={{_base_.gate_loss}},
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

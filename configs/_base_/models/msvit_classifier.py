@@ -1,6 +1,6 @@
-"""DeiT-S with a learned gate and a linear classifier on the mean of the mixed grid, target coarse ratio .75."""
+"""DeiT-S with a learned gate and a linear classifier on the mean of the mixed grid, target coarse ratio 0.75."""
 
-coarse_ratio = 0.75
+_base_ = ['../gates/learned.py']
 model = dict(
     type='GatedImageClassifier',
     data_preprocessor=dict(
@@ -13,7 +13,7 @@ model = dict(
         patch_size=16,
         coarse_patch_size=32,
         drop_path_rate=0.1,
-        gate=dict(type='ScaleGate', initial_ratio=coarse_ratio),
+        gate={{_base_.gate}},
     ),
     head=dict(
         type='LinearClsHead',
@@ -21,5 +21,5 @@ model = dict(
         in_channels=384,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
-    gate_loss=dict(type='BatchShapingLoss', coarse_ratio=coarse_ratio),
+    gate_loss={{_base_.gate_loss}},
 )

@@ -1,6 +1,6 @@
-"""DeiT-S with a learned gate under Segmenter's mask transformer, mmsegmentation's settings, target coarse ratio .75."""
+"""DeiT-S with a learned gate under Segmenter's mask transformer, mmsegmentation's settings, target ratio 0.75."""
 
-coarse_ratio = 0.75
+_base_ = ['../gates/learned.py']
 model = dict(
     type='GatedEncoderDecoder',
     data_preprocessor=dict(
@@ -13,7 +13,7 @@ model = dict(
         patch_size=16,
         coarse_patch_size=32,
         drop_path_rate=0.1,
-        gate=dict(type='ScaleGate', initial_ratio=coarse_ratio),
+        gate={{_base_.gate}},
     ),
     decode_head=dict(
         type='SegmenterMaskTransformerHead',
@@ -26,7 +26,7 @@ model = dict(
         num_classes=150,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
-    gate_loss=dict(type='BatchShapingLoss', coarse_ratio=coarse_ratio),
+    gate_loss={{_base_.gate_loss}},
     train_cfg=dict(),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(480, 480)),
 )

@@ -3,7 +3,7 @@
 Normalisation and gate are those of the segmentor, so that a gate fits both.
 """
 
-coarse_ratio = 0.75
+_base_ = ['../gates/learned.py']
 model = dict(
     type='GatedImageClassifier',
     data_preprocessor=dict(type='ClsDataPreprocessor', mean=[127.5] * 3, std=[63.75] * 3, to_rgb=True),
@@ -14,8 +14,8 @@ model = dict(
         patch_size=8,
         coarse_patch_size=16,
         with_cls_token=False,
-        gate=dict(type='ScaleGate', sample_size=8, initial_ratio=coarse_ratio),
+        gate=dict(**_base_.gate, sample_size=8),
     ),
     head=dict(type='MultiLabelLinearClsHead', num_classes=6, in_channels=96),
-    gate_loss=dict(type='BatchShapingLoss', coarse_ratio=coarse_ratio),
+    gate_loss={{_base_.gate_loss}},
 )

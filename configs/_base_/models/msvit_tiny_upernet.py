@@ -3,7 +3,7 @@
 GroupNorm, so that a result depends neither on batch mates nor on the number of processes.
 """
 
-coarse_ratio = 0.75
+_base_ = ['../gates/learned.py']
 norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor', mean=[127.5] * 3, std=[63.75] * 3, bgr_to_rgb=True, pad_val=0, seg_pad_val=255
@@ -19,7 +19,7 @@ model = dict(
         coarse_patch_size=16,
         with_cls_token=False,
         out_indices=[1, 2, 3],
-        gate=dict(type='ScaleGate', sample_size=8, initial_ratio=coarse_ratio),
+        gate=dict(**_base_.gate, sample_size=8),
     ),
     neck=dict(type='MultiLevelNeck', in_channels=[96, 96, 96], out_channels=16, scales=[2, 1, 0.5]),
     decode_head=dict(
@@ -34,7 +34,7 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
-    gate_loss=dict(type='BatchShapingLoss', coarse_ratio=coarse_ratio),
+    gate_loss={{_base_.gate_loss}},
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -1,6 +1,6 @@
-"""DeiT-S with a learned gate under UPerNet, mmsegmentation's settings for plain ViTs, target coarse ratio .75."""
+"""DeiT-S with a learned gate under UPerNet, mmsegmentation's settings for plain ViTs, target coarse ratio 0.75."""
 
-coarse_ratio = 0.75
+_base_ = ['../gates/learned.py']
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
@@ -21,7 +21,7 @@ model = dict(
         coarse_patch_size=32,
         out_indices=[2, 5, 8, 11],
         drop_path_rate=0.1,
-        gate=dict(type='ScaleGate', initial_ratio=coarse_ratio),
+        gate={{_base_.gate}},
     ),
     neck=dict(type='MultiLevelNeck', in_channels=[384, 384, 384, 384], out_channels=384, scales=[4, 2, 1, 0.5]),
     decode_head=dict(
@@ -49,7 +49,7 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
-    gate_loss=dict(type='BatchShapingLoss', coarse_ratio=coarse_ratio),
+    gate_loss={{_base_.gate_loss}},
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -15,10 +15,9 @@ optim_wrapper = dict(
         }
     ),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=50, end=max_iters),
-]
+warmup_lr = dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50)
+decay_lr = dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=warmup_lr['end'])
+param_scheduler = [warmup_lr, dict(decay_lr, end=max_iters)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

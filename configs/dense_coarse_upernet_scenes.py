@@ -1,9 +1,0 @@
-"""The dense baseline of msvit_upernet_scenes.py: every region coarse; runs on two CPU cores.
-
-    python tools/train.py configs/dense_coarse_upernet_scenes.py
-
-Seeds 0 and 1 are recorded in docs/benchmarks.md.
-"""
-
-_base_ = ['msvit_upernet_scenes.py']
-model = dict(backbone=dict(gate=dict(_delete_=True, type='FixedGate', scale='coarse')), gate_loss=None)

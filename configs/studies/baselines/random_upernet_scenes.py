@@ -1,0 +1,13 @@
+"""A ViT from scratch under UPerNet on generated scenes, random regions coarse, 0.75 of each image.
+
+    python tools/train.py configs/studies/baselines/random_upernet_scenes.py
+
+Runs on two CPU cores. A baseline of msvit_upernet_scenes.py.
+
+57.41 and 57.82 mIoU, 0.0407 GMACs (seeds 0 and 1, 2026-11-20, docs/benchmarks.md).
+"""
+
+_base_ = ['../../msvit_upernet_scenes.py', '../../_base_/gates/random.py']
+model = dict(
+    backbone=dict(gate=dict(_delete_=True, **_base_.stand_in, coarse_ratio=_base_.coarse_ratio)), gate_loss=None
+)
