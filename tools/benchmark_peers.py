@@ -23,14 +23,14 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from msvit_mm.engine.inference import build_gated_model, describe_run, load_inputs
+from msvit_mm.engine.launch import one_line_errors
+from msvit_mm.engine.timing import compare, cuda_ms, interleave, process_ms
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from msvit_mm.engine.inference import build_gated_model, describe_run, load_inputs
-from msvit_mm.engine.launch import one_line_errors
-from msvit_mm.engine.timing import compare, cuda_ms, interleave, process_ms
 from msvit_mm.models.variants import make_variants, random_decisions
 from msvit_mm.ops.macs import count_macs
 

@@ -1,13 +1,5 @@
-"""Metrics beside accuracy: what a prediction costs, whether the gate follows the content, where results differ."""
+"""Metrics beside accuracy: what a prediction costs, whether the gate follows the content, mean IoU by image."""
 
-from .bootstrap import (
-    ImageAreasMetric,
-    SmallIoUMetric,
-    bootstrap_difference,
-    check_same_images,
-    mean_iou,
-    small_indices,
-)
 from .complexity import PARTS, ComplexityMetric, count_parts, spread
 from .content import (
     BoundaryFScoreMetric,
@@ -17,6 +9,7 @@ from .content import (
     boundary_fscore,
     near_boundary,
 )
+from .iou import ImageAreasMetric, SmallIoUMetric, mean_iou, small_indices
 
 __all__ = [
     'PARTS',
@@ -27,9 +20,7 @@ __all__ = [
     'ImageAreasMetric',
     'SmallIoUMetric',
     'area_under_curve',
-    'bootstrap_difference',
     'boundary_fscore',
-    'check_same_images',
     'count_parts',
     'mean_iou',
     'near_boundary',

@@ -1,60 +1,12 @@
-import cv2
-import numpy as np
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
 
-from msvit_mm.engine.inference import UnlabelledImages, build_gated_model, check_device, find_images
-
-PIPELINE = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=10),
-    dict(type='PackSegInputs'),
-]
-SCENES = dict(type='ScenesDataset', num_images=9, size=(32, 48), split='val', seed=0, pipeline=PIPELINE)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / 'below').mkdir()
-    for value, name in enumerate(('a.png', 'below/c.PNG', 'b.jpg')):
-        cv2.imwrite(str(tmp_path / name), np.full((20, 30, 3), 10 * value, np.uint8))
-    (tmp_path / 'notes.txt').write_text('no image')
-    return tmp_path
-
-
-def test_images_are_spaced_over_the_data_set():
-    everything, some = UnlabelledImages(SCENES), UnlabelledImages(SCENES, 3)
-    assert (len(everything), len(some), len(UnlabelledImages(SCENES, 99))) == (9, 3, 9)
-    for i in range(3):
-        assert torch.equal(some[i]['inputs'][0], everything[3 * i]['inputs'][0])
-    assert not torch.equal(some[0]['inputs'][0], some[1]['inputs'][0])
-    assert 'gt_sem_seg' not in some[0]['data_samples'][0]
-
-
-def test_images_of_a_folder_take_its_place(folder):
-    images = UnlabelledImages(SCENES, folder=str(folder))
-    assert [int(batch['inputs'][0][0, 5, 5]) for batch in images] == [0, 20, 10]
-    assert images[0]['inputs'][0].shape == (3, 20, 30)
-
-
-def test_folders_without_images_are_refused(folder):
-    (folder / 'empty').mkdir()
-    with pytest.raises(ValueError, match=r'wanted an image file or a folder with .jpg.*, got none'):
-        find_images(folder / 'empty')
-    (folder / 'broken.png').write_text('no image')
-    with pytest.raises(ValueError, match=r'broken.png.*wanted a readable image file, got none'):
-        find_images(folder)
-    with pytest.raises(ValueError, match='images: wanted at least one, got 0 of 9'):
-        UnlabelledImages(SCENES, 0)
-
-
-def test_absent_device_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    check_device('cpu')
-    with pytest.raises(ValueError, match="device: wanted 'cuda', got a machine without CUDA"):
-        check_device('cuda')
+from msvit_mm.cli import models
+from msvit_mm.cli.models import build_gated_model
 
 
 def test_weights_are_those_of_the_checkpoint(tiny_arch, tmp_path):
@@ -94,3 +46,28 @@ def test_model_without_a_gate_is_refused(tiny_arch):
     cfg = Config(dict(model=dict(type='EncoderDecoder', backbone=backbone, decode_head=head)))
     with pytest.raises(ValueError, match=r'wanted a model over a gated backbone.*EncoderDecoder over VisionTransf'):
         build_gated_model(cfg, None, 'cpu')
+
+
+def test_sync_bn_is_replaced_everywhere():
+    model = Config(
+        dict(model=dict(norm=dict(type='SyncBN'), heads=[dict(norm=dict(type='SyncBN', eps=1e-3)), None]))
+    ).model
+    models._replace_sync_bn(model)
+    assert model.norm.type == 'BN'
+    assert model.heads[0].norm == dict(type='BN', eps=1e-3)
+
+
+def test_interrupted_save_keeps_the_older_file(tmp_path, monkeypatch):
+    backend = models._AtomicLocalBackend()
+    path = tmp_path / 'iter_2.pth'
+    backend.put(b'first', path)
+    assert [file.name for file in tmp_path.iterdir()] == ['iter_2.pth']
+
+    def half(self, obj, filepath):
+        Path(filepath).write_bytes(obj[:2])
+        raise OSError('disk full')
+
+    monkeypatch.setattr(LocalBackend, 'put', half)
+    with pytest.raises(OSError, match='disk full'):
+        backend.put(b'second', path)
+    assert path.read_bytes() == b'first'

@@ -21,7 +21,7 @@ from mmseg.apis import MMSegInferencer
 from modelindex.load_model_index import load as load_model_index
 
 from msvit_mm.checkpoints import load_checkpoint_safely, load_kept_config
-from msvit_mm.engine.inference import build_gated_model
+from msvit_mm.cli.models import build_gated_model
 
 ROOT = Path(__file__).parents[2]
 TOOL = str(ROOT / 'tools' / 'publish_model.py')

@@ -1,9 +1,8 @@
-import numpy as np
 import pytest
 import torch
 from mmseg.evaluation import IoUMetric
 
-from msvit_mm.evaluation import ImageAreasMetric, SmallIoUMetric, bootstrap_difference, check_same_images, mean_iou
+from msvit_mm.evaluation import ImageAreasMetric, SmallIoUMetric, mean_iou
 
 META = dict(classes=('sky', 'road', 'car', 'sign'), small_classes=('car', 'sign'))
 
@@ -51,37 +50,3 @@ def test_small_iou_is_over_the_small_classes_alone():
     assert evaluate(SmallIoUMetric(), samples) == {'small/mIoU': pytest.approx(expected)}
     with pytest.raises(ValueError, match="wanted a data set with 'small_classes', got .'classes'"):
         evaluate(SmallIoUMetric(), samples, dict(classes=META['classes']))
-
-
-def test_bootstrap_draws_the_same_images_for_both():
-    a, b = areas_of(make_samples(seed=1)), areas_of(make_samples(seed=2, quality=0.5))
-    result = bootstrap_difference(a, b, num_samples=300, seed=3)
-    draws = np.random.default_rng(3).multinomial(5, [0.2] * 5, size=300)
-    differences = [mean_iou(sum(n * x for n, x in zip(draw, a, strict=True))) for draw in draws]
-    differences -= np.array([mean_iou(sum(n * x for n, x in zip(draw, b, strict=True))) for draw in draws])
-    assert result['difference'] == pytest.approx(mean_iou(a.sum(0)) - mean_iou(b.sum(0)))
-    assert [result['low'], result['high']] == pytest.approx(np.percentile(differences, [2.5, 97.5]))
-    assert bootstrap_difference(a, a) == dict(difference=0, low=0, high=0)
-    swapped = bootstrap_difference(b, a, num_samples=300, seed=3)
-    assert [swapped['low'], swapped['high']] == pytest.approx([-result['high'], -result['low']])
-
-
-def test_interval_is_that_of_the_normal_law():
-    """One class in equal images: the mean IoU is a mean of independent numbers, whose spread is known."""
-    generator = np.random.default_rng(0)
-    hits = generator.normal(50, 10, 400)
-    a = np.stack([hits, np.full(400, 100.0), np.full(400, 100.0)], axis=1)[..., None]
-    b = np.broadcast_to(np.array([40.0, 100, 100])[:, None], (400, 3, 1))
-    result = bootstrap_difference(a, b)
-    deviation = hits.std() / 20
-    assert result['high'] - result['difference'] == pytest.approx(1.96 * deviation, rel=0.1)
-    assert result['difference'] - result['low'] == pytest.approx(1.96 * deviation, rel=0.1)
-
-
-def test_other_images_are_refused():
-    a = areas_of(make_samples())
-    for b in (a[:4], a[::-1], a[:, :, :3]):
-        with pytest.raises(ValueError, match='wanted two results on the same images and labels, got 5 images of 4'):
-            check_same_images(a, b)
-        with pytest.raises(ValueError, match='the same images'):
-            bootstrap_difference(a, b)

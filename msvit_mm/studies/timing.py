@@ -3,9 +3,10 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 Measure = Callable[[Callable[[], object]], float]
+Key = TypeVar('Key', bound=Hashable)
 
 
 def process_ms(function: Callable[[], object]) -> float:
@@ -87,12 +89,12 @@ def cpu_peak_mib(function: Callable[[], object]) -> float:
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], object]],
+    functions: Mapping[Key, Callable[[], object]],
     measure: Measure,
     repeats: int,
     warmup: int = 2,
     progress: Callable[[range], object] = iter,
-) -> dict[str, np.ndarray]:
+) -> dict[Key, np.ndarray]:
     """Measure functions in turns: every round calls each once, and each round starts with the next one.
 
     Args:
@@ -136,6 +138,11 @@ def quartiles(values: np.ndarray, name: str) -> dict[str, float]:
     return {name: median, f'{name}_q1': q1, f'{name}_q3': q3}
 
 
+def clock_of(device: str, threads: int) -> tuple[Measure, str]:
+    """How to measure time on a device, and what to call that in a record."""
+    return (cuda_ms, 'CUDA events') if device == 'cuda' else (process_ms, f'process time, {threads} thread(s)')
+
+
 def compare(costs: np.ndarray, reference: np.ndarray, macs_ratio: float) -> dict[str, float]:
     """What a function costs against a reference of the same rounds.
 
@@ -155,3 +162,29 @@ def compare(costs: np.ndarray, reference: np.ndarray, macs_ratio: float) -> dict
     """
     ratio = quartiles(costs / reference, 'time_ratio')
     return quartiles(costs, 'time_ms') | ratio | dict(efficiency=macs_ratio / ratio['time_ratio'])
+
+
+def compare_calls(
+    calls: Mapping[Key, Callable[[], object]],
+    gmacs: Mapping[Key, float],
+    references: Mapping[Key, Key],
+    measure: Measure,
+    repeats: int,
+    progress: Callable[[range], object] = iter,
+) -> dict[Key, dict[str, float]]:
+    """Time calls in turns, and compare each with the call that it refers to.
+
+    Args:
+        calls: What to call, by key.
+        gmacs: Multiply-adds of each.
+        references: The key of what each compares with.
+        measure, repeats, progress: Of :func:`interleave`.
+
+    Returns:
+        What :func:`compare` says of each.
+    """
+    times = interleave(calls, measure, repeats, progress=progress)
+    return {
+        key: compare(times[key], times[reference], gmacs[key] / gmacs[reference])
+        for key, reference in references.items()
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from msvit_mm.engine.launch import check_data
+from msvit_mm.cli.images import check_data
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -1,71 +1,41 @@
-"""What the tools that count and time share: a model, images without labels, and what a record says of its run."""
+"""Images for a command: files, data sets without their labels, and inputs of one size."""
 
-import copy
-import platform
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import mmengine
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-
-from ..checkpoints import check_coverage, check_shapes, load_checkpoint_safely
-from ..version import __version__
-from .launch import check_data
+from mmengine.registry import DATASETS
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')
 
 
-def check_device(device: str) -> None:
-    """Check that this machine has the device.
+def check_data(cfg: Config, *splits: str) -> None:
+    """Check that the folders of the datasets exist and hold something; some hosts fail on them late or obscurely.
+
+    Args:
+        splits: Of 'train', 'val', 'test'.
 
     Raises:
-        ValueError: If it has not.
+        ValueError: If a folder is missing or empty.
     """
-    if device.startswith('cuda') and not torch.cuda.is_available():
-        raise ValueError(f"device: wanted '{device}', got a machine without CUDA.")
-
-
-def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> torch.nn.Module:
-    """Build the config's model in evaluation mode, with the weights of a checkpoint or random ones.
-
-    Raises:
-        ValueError: If the device or a model is absent, the backbone has no gate, or the checkpoint does not fit.
-    """
-    check_device(device)
-    if 'model' not in cfg:
-        raise ValueError(f"config '{cfg.filename}': wanted a model, got none.")
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    config = copy.deepcopy(cfg.model)  # hosts write into what they build from
-    config.setdefault('data_preprocessor', cfg.get('data_preprocessor'))  # beside the model, as the runner takes it
-    model = revert_sync_batchnorm(MODELS.build(config))
-    if not hasattr(model.backbone, 'forward_gated'):
-        got = f'{type(model).__name__} over {type(model.backbone).__name__}'
-        raise ValueError(f"config '{cfg.filename}': wanted a model over a gated backbone such as MSViT, got {got}.")
-    if checkpoint:
-        weights = load_checkpoint_safely(checkpoint)['state_dict']
-        check_coverage(model.state_dict(), weights)
-        check_shapes(model.state_dict(), weights)
-        model.load_state_dict({name.removeprefix('module.'): value for name, value in weights.items()}, strict=False)
-    return model.to(device).eval()
-
-
-def check_regions(model: torch.nn.Module, cfg: Config) -> None:
-    """Check that a gated model chooses scales of regions, so that its choices have a threshold and can move.
-
-    Raises:
-        ValueError: If it routes tokens.
-    """
-    if not hasattr(model.backbone, 'coarse_patch_size'):
-        got = f'{type(model.backbone).__name__}, which routes tokens'
-        raise ValueError(f"config '{cfg.filename}': wanted a gate over regions (MSViT), got {got}.")
+    for split in splits:
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+        while 'dataset' in dataset:  # wrappers such as RepeatDataset
+            dataset = dataset['dataset']
+        prefixes = dataset.get('data_prefix', {})
+        for folder in prefixes.values() if isinstance(prefixes, dict) else ():
+            path = Path(dataset.get('data_root') or '', folder)
+            if '://' not in str(folder) and not (path.is_dir() and any(path.iterdir())):
+                got = 'an empty folder' if path.is_dir() else 'no such folder'
+                raise ValueError(
+                    f"{split} data: wanted files in '{path}', got {got}; "
+                    f'link the dataset there or set {split}_dataloader.dataset.data_root by --cfg-options.'
+                )
 
 
 def find_images(path: Path) -> list[Path]:
@@ -159,17 +129,3 @@ def load_inputs(
     inputs = [model.data_preprocessor(batch)['inputs'] for batch in dataset]
     resized = [F.interpolate(image, size=size, mode='bilinear', antialias=True) for image in inputs]
     return torch.cat(resized), folder or 'test images of the config'
-
-
-def describe_run(args: Namespace, seed: int, device: str) -> dict:
-    """What a record has to say beside its numbers: command, config, checkpoint, seed, device, threads, versions."""
-    on_cpu = not device.startswith('cuda')
-    return dict(
-        config=args.config,
-        checkpoint=args.checkpoint,
-        options={name: value for name, value in vars(args).items() if name not in ('config', 'checkpoint', 'out')},
-        seed=seed,
-        device=platform.processor() or platform.machine() if on_cpu else torch.cuda.get_device_name(device),
-        threads=torch.get_num_threads(),
-        versions=dict(msvit_mm=__version__, torch=torch.__version__, mmengine=mmengine.__version__),
-    )

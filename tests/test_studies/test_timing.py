@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from msvit_mm.engine import timing
-from msvit_mm.engine.timing import compare, cpu_peak_mib, interleave, process_ms, quartiles, share_outside
+from msvit_mm.studies import timing
+from msvit_mm.studies.timing import compare, cpu_peak_mib, interleave, process_ms, quartiles, share_outside
 
 
 def test_functions_take_turns_and_each_round_starts_with_the_next():

@@ -1,0 +1,1 @@
+"""What the commands measure with: timing, counting, calibration, sweeps over budgets, differences under resampling."""
