@@ -1,9 +1,7 @@
 """The command that stores a gate's threshold: what it writes, and that it writes nothing when it fails."""
 
 import json
-import re
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,6 @@ from msvit_mm.checkpoints import load_checkpoint_safely
 from msvit_mm.checkpoints.publish import find_metrics
 
 ROOT = Path(__file__).parents[2]
-TOOL = str(ROOT / 'tools' / 'calibrate_gate.py')
 SEGMENTOR = ROOT / 'configs' / 'msvit_upernet_scenes.py'
 CLASSIFIER = ROOT / 'configs' / 'msvit_classifier_scenes.py'
 META = dict(iter=3, cfg='a = 1', metrics=dict(mIoU=50.0))
@@ -41,46 +38,36 @@ def segmentor(tmp_path_factory):
 
 
 @pytest.fixture
-def calibrate(monkeypatch, capsys):
-    """Run the command in this process and return what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', [TOOL, *map(str, arguments)])
-        runpy.run_path(TOOL, run_name='__main__')
-        return capsys.readouterr().out
-
-    return run
+def calibrate(run):
+    return partial(run, 'calibrate-gate')
 
 
 @pytest.fixture
-def check_fails(calibrate, tmp_path):
+def check_fails(fail, tmp_path):
     """Run the command and check that it ends with one line and writes nothing."""
 
     def check(message, *arguments, budget=('--coarse-ratio', 0.5)):
-        with pytest.raises(SystemExit, match=f'^error: .*{re.escape(message)}') as error_info:
-            calibrate(*arguments, tmp_path / 'new' / 'out.pth', *budget)
-        assert '\n' not in error_info.value.code
+        assert message in fail('calibrate-gate', *arguments, tmp_path / 'new' / 'out.pth', *budget)
         assert not (tmp_path / 'new').exists()
 
     return check
 
 
-def test_run_as_a_command(run_tool, segmentor, tmp_path):
+def test_run_as_a_command(run, segmentor, tmp_path):
     output = tmp_path / 'new' / 'calibrated.pth'
     options = ('num_workers=0', 'persistent_workers=False', 'dataset.num_images=6')
     options = '--cfg-options', *(f'test_dataloader.{option}' for option in options)
     budget = '--coarse-ratio', 0.5, '--split', 'test'
-    process = run_tool('calibrate_gate.py', SEGMENTOR, segmentor, output, *budget, *options)
-    assert process.returncode == 0, process.stderr
-    assert 'wanted     coarse_ratio 0.5, mean of 6 images' in process.stdout
+    printed = run('calibrate-gate', SEGMENTOR, segmentor, output, *budget, *options)
+    assert 'wanted     coarse_ratio 0.5, mean of 6 images' in printed
     assert sorted(path.name for path in output.parent.iterdir()) == ['calibrated.json', 'calibrated.pth']
     record = json.loads(output.with_suffix('.json').read_text())
     assert record['images'] == 'test data set'
     assert abs(record['after']['coarse_ratio'] - 0.5) <= 0.5 / (6 * 36) < abs(record['before']['coarse_ratio'] - 0.5)
     assert {'config', 'seed', 'device', 'versions'} <= set(record)
 
-    process = run_tool('test.py', SEGMENTOR, output, '--work-dir', tmp_path, *options)
-    assert f'coarse_ratio {record["after"]["coarse_ratio"]:.4g} |' in process.stdout, process.stderr
+    printed = run('test', SEGMENTOR, output, '--work-dir', tmp_path, *options)
+    assert f'coarse_ratio {record["after"]["coarse_ratio"]:.4g} |' in printed
 
 
 def test_nothing_but_the_gate_and_the_meta_changes(calibrate, segmentor, tmp_path):

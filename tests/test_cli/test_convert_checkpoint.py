@@ -1,11 +1,8 @@
 """The command that converts weights: what it writes, and that it writes nothing when it fails."""
 
 import os
-import re
-import runpy
-import sys
 from argparse import Namespace
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +13,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 from msvit_mm.checkpoints import load_checkpoint_safely
 
-TOOL = str(Path(__file__).parents[2] / 'tools' / 'convert_checkpoint.py')
 CONFIG = """
 custom_imports = dict(imports=['msvit_mm'], allow_failed_imports=False)
 arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
@@ -42,42 +38,21 @@ def weights():
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys):
-    """Run the command in this process and return what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', [TOOL, *map(str, arguments)])
-        runpy.run_path(TOOL, run_name='__main__')
-        return capsys.readouterr().out
-
-    return run
+def convert(run):
+    return partial(run, 'convert-checkpoint')
 
 
 @pytest.fixture
-def check_fails(convert, tmp_path):
+def check_fails(fail, tmp_path):
     """Run the command and check that it ends with one line and writes nothing."""
 
     def check(message, source, *options):
         target = tmp_path / 'out.pth'
-        with pytest.raises(SystemExit, match=f'^error: .*{re.escape(message)}') as error_info:
-            convert(tmp_path / source, target, *options)
-        assert '\n' not in error_info.value.code
+        assert message in fail('convert-checkpoint', tmp_path / source, target, *options)
         assert not target.exists()
         assert not list(tmp_path.glob('*.part'))
 
     return check
-
-
-def test_run_as_a_command(run_tool, tmp_path, weights, config):
-    torch.save(weights, tmp_path / 'timm.pth')
-    process = run_tool('convert_checkpoint.py', tmp_path / 'timm.pth', tmp_path / 'msvit.pth', '--config', config)
-    assert process.returncode == 0, process.stderr
-    assert load_checkpoint_safely(tmp_path / 'msvit.pth')['meta']['source'] == 'timm.pth'
-
-    process = run_tool('convert_checkpoint.py', tmp_path / 'timm.pth', tmp_path / 'msvit.pth', '--config', config)
-    assert process.returncode == 1
-    assert process.stderr.strip().splitlines()[-1].startswith('error: output')
-    assert 'Traceback' not in process.stderr
 
 
 def test_output_loads_by_init_cfg(convert, tmp_path, weights, config):
@@ -162,7 +137,7 @@ def test_truncated_file(check_fails, tmp_path, weights):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (('--config', 'absent.py'), "config 'absent.py': wanted a file, got none"),
+        (('--config', 'absent.py'), "config 'absent.py': wanted a file or a config of msvit_mm, got neither"),
         (('--arch', 'deit-huge'), 'arch must be one of'),
         (('--img-size', '1', '2', '3'), '--img-size: wanted H or H W, got [1, 2, 3]'),
         ((), 'wanted the sizes of a named architecture'),

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 ROOT = Path(__file__).parents[2]
-TOOL = str(ROOT / 'tools' / 'plot_tradeoff.py')
 CONFIGS = {
     'learned': ROOT / 'configs' / 'msvit_upernet_scenes.py',
     'fine': ROOT / 'configs' / 'dense_fine_upernet_scenes.py',
@@ -45,16 +42,16 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.fixture
-def plot(monkeypatch, capsys, tmp_path):
-    """Run the command in this process and return what it printed."""
+def options(tmp_path):
+    return '--work-dir', tmp_path / 'work', '--cfg-options', *OPTIONS
 
-    def run(out_dir, *arguments):
-        options = '--work-dir', tmp_path / 'work', '--cfg-options', *OPTIONS
-        monkeypatch.setattr(sys, 'argv', [TOOL, *map(str, (out_dir, *arguments, *options))])
-        runpy.run_path(TOOL, run_name='__main__')
-        return capsys.readouterr().out
 
-    return run
+@pytest.fixture
+def plot(run, options):
+    def call(out_dir, *arguments):
+        return run('plot-tradeoff', out_dir, *arguments, *options)
+
+    return call
 
 
 def points_of(folder):
@@ -113,14 +110,6 @@ def test_all_points_are_evaluated_once(plot, checkpoints, tmp_path):
     assert set(points_of(folder)) == set(names)
 
 
-def test_run_as_a_command(run_tool, checkpoints, tmp_path):
-    arguments = '--model', 'fine', CONFIGS['fine'], checkpoints['fine'], '--random', 0.5, '--work-dir', tmp_path
-    process = run_tool('plot_tradeoff.py', tmp_path / 'out', *arguments, '--cfg-options', *OPTIONS)
-    assert process.returncode == 0, process.stderr
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['points.json', 'tradeoff.csv', 'tradeoff.png']
-    assert '1 MAC = 1 FLOP' in process.stdout
-
-
 def test_routes_beside_regions(plot, checkpoints, tmp_path):
     models = [word for name in ('fine', 'routes') for word in ('--model', name, CONFIGS[name], checkpoints[name])]
     plot(tmp_path / 'out', *models)
@@ -133,29 +122,28 @@ def test_routes_beside_regions(plot, checkpoints, tmp_path):
     assert 'num_tokens' in rows and 'coarse_ratio' not in rows  # what both have
 
 
-def test_bad_input(plot, checkpoints, toy_config, tmp_path):
+def test_bad_input(fail, options, checkpoints, tmp_path):
     def check_fails(message, *arguments):
-        with pytest.raises(SystemExit, match=f'^error: .*{re.escape(message)}') as error_info:
-            plot(tmp_path / 'out', *arguments)
-        assert '\n' not in error_info.value.code
+        assert message in fail('plot-tradeoff', tmp_path / 'out', *arguments, *options)
         assert not (tmp_path / 'out').exists()
 
-    def check_list_fails(message, content):
+    def check_list_fails(message, content, *arguments):
         (tmp_path / 'models.yml').write_text(content)
-        check_fails(message, '--list', tmp_path / 'models.yml')
+        check_fails(message, '--list', tmp_path / 'models.yml', *arguments)
 
     fine = '--model', 'fine', CONFIGS['fine'], checkpoints['fine']
     check_fails('wanted at least one --model')
     check_fails('wanted each name once', *fine, *fine)
     check_fails("--bootstrap: wanted two of ['fine'], got 'coarse'", *fine, '--bootstrap', 'fine', 'coarse')
     check_fails('wanted a file, got none', '--model', 'fine', CONFIGS['fine'], tmp_path / 'absent.pth')
-    check_fails('wanted a file, got none', '--model', 'fine', 'absent.py', checkpoints['fine'])
+    check_fails('wanted a file or a config', '--model', 'fine', 'absent.py', checkpoints['fine'])
     check_fails('wanted one whose logits can shift', *fine, '--coarse-ratios', 0.5)
     check_fails('wanted a file, got none', '--list', tmp_path / 'absent.yml')
     check_list_fails('wanted YAML or JSON', '[')
     check_list_fails('wanted items of name, config, checkpoint', '- name: fine')
     item = 'name: fine, config: a, checkpoint: b'
     check_list_fails('wanted items of name, config', f'[{{{item}, budget: [3]}}]')
+    check_list_fails('wanted a --model for the sweeps', f'[{{{item}}}]', '--random', 0.5)
     check_list_fails("'fine': wanted a list of numbers as budgets, got 3", f'[{{{item}, budgets: 3}}]')
 
 

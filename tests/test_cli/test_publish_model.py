@@ -4,9 +4,9 @@ import copy
 import hashlib
 import os
 import re
-import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,6 @@ from msvit_mm.checkpoints import load_checkpoint_safely, load_kept_config
 from msvit_mm.cli.models import build_gated_model
 
 ROOT = Path(__file__).parents[2]
-TOOL = str(ROOT / 'tools' / 'publish_model.py')
 SEGMENTOR = ROOT / 'configs' / 'msvit_upernet_scenes.py'
 CLASSIFIER = ROOT / 'configs' / 'msvit_classifier_scenes.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -46,25 +45,16 @@ def build(config, path, edit=lambda checkpoint: None):
 
 
 @pytest.fixture
-def publish(monkeypatch, capsys):
-    """Run the command in this process and return what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', [TOOL, *map(str, arguments)])
-        runpy.run_path(TOOL, run_name='__main__')
-        return capsys.readouterr().out
-
-    return run
+def publish(run):
+    return partial(run, 'publish-model')
 
 
 @pytest.fixture
-def check_fails(publish, tmp_path):
+def check_fails(fail, tmp_path):
     """Run the command and check that it ends with one line and writes nothing."""
 
     def check(message, config, checkpoint, name='scenes.pth'):
-        with pytest.raises(SystemExit, match=f'^error: .*{re.escape(message)}') as error_info:
-            publish(config, checkpoint, tmp_path / 'out' / name)
-        assert '\n' not in error_info.value.code
+        assert message in fail('publish-model', config, checkpoint, tmp_path / 'out' / name)
         assert not (tmp_path / 'out').exists()
 
     return check
@@ -93,16 +83,15 @@ def check_choices(sample, wanted):
     assert (sample.num_tokens, sample.gmacs) == (wanted.num_tokens, wanted.gmacs)
 
 
-def test_a_run(run_tool, publish, tmp_path):
+def test_a_run(run, publish, tmp_path):
     """Trained, validated and published: the metrics are those that the run printed of the published weights."""
     small = ('num_workers=0', 'persistent_workers=False', 'batch_size=4', 'dataset.num_images=4')
     options = [f'{loader}.{key}' for loader in LOADERS for key in small]
     options += ['train_cfg.max_iters=2', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=2']
-    process = run_tool('train.py', SEGMENTOR, '--work-dir', tmp_path, '--cfg-options', *options)
-    assert process.returncode == 0, process.stderr
+    printed = run('train', SEGMENTOR, '--work-dir', tmp_path, '--cfg-options', *options)
     checkpoints = [tmp_path / 'iter_2.pth', *tmp_path.glob('best_mIoU_iter_*.pth')]
     assert len(checkpoints) == 2
-    printed = re.findall(r'Iter\(val\) \[1/1\].* mIoU: ([\d.]+) .* gmacs: ([\d.]+)', process.stdout)
+    printed = re.findall(r'Iter\(val\) \[1/1\].* mIoU: ([\d.]+) .* gmacs: ([\d.]+)', printed)
     assert len(printed) == 2
 
     config = tmp_path / SEGMENTOR.name
@@ -172,7 +161,7 @@ def test_mmpretrain_predicts_what_testing_does(publish, scene, tmp_path):
         (tmp_path / 'shown' / 'image.png').unlink()
 
 
-def test_lines_of_the_readme(publish, scene, toy_environment, tmp_path):
+def test_lines_of_the_readme(publish, scene, tmp_path):
     section = (ROOT / 'README.md').read_text().split('## Publish and predict')[1].split('\n## ')[0]
     (code,) = re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
     for config, name in ((SEGMENTOR, 'scenes'), (CLASSIFIER, 'presence')):
@@ -180,7 +169,8 @@ def test_lines_of_the_readme(publish, scene, toy_environment, tmp_path):
         (weights,) = (tmp_path / name).glob('*.pth')
         assert f"'{name}.pth'" in code
         weights.rename(tmp_path / f'{name}.pth')
-    arguments = dict(cwd=tmp_path, env=toy_environment, capture_output=True, text=True, timeout=300)
+    environment = os.environ | dict(PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='-1')
+    arguments = dict(cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     process = subprocess.run([sys.executable, '-c', code], **arguments)
     assert process.returncode == 0, process.stderr
     assert process.stdout.count('torch.Size([1, 6, 6])') == 2
@@ -252,7 +242,7 @@ def test_other_bad_input(check_fails, toy_config, tmp_path):
     run = build(SEGMENTOR, tmp_path / 'run.pth')
     (tmp_path / 'cut.pth').write_bytes(run.read_bytes()[:-1000])
     check_fails('bytes that are truncated, corrupt', SEGMENTOR, tmp_path / 'cut.pth')
-    check_fails("config 'absent.py': wanted a file, got none", 'absent.py', run)
+    check_fails("config 'absent.py': wanted a file or a config of msvit_mm, got neither", 'absent.py', run)
     check_fails('wanted a model over a gated backbone', toy_config, run)
     check_fails('differs in backbone, data_preprocessor, decode_head and', CLASSIFIER, run)
     check_fails("wanted a name that ends in .pth, got '.pt'", SEGMENTOR, run, name='scenes.pt')

@@ -2,9 +2,7 @@
 
 import json
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,26 +17,10 @@ ROOT = Path(__file__).parents[2]
 needs_no_gpu = pytest.mark.skipif(get_device() != 'cpu', reason='the error is about a missing GPU')
 
 
-@pytest.fixture
-def call_tool(monkeypatch, toy_environment):
-    """Run a tool's main() in this process; return the one-line error it exits with."""
-
-    def call(tool, *arguments):
-        monkeypatch.setenv('TOY_DATA', toy_environment['TOY_DATA'])
-        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
-        message = str(exit_info.value)
-        assert message.startswith('error: ') and '\n' not in message
-        return message
-
-    return call
-
-
-def test_resume(run_tool, trained, tmp_path, toy_config):
+def test_resume(run, trained, tmp_path, toy_config):
     shutil.copy(trained / 'iter_2.pth', tmp_path / 'start.pth')
-    process = run_tool(
-        'train.py',
+    printed = run(
+        'train',
         toy_config,
         '--work-dir',
         tmp_path,
@@ -47,16 +29,15 @@ def test_resume(run_tool, trained, tmp_path, toy_config):
         '--cfg-options',
         'train_cfg.max_iters=4',
     )
-    assert process.returncode == 0, process.stderr
-    assert 'resumed epoch: 0, iter: 2' in process.stdout
-    assert 'weights_only=False' not in process.stdout
+    assert 'resumed epoch: 0, iter: 2' in printed
+    assert 'weights_only=False' not in printed
     assert load_checkpoint_safely(tmp_path / 'iter_4.pth')['meta']['iter'] == 4
     assert not list(tmp_path.glob('*.part'))
 
 
-def test_test(run_tool, trained, tmp_path, toy_config):
-    process = run_tool(
-        'test.py',
+def test_test(run, trained, tmp_path, toy_config):
+    printed = run(
+        'test',
         toy_config,
         trained / 'iter_2.pth',
         '--work-dir',
@@ -66,25 +47,25 @@ def test_test(run_tool, trained, tmp_path, toy_config):
         '--show-dir',
         tmp_path / 'shown',
     )
-    assert process.returncode == 0, process.stderr
-    assert 'mIoU' in process.stdout.splitlines()[-1]
+    assert 'mIoU' in printed.splitlines()[-1]
     (metrics,) = [json.loads(path.read_text()) for path in tmp_path.glob('2*/2*.json')]
     assert 0 <= metrics['mIoU'] <= 100
     assert len(list((tmp_path / 'out').glob('*.png'))) == 4
     assert len(list((tmp_path / 'shown').rglob('*.png'))) == 4
 
 
-def test_test_time_augmentation(run_tool, trained, tmp_path, toy_config):
-    process = run_tool('test.py', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path, '--tta')
-    assert process.returncode == 0, process.stderr
-    assert 'mIoU' in process.stdout.splitlines()[-1]
+def test_test_time_augmentation(run, trained, tmp_path, toy_config):
+    printed = run('test', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path, '--tta')
+    assert 'mIoU' in printed.splitlines()[-1]
 
 
 @needs_no_gpu
-def test_two_cpu_processes(run_tool, trained, tmp_path, toy_config):
+def test_two_cpu_processes(run_script, trained, tmp_path, toy_config):
     start = f'load_from={trained / "iter_2.pth"}'
-    process = run_tool('dist_train.sh', toy_config, 2, '--work-dir', tmp_path, '--cfg-options', start)
+    process = run_script('dist_train.sh', toy_config, 2, '--work-dir', tmp_path, '--cfg-options', start)
     assert process.returncode == 0, process.stderr
+    assert 'Could not import OneDL' not in process.stdout
+    assert 'MultiScaleDeformableAttention' not in process.stderr
     assert load_checkpoint_safely(tmp_path / 'iter_2.pth')['meta']['iter'] == 2
 
 
@@ -97,25 +78,24 @@ def test_two_cpu_processes(run_tool, trained, tmp_path, toy_config):
         (['--launcher', 'slurm'], 'wanted GPUs, got none'),
     ],
 )
-def test_missing_gpu(call_tool, tmp_path, arguments, message, toy_config):
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(call_tool('train.py', toy_config, '--work-dir', tmp_path / 'new', *arguments))
+def test_missing_gpu(fail, tmp_path, arguments, message, toy_config):
+    assert re.search(message, fail('train', toy_config, '--work-dir', tmp_path / 'new', *arguments))
     assert not (tmp_path / 'new').exists()
 
 
-def test_launcher_without_torchrun(call_tool, monkeypatch, tmp_path, toy_config):
+def test_launcher_without_torchrun(fail, monkeypatch, tmp_path, toy_config):
     monkeypatch.delenv('RANK', raising=False)
-    assert 'use torchrun' in call_tool('train.py', toy_config, '--work-dir', tmp_path, '--launcher', 'pytorch')
+    assert 'use torchrun' in fail('train', toy_config, '--work-dir', tmp_path, '--launcher', 'pytorch')
 
 
-def test_missing_config(call_tool):
-    assert "config 'nowhere.py': wanted a file" in call_tool('train.py', 'nowhere.py')
+def test_missing_config(fail):
+    assert "config 'nowhere.py': wanted a file or a config" in fail('train', 'nowhere.py')
 
 
-@pytest.mark.parametrize('tool, option', [('train.py', ['--resume']), ('test.py', [])])
-def test_bad_checkpoints(call_tool, trained, tmp_path, tool, option, toy_config):
+@pytest.mark.parametrize('tool, option', [('train', ['--resume']), ('test', [])])
+def test_bad_checkpoints(fail, trained, tmp_path, tool, option, toy_config):
     def error(path):
-        return call_tool(tool, toy_config, *option, path, '--work-dir', tmp_path / 'new')
+        return fail(tool, toy_config, *option, path, '--work-dir', tmp_path / 'new')
 
     assert 'wanted a file, got none' in error(tmp_path / 'nowhere.pth')
 
@@ -135,9 +115,9 @@ def test_bad_checkpoints(call_tool, trained, tmp_path, tool, option, toy_config)
     assert not list(tmp_path.rglob('iter_*.pth'))
 
 
-def test_other_number_of_classes(call_tool, trained, tmp_path, toy_config):
-    message = call_tool(
-        'test.py',
+def test_other_number_of_classes(fail, trained, tmp_path, toy_config):
+    message = fail(
+        'test',
         toy_config,
         trained / 'iter_2.pth',
         '--work-dir',
@@ -148,23 +128,23 @@ def test_other_number_of_classes(call_tool, trained, tmp_path, toy_config):
     assert 'decode_head.conv_seg.weight: wanted (4, 8, 1, 1), got (3, 8, 1, 1)' in message
 
 
-def test_a_token_budget_out_of_reach(call_tool, tmp_path):
+def test_a_token_budget_out_of_reach(fail, tmp_path):
     config, checkpoint = ROOT / 'configs' / 'msvit_upernet_scenes.py', tmp_path / 'random.pth'
     torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), checkpoint)
     options = ('--work-dir', tmp_path, '--cfg-options', 'model.backbone.token_budget=1')
-    message = call_tool('test.py', config, checkpoint, *options)
+    message = fail('test', config, checkpoint, *options)
     assert 'token_budget: wanted between 36 (all regions coarse) and 144 (all fine) tokens' in message
 
 
-def test_weights_alone_cannot_be_resumed(call_tool, trained, tmp_path, toy_config):
+def test_weights_alone_cannot_be_resumed(fail, trained, tmp_path, toy_config):
     weights = tmp_path / 'weights.pth'
     torch.save({'state_dict': load_checkpoint_safely(trained / 'iter_2.pth')['state_dict']}, weights)
-    assert 'cannot resume' in call_tool('train.py', toy_config, '--work-dir', tmp_path, '--resume', weights)
+    assert 'cannot resume' in fail('train', toy_config, '--work-dir', tmp_path, '--resume', weights)
 
 
-def test_damaged_latest_checkpoint_is_left_alone(call_tool, trained, tmp_path, toy_config):
+def test_damaged_latest_checkpoint_is_left_alone(fail, trained, tmp_path, toy_config):
     damaged = tmp_path / 'iter_2.pth'
     damaged.write_bytes(b'half a file')
     (tmp_path / 'last_checkpoint').write_text(str(damaged))
-    assert 'truncated' in call_tool('train.py', toy_config, '--work-dir', tmp_path, '--resume')
+    assert 'truncated' in fail('train', toy_config, '--work-dir', tmp_path, '--resume')
     assert damaged.read_bytes() == b'half a file'

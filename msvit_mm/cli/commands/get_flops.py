@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors(), torch.no_grad():
         cfg = load_config(args.config, args.cfg_options)
         seed = seed_of(cfg)
-        images = load_split(cfg, 'test', args.num_images, args.images)
         torch.manual_seed(seed)
         model = build_gated_model(cfg, args.checkpoint, args.device)
+        images = load_split(cfg, 'test', args.num_images, args.images)
         if args.check:
             error = check_count(model, model.data_preprocessor(images[0]), seed)
             console.print(f'closed form against FlopCounterMode, first image: off by {error:.1e}')
