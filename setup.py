@@ -1,12 +1,33 @@
 """Package metadata and dependency ranges; requirements.txt pins the tested set."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'msvit_mm' / 'version.py').read_text()).group(1)
+
+
+class BuildWithConfigs(build_py):
+    """Put configs and tools into a wheel as ``msvit_mm/.mim``, where mim and mmengine look for them.
+
+    An editable install copies nothing: the package then finds the configs of the clone.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib) / 'msvit_mm' / '.mim'
+        shutil.rmtree(target, ignore_errors=True)  # what an earlier build left
+        for name in ('configs', 'tools'):
+            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+        listed = ''.join(f'  - {path.relative_to(target)}\n' for path in sorted(target.rglob('metafile.yml')))
+        (target / 'model-index.yml').write_text(f'Import:\n{listed}')
+
 
 setup(
     name='msvit_mm',
@@ -16,6 +37,9 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['msvit_mm', 'msvit_mm.*']),
+    package_data={'msvit_mm': ['py.typed']},
+    cmdclass={'build_py': BuildWithConfigs},
+    entry_points={'console_scripts': ['msvit = msvit_mm.cli.main:main']},
     python_requires='>=3.10',
     install_requires=['torch>=2.4', 'numpy>=1.26,<3'],
     extras_require={

@@ -5,54 +5,7 @@ python tools/visualize_gate.py CONFIG CHECKPOINT photo.jpg --out-dir scale_maps
 Routes are saved beside each picture as .npz, and summary.png shows the grid with its mean activity and all costs.
 """
 
-from argparse import ArgumentParser, Namespace
-from pathlib import Path
-
-import cv2
-import numpy as np
-from mmseg.apis import inference_model
-from rich.progress import track
-
-from msvit_mm.engine.inference import build_gated_model, find_images
-from msvit_mm.engine.launch import add_common_arguments, load_config, one_line_errors
-from msvit_mm.visualization import draw_choices, draw_route_summary, route_maps
-
-
-def parse_args() -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('images', help='an image file, or a folder of them')
-    parser.add_argument('--out-dir', default='scale_maps', help='folder of the PNG files, one per image')
-    parser.add_argument('--device', default='cpu')
-    add_common_arguments(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    with one_line_errors():
-        cfg = load_config(args)
-        images = find_images(Path(args.images))
-        model = build_gated_model(cfg, args.checkpoint, args.device)
-    model.cfg = cfg  # mmseg's inference_model takes the pipeline from there
-
-    out_dir = Path(args.out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    routed = []
-    for path in track(images, description='drawing'):
-        image = cv2.imread(str(path))
-        sample = inference_model(model, image)
-        if 'scale_map' not in sample:
-            maps, ratio = route_maps(sample), sample.backbone_gmacs / sample.reference_gmacs
-            np.savez_compressed(out_dir / f'{path.stem}.npz', cost_ratio=ratio, **maps)
-            routed.append((maps, ratio))
-        fig = draw_choices(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), sample, path.name)
-        fig.savefig(out_dir / f'{path.stem}.png', dpi=120)
-    if routed:
-        draw_route_summary(*zip(*routed, strict=True)).savefig(out_dir / 'summary.png', dpi=120)
-    print(f'{len(images)} {"routes" if routed else "scale maps"} in {out_dir}')
-
+from msvit_mm.cli.commands.visualize_gate import main
 
 if __name__ == '__main__':
     main()

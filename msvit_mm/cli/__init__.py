@@ -1,1 +1,1 @@
-"""What the command-line tools share, and the modules that run as ``python -m msvit_mm.cli.NAME``."""
+"""The command line: ``msvit train CONFIG``, ``python -m msvit_mm.cli``, and what the commands share."""

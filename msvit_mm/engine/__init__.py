@@ -1,4 +1,4 @@
-"""What runs beside the training loop: the gate's schedule and statistics, optimizer groups, launching."""
+"""What runs beside the training loop: the gate's schedule and statistics, optimizer groups."""
 
 from .layer_decay import GatedLayerDecayConstructor
 from .schedule import GateScheduleHook

@@ -1,1 +1,1 @@
-"""What the tools measure with: the forms of a backbone, time, calibration, sweeps over budgets, bootstraps."""
+"""What the commands measure with: forms of a backbone, timing, counting, calibration, sweeps, bootstraps."""

@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +11,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from msvit_mm.engine.launch import load_config
+from msvit_mm.cli.config import load_config
 
 CONFIG = Path(__file__).parents[2] / 'configs/detection/dit_mask_rcnn_coco.py'
 BACKBONE = dict(
@@ -72,6 +71,5 @@ def test_losses_and_costs(detector, monkeypatch):
 def test_without_mmdet_the_error_says_how_to_get_it():
     with pytest.raises(ImportError, match=r'needs mmdet, and mmcv with its compiled ops, got: .*pip install'):
         importlib.import_module('msvit_mm.models.detector')
-    arguments = Namespace(config=str(CONFIG), launcher='none', cfg_options=None, work_dir=None)
     with pytest.raises(ValueError, match=r'dit_mask_rcnn_coco.py.: mmdet is not installed, .*MMCV_WITH_OPS=1'):
-        load_config(arguments)
+        load_config(CONFIG)

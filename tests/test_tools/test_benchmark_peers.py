@@ -1,7 +1,8 @@
 """What the timing beside peers does without their code, which is not part of this project."""
 
-import importlib.util
+import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,23 +11,23 @@ import pytest
 import torch
 from torch import nn
 
-ROOT = Path(__file__).parents[2]
+TOOLS = Path(__file__).parents[2] / 'tools'
 
 
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('benchmark_peers', ROOT / 'tools' / 'benchmark_peers.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(autouse=True)
+def tools_on_the_path(monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(TOOLS), *sys.path])
 
 
 @pytest.fixture
-def run(tool, monkeypatch):
+def peers():
+    return importlib.import_module('peers')
+
+
+@pytest.fixture
+def run():
     def call(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['benchmark_peers.py', *map(str, arguments)])
-        monkeypatch.setattr(sys, 'path', list(sys.path))
-        tool.main()
+        runpy.run_path(str(TOOLS / 'benchmark_peers.py'))['main'](list(map(str, arguments)))
 
     return call
 
@@ -77,12 +78,12 @@ def test_own_systems_without_a_peer(run, tmp_path, capsys):
 
 @pytest.mark.parametrize('word', ['num_heads', 'heads'])
 @pytest.mark.parametrize('weighted', [False, True])
-def test_fused_attention_is_the_softmax_of_scores_and_log_sizes(tool, word, weighted):
+def test_fused_attention_is_the_softmax_of_scores_and_log_sizes(peers, word, weighted):
     torch.manual_seed(0)
     layer = SimpleNamespace(qkv=nn.Linear(12, 36), proj=nn.Linear(12, 12), **{word: 3})
     x = torch.randn(2, 5, 12)
     size = torch.randint(1, 9, (2, 5, 1)).float() if weighted else None
-    output, keys = tool.fused_attention(layer, x, size)
+    output, keys = peers.fused_attention(layer, x, size)
 
     query, key, value = (y.view(2, 5, 3, 4) for y in layer.qkv(x).split(12, dim=-1))
     weights = (torch.einsum('bqhc,bkhc->bhqk', query, key) / 2).exp()
@@ -90,14 +91,16 @@ def test_fused_attention_is_the_softmax_of_scores_and_log_sizes(tool, word, weig
         weights = weights * size.view(2, 1, 1, 5)
     attended = torch.einsum('bhqk,bkhc->bqhc', weights / weights.sum(-1, keepdim=True), value)
     torch.testing.assert_close(output, layer.proj(attended.reshape(2, 5, 12)), rtol=0, atol=1e-5)
-    torch.testing.assert_close(tool.tome_attention(layer, x, size)[1], key.mean(2), rtol=0, atol=1e-5)
-    blind = tool.fused_attention(layer, x)[0]
-    torch.testing.assert_close(tool.algm_attention(layer, x, size)[0], blind)
+    torch.testing.assert_close(
+        importlib.import_module('peers.tome').tome_attention(layer, x, size)[1], key.mean(2), rtol=0, atol=1e-5
+    )
+    blind = peers.fused_attention(layer, x)[0]
+    torch.testing.assert_close(importlib.import_module('peers.algm').algm_attention(layer, x, size)[0], blind)
     torch.testing.assert_close(keys.transpose(1, 2), key)
 
 
-def test_setting_of_the_nearest_gmacs(tool):
-    assert tool.match_gmacs(lambda r: 10 - round(r), target=6.4, none=0, most=8) == pytest.approx(4, abs=0.5)
-    assert tool.match_gmacs(lambda threshold: 3 + threshold, target=2.5, none=1, most=-1) == pytest.approx(
+def test_setting_of_the_nearest_gmacs(peers):
+    assert peers.match_gmacs(lambda r: 10 - round(r), target=6.4, none=0, most=8) == pytest.approx(4, abs=0.5)
+    assert peers.match_gmacs(lambda threshold: 3 + threshold, target=2.5, none=1, most=-1) == pytest.approx(
         -0.5, abs=0.01
     )

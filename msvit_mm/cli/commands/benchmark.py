@@ -1,0 +1,117 @@
+"""Time a gated segmentor against its dense host on distinct images under stated decisions.
+
+msvit benchmark CONFIG --batch-sizes 1 4 --ratios 0.5 --out benchmark.json
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from ...backbones import registered_backbones
+from ...checkpoints import use_safe_loader
+from ...studies.benchmark import PARTS, time_forms
+from ...studies.forms import make_forms, state_decisions
+from ...studies.timing import clock_of
+from ..config import add_config_arguments, load_config, seed_of
+from ..errors import one_line_errors
+from ..images import load_inputs
+from ..models import build_gated_model, check_segmentor
+from ..records import COST_COLUMNS, Column, describe_run, make_table, write_record
+
+COLUMNS = (
+    Column('decisions', '{decisions}'),
+    Column('variant', '{variant}'),
+    *COST_COLUMNS,
+    Column('MiB', '{peak_memory_mib:.3g}'),
+    Column('MiB / dense', '{peak_memory_ratio:.2f}'),
+    Column('outside blocks', '{outside_blocks:.1%}'),
+)
+EXECUTIONS = sorted(
+    {name for cls in registered_backbones().values() for name in (*cls.train_executions, *cls.test_executions)}
+)
+NOTES = [
+    'tokens and GMACs: mean per image; ms: per batch. 1 MAC = 1 FLOP, as the papers count.',
+    'time / dense: median and quartiles of the ratio to the dense model, round by round.',
+    'efficiency = (dense time / time) / (dense MACs / MACs of the active tokens); 1: all saved MACs became time.',
+    'outside blocks: share of the backbone time that gate, embeddings, packing and scatter take, not the blocks.',
+    'smaller image: the dense model at the size that gives as many tokens.',
+]
+RATIOS = 'of random decisions: coarse ratios, or costs of routes relative to PVTv2'
+TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode.'
+SHARE = 'Counterfactual share {:g}.'
+UNTRAINED = 'No checkpoint: random weights, and random decisions alone.'
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', nargs='?', help="adds the gate's own decisions")
+    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
+    parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help=RATIOS)
+    parser.add_argument('--executions', nargs='+', choices=EXECUTIONS, help='default all')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, help='default all; blocks: in inference alone')
+    parser.add_argument('--train', action='store_true', help='time forward and backward')
+    parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--threads', type=int, default=1, help='on the CPU')
+    parser.add_argument('--out', help='JSON file of the table')
+    return parser.parse_args(argv)
+
+
+def check_args(args: Namespace, model: nn.Module) -> None:
+    if min([*args.batch_sizes, *(args.size or ()), args.repeats, args.threads]) < 1:
+        raise ValueError('--batch-sizes, --size, --repeats and --threads: wanted numbers >= 1.')
+    possible = model.backbone.train_executions if args.train else model.backbone.test_executions
+    if impossible := [name for name in args.executions or () if name not in possible]:
+        raise ValueError(f'--executions: wanted some of {", ".join(possible)}, got {", ".join(impossible)}.')
+    if args.train and 'blocks' in (args.parts or ()):
+        raise ValueError('--parts: wanted whole or backbone with --train, got blocks.')
+    if args.train and not model.backbone.gate.learnable:
+        gate = type(model.backbone.gate).__name__
+        raise ValueError(f'--train: wanted a gate that learns, since others train packed alone, got {gate}.')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    use_safe_loader()
+    console = Console()
+    with one_line_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        seed = seed_of(cfg)
+        torch.manual_seed(seed)
+        model = build_gated_model(cfg, args.checkpoint, args.device)
+        check_segmentor(model, cfg)
+        check_args(args, model)
+        torch.set_num_threads(args.threads)
+        size = tuple(args.size or model.backbone.img_size)
+        images, source = load_inputs(cfg, model, max(args.batch_sizes), size)
+
+    phase, where = 'training' if args.train else 'inference', f'{size[0]}x{size[1]}'
+    executions = args.executions or (model.backbone.train_executions if args.train else model.backbone.test_executions)
+    how = dict(parts=args.parts or PARTS, train=args.train, device=args.device)
+    results = {}
+    for batch_size in args.batch_sizes:
+        batch = images[:batch_size].to(args.device)
+        with one_line_errors():
+            stated = state_decisions(model.backbone, batch, args.ratios, bool(args.checkpoint), seed)
+        forms = make_forms(model.backbone, batch, stated, executions)
+        progress = partial(track, description=f'batch size {batch_size}', console=console)
+        results[batch_size] = time_forms(model, forms, size, args.repeats, **how, progress=progress)
+        for part in PARTS:
+            if rows := [row for row in results[batch_size] if row['model'] == part]:
+                title = f'{part.capitalize()}, {phase}, batch size {batch_size}, {where}'
+                console.print(make_table(rows, COLUMNS, title))
+    clock = clock_of(args.device, args.threads)[1]
+    notes = [f'{phase}, {source}, {where}, {clock}', *NOTES] + [TRAINING] * args.train
+    if args.train and 'counterfactual' in executions:
+        notes.append(SHARE.format(model.backbone.counterfactual_share))
+    notes += [UNTRAINED] * (not args.checkpoint)
+    console.print(*notes, sep='\n')
+    numbers = dict(phase=phase, clock=clock, images=source, size=size, batch_sizes=results, notes=notes)
+    write_record(args.out, numbers, describe_run(vars(args), seed, args.device))

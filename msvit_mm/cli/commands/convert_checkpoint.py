@@ -1,0 +1,107 @@
+"""Convert the weights of a plain vision transformer into those of MSViT: timm, DeiT, DINOv2, mmseg or mmpretrain.
+
+msvit convert-checkpoint deit_small_patch16_224.pth deit-small.pth --img-size 512
+
+PVTv2, timm's or its authors', becomes a DynamicTokenRoutingTransformer.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import MODELS
+
+from ...backbones import registered_backbones
+from ...checkpoints import (
+    Conversion,
+    check_new,
+    checkpoint_bytes,
+    describe_backbone,
+    fit_weights,
+    load_weights_safely,
+    rename_keys,
+    write_files,
+)
+from ..config import load_config
+from ..errors import one_line_errors
+
+NOTES = {
+    'mmseg': "not in the file: LayerNorm's epsilon (mmseg's default is 1e-5, MSViT's 1e-6: norm_cfg), with_cls_token"
+}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('source', metavar='SRC', help='a torch or .safetensors file')
+    parser.add_argument('target', metavar='DST', help="the file to write, for the backbone's init_cfg")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument('--config', help='config, or its name, whose backbone is the target')
+    group.add_argument('--arch', help="name of the host's architecture; default: the one that has the weights' sizes")
+    parser.add_argument(
+        '--img-size', type=int, nargs='+', help="H [W] in pixels; default: keeps the source's positions"
+    )
+    parser.add_argument('--patch-size', type=int, help='pixels; default 16')
+    parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
+    parser.add_argument(
+        '--source-grid', type=int, nargs=2, help="rows and columns of the source's positions, if not square"
+    )
+    parser.add_argument('--prefix', help='which one, if the file holds several backbones')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST')
+    return parser.parse_args(argv)
+
+
+def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
+    """The backbone's config from ``--config``, else from the weights; single options override it.
+
+    Raises:
+        ValueError: If the config has no backbone of the kind that the weights are for, the weights' sizes and
+            ``--arch`` leave it open, or an option has no meaning for it.
+    """
+    given = dict(img_size=args.img_size, patch_size=args.patch_size, coarse_patch_size=args.coarse_patch_size)
+    given = {name: value for name, value in given.items() if value is not None}
+    wanted = next(name for name, cls in registered_backbones().items() if conversion.family in cls.weight_families)
+    if conversion.is_pyramid and (given.keys() - {'img_size'} or args.source_grid):
+        raise ValueError('weights of PVTv2: wanted no patch sizes and no --source-grid, got some.')
+    if len(given.get('img_size', (0,))) > 2:
+        raise ValueError(f'--img-size: wanted H or H W, got {args.img_size}.')
+    if 'img_size' in given:
+        given['img_size'] = (args.img_size * 2)[:2]
+    if args.config:
+        cfg = load_config(args.config)
+        backbone = dict(cfg.get('model', {}).get('backbone', {}))
+        if backbone.get('type') != wanted:
+            raise ValueError(
+                f"config '{args.config}': wanted a model.backbone of type {wanted}, got {backbone.get('type')}."
+            )
+        return backbone | given | dict(init_cfg=None)
+    words = describe_backbone(conversion, args.patch_size or 16, args.arch, args.source_grid)
+    if conversion.is_pyramid:
+        return dict(type=wanted, **words) | given
+    words = dict(type=wanted, **words, coarse_patch_size=2 * words['patch_size']) | given
+    if words['coarse_patch_size'] % 16:  # the gate's sample size by default
+        words |= dict(gate=dict(type='ScaleGate', sample_size=words['patch_size']))
+    return words
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    target = Path(args.target)
+    with one_line_errors():
+        check_new([target], args.overwrite)
+        weights, entry = load_weights_safely(args.source)
+        conversion = rename_keys(weights, args.prefix)
+        config = target_config(args, conversion)
+        backbone = MODELS.build(config)
+        grid = None if conversion.is_pyramid else backbone.patch_resolution
+        fit_weights(conversion, backbone.state_dict(), grid, args.source_grid)
+
+    meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
+    write_files({target: checkpoint_bytes(dict(state_dict=conversion.state_dict, meta=meta))})
+    print(f'source      {args.source}' + (f", entry '{entry}'" if entry else ''))
+    print(conversion.format_report())
+    if conversion.family in NOTES:
+        print(f'note        {NOTES[conversion.family]}')
+    if not args.config:
+        print(f'backbone    {config}')
+    print(f'written     {target}')

@@ -1,0 +1,62 @@
+"""Publish a trained checkpoint: no optimizer state, its hash in the name, an entry in the metafile beside it.
+
+msvit publish-model CONFIG CHECKPOINT published/msvit_upernet_scenes.pth
+"""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...checkpoints import load_checkpoint_safely
+from ...checkpoints.publish import (
+    check_trained_as,
+    describe_model,
+    find_metrics,
+    hashed_name,
+    kept_text,
+    step_unit,
+    strip_checkpoint,
+    update_metafile,
+)
+from ...checkpoints.saving import check_new, checkpoint_bytes, write_files
+from ..config import load_config
+from ..errors import one_line_errors
+from ..models import build_gated_model
+from ..records import format_metrics
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="the run's config")
+    parser.add_argument('checkpoint', help='as training wrote it, best in its work directory, with the logs')
+    parser.add_argument('output', metavar='DST', help='NAME.pth; written are NAME-<hash>.pth and metafile.yml beside')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing file and entry of this name')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    output = Path(args.output)
+    metafile = output.with_name('metafile.yml')
+    with one_line_errors():
+        if output.suffix != '.pth':
+            raise ValueError(f"output '{output}': wanted a name that ends in .pth, got '{output.suffix}'.")
+        checkpoint = load_checkpoint_safely(args.checkpoint)
+        kept_text(checkpoint, args.checkpoint)
+        cfg = load_config(args.config)
+        model = build_gated_model(cfg, None, 'cpu')
+        check_trained_as(cfg, model, checkpoint, args.checkpoint)
+        metrics = find_metrics(checkpoint, args.checkpoint, step_unit(cfg))
+        published = strip_checkpoint(checkpoint, metrics)
+        content = checkpoint_bytes(published)
+        target = hashed_name(output, content)
+        check_new([target], args.overwrite)
+        entry = describe_model(output.stem, target.name, cfg, os.path.relpath(args.config), model, published['meta'])
+        listing = update_metafile(metafile, entry, args.overwrite, model.backbone.paper)
+
+    write_files({target: content, metafile: listing.encode()})
+    before, after = Path(args.checkpoint).stat().st_size / 1e6, len(content) / 1e6
+    print(f'size        {after:.1f} MB, from {before:.1f} MB')
+    print(f'metrics     {format_metrics(metrics) or "none of these weights, in the checkpoint or the log of its run"}')
+    print(f'written     {target}, {metafile}')

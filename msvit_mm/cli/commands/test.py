@@ -1,0 +1,76 @@
+"""Test a trained model.
+
+msvit test CONFIG CHECKPOINT --work-dir work_dirs/example
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from ...checkpoints import load_checkpoint_safely, use_safe_loader
+from ...ops.gating import BudgetError
+from ..config import add_config_arguments, load_config
+from ..errors import one_line_errors
+from ..images import check_data
+from ..machine import check_machine
+from ..models import build_runner, check_fits, unwrap
+from ..records import format_metrics
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    add_config_arguments(parser, 'config', '--cfg-options', '--work-dir', '--launcher')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', help='directory to save output prediction for offline evaluation')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument('--show-dir', help='directory of painted predictions')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds per window of --show')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_pipeline")
+    return parser.parse_args(argv)
+
+
+def apply_options(cfg: Config, args: Namespace) -> None:
+    """Write the options of testing into the config."""
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise ValueError('--show, --show-dir: wanted default_hooks.visualization in the config, got none.')
+        switch = 'enable' if cfg.get('default_scope') == 'mmpretrain' else 'draw'
+        cfg.default_hooks.visualization.update({switch: True, 'show': args.show, 'wait_time': args.wait_time})
+        if args.show_dir:
+            cfg.visualizer.save_dir = args.show_dir
+    if args.tta:
+        missing = [key for key in ('tta_pipeline', 'tta_model') if key not in cfg]
+        if missing:
+            raise ValueError(f'--tta: wanted {" and ".join(missing)} in the config, got none.')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    if args.out:
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        writers = [evaluator for evaluator in evaluators if evaluator.type in ('IoUMetric', 'CityscapesMetric')]
+        if not writers:
+            raise ValueError(f'--out: wanted an IoUMetric or CityscapesMetric, got {[e.type for e in evaluators]}.')
+        for evaluator in writers:
+            evaluator.update(output_dir=args.out, keep_results=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    use_safe_loader()
+    with one_line_errors():
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        apply_options(cfg, args)
+        check_machine(cfg, train=False)
+        check_data(cfg, 'test')
+        weights = load_checkpoint_safely(args.checkpoint)['state_dict']
+
+    runner = build_runner(cfg)
+    with one_line_errors():
+        check_fits(unwrap(runner.model), weights)
+    with one_line_errors(BudgetError):
+        metrics = runner.test()
+    if is_main_process():
+        print(format_metrics(metrics))

@@ -1,0 +1,77 @@
+"""Train a model.
+
+msvit train CONFIG --work-dir work_dirs/example --cfg-options randomness.seed=0
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from ...checkpoints import check_coverage, check_resumable, load_checkpoint_safely, use_safe_loader
+from ..config import add_config_arguments, load_config
+from ..errors import one_line_errors
+from ..images import check_data
+from ..machine import check_machine
+from ..models import build_runner, check_fits, unwrap
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    add_config_arguments(parser, 'config', '--cfg-options', '--work-dir', '--launcher')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='continue from this checkpoint; without PATH, from the latest one in the work directory, if there is one',
+    )
+    parser.add_argument('--amp', action='store_true', help='train with mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    return parser.parse_args(argv)
+
+
+def apply_options(cfg: Config, args: Namespace) -> None:
+    """Write the options of training into the config."""
+    if args.amp:
+        wrapper = cfg.optim_wrapper.setdefault('type', 'OptimWrapper')
+        if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ValueError(f"--amp: wanted optim_wrapper.type 'OptimWrapper', got '{wrapper}'.")
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError('--auto-scale-lr: wanted auto_scale_lr.base_batch_size in the config, got none.')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        checkpoint = find_latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        if checkpoint is None:
+            print(f'--resume: no checkpoint in {cfg.work_dir}, starting a new run')
+        cfg.resume = checkpoint is not None
+        cfg.load_from = checkpoint or cfg.get('load_from')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    use_safe_loader()
+    with one_line_errors():
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        apply_options(cfg, args)
+        check_machine(cfg, train=True)
+        check_data(cfg, 'train', 'val')
+        checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None
+        if cfg.get('resume') and checkpoint:
+            check_resumable(checkpoint)
+
+    runner = build_runner(cfg)
+    if checkpoint:
+        model = unwrap(runner.model)
+        with one_line_errors():
+            if cfg.get('resume'):
+                check_fits(model, checkpoint['state_dict'])
+            else:
+                # A dense model may start a gated one, and its head may have other classes.
+                check_coverage(model.state_dict(), checkpoint['state_dict'], allowed_missing=('gate', 'gate_loss'))
+        del checkpoint
+    runner.train()

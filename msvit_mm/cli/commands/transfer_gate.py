@@ -1,0 +1,108 @@
+"""Move a trained gate to another task, backbone or image size, as a checkpoint to start the target from.
+
+msvit transfer-gate SOURCE_CONFIG SOURCE_CHECKPOINT TARGET_CONFIG gate.pth
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from ...checkpoints import (
+    check_new,
+    checkpoint_bytes,
+    compare_scale_maps,
+    load_checkpoint_safely,
+    load_gate,
+    transfer_gate,
+    write_files,
+)
+from ..config import load_config
+from ..errors import one_line_errors
+from ..images import UnlabelledImages, check_data
+from ..models import build_gated_model, check_regions, load_target_weights
+from ..records import json_bytes
+
+NUM_IMAGES = 64
+FOLDER_PIPELINE = [dict(type='LoadImageFromFile'), dict(type='mmseg.PackSegInputs')]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('source_config')
+    parser.add_argument('source_checkpoint')
+    parser.add_argument('target_config')
+    parser.add_argument('output', metavar='DST', help='the file to write, for load_from or init_cfg of the target')
+    parser.add_argument('--target-checkpoint', help="the target's other weights, which are written beside the gate")
+    parser.add_argument(
+        '--images', help="a folder of images on which to compare the scale maps; default: the target's test data set"
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST and its report')
+    parser.add_argument('--report', help='JSON file of the report; default: beside DST')
+    return parser.parse_args(argv)
+
+
+def build_model(path: str) -> tuple[Config, torch.nn.Module]:
+    """The config and its model with a gate over regions, with random weights.
+
+    Raises:
+        ValueError: If the config is absent or has no such model.
+    """
+    cfg = load_config(path)
+    model = build_gated_model(cfg, None, 'cpu')
+    check_regions(model, cfg)
+    return cfg, model
+
+
+def sample_images(cfg: Config, folder: str | None) -> UnlabelledImages | None:
+    """Images of the folder or, if it is there, of the config's test data set."""
+    if folder:
+        return UnlabelledImages(dict(pipeline=FOLDER_PIPELINE), NUM_IMAGES, folder)
+    try:
+        check_data(cfg, 'test')
+    except ValueError:
+        return None
+    return UnlabelledImages(cfg.test_dataloader.dataset, NUM_IMAGES) if cfg.get('test_dataloader') else None
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as text, one line per key and number."""
+    names = ('moved', 'mapped', 'resampled', 'left')
+    lines = [f'{name:12}{line}' for name in names for line in report[name] or ['none']]
+    if (maps := report['scale_maps']) is None:
+        return '\n'.join([*lines, 'scale maps  not compared: no test data; --images FOLDER'])
+    ratios = '{source_coarse_ratio:.3f} at the source, {target_coarse_ratio:.3f} at the target, {num_images} images'
+    lines += ['coarse      ' + ratios.format(**maps)]
+    lines += ['agreement   {agreement:.3f} of the regions, {agreement_by_chance:.3f} by chance'.format(**maps)]
+    return '\n'.join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    output = Path(args.output)
+    paths = (output, Path(args.report) if args.report else output.with_suffix('.json'))
+    with one_line_errors():
+        if paths[0] == paths[1]:
+            raise ValueError(f"--report: wanted another file than DST, got '{paths[1]}'.")
+        check_new(paths, args.overwrite)
+        _, source = build_model(args.source_config)
+        load_gate(source, load_checkpoint_safely(args.source_checkpoint)['state_dict'])
+        cfg, target = build_model(args.target_config)
+        moved, report = transfer_gate(source, target)
+        others = load_target_weights(target, args.target_checkpoint) if args.target_checkpoint else {}
+        target.load_state_dict(moved, strict=False)
+        images = sample_images(cfg, args.images)
+        report['scale_maps'] = images and compare_scale_maps(source, target, (batch['inputs'][0] for batch in images))
+
+    report |= {name: Path(getattr(args, name)).name for name in ('source_config', 'source_checkpoint', 'target_config')}
+    report['target_checkpoint'] = args.target_checkpoint and Path(args.target_checkpoint).name
+    meta = dict(source=report['source_checkpoint'], report=report)
+    contents = checkpoint_bytes(dict(state_dict=others | moved, meta=meta)), json_bytes(report)
+    write_files(dict(zip(paths, contents, strict=True)))
+    print(format_report(report))
+    print(f'written     {paths[0]}, {paths[1]}')
+    init_cfg = f"model.init_cfg = dict(type='Pretrained', checkpoint='{output}')"
+    print(f"use         load_from = '{output}'" if others else f'use         {init_cfg}')

@@ -1,0 +1,131 @@
+"""Images for a command: files, data sets without their labels, and inputs of one size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Check that the folders of the datasets exist and hold something; some hosts fail on them late or obscurely.
+
+    Args:
+        splits: Of 'train', 'val', 'test'.
+
+    Raises:
+        ValueError: If a folder is missing or empty.
+    """
+    for split in splits:
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+        while 'dataset' in dataset:  # wrappers such as RepeatDataset
+            dataset = dataset['dataset']
+        prefixes = dataset.get('data_prefix', {})
+        for folder in prefixes.values() if isinstance(prefixes, dict) else ():
+            path = Path(dataset.get('data_root') or '', folder)
+            if '://' not in str(folder) and not (path.is_dir() and any(path.iterdir())):
+                got = 'an empty folder' if path.is_dir() else 'no such folder'
+                raise ValueError(
+                    f"{split} data: wanted files in '{path}', got {got}; "
+                    f'link the dataset there or set {split}_dataloader.dataset.data_root by --cfg-options.'
+                )
+
+
+def find_images(path: Path) -> list[Path]:
+    """The image file itself, or the image files below a folder.
+
+    Raises:
+        ValueError: If there are none, or one is no image.
+    """
+    found = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"images '{path}': wanted an image file or a folder with {', '.join(SUFFIXES)}, got none.")
+    for image in found:
+        if not cv2.haveImageReader(str(image)):
+            raise ValueError(f"image '{image}': wanted a readable image file, got none.")
+    return found
+
+
+class UnlabelledImages(Sequence):
+    """Images as the test pipeline prepares them, without their labels, evenly spaced over a data set or a folder.
+
+    Args:
+        dataset: Config of the data set.
+        num_images: How many; all by default, and all if there are fewer.
+        folder: Take the image files below this folder instead of those of the data set.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+
+    def __init__(self, dataset: dict, num_images: int | None = None, folder: str | None = None) -> None:
+        self.pipeline = Compose([step for step in dataset['pipeline'] if step['type'] not in LABEL_STEPS])
+        if folder:
+            infos = [dict(img_path=str(path)) for path in find_images(Path(folder))]
+        else:
+            built = DATASETS.build(dataset)
+            infos = [built.get_data_info(i) for i in range(len(built))]
+        count = len(infos) if num_images is None else min(num_images, len(infos))
+        if count < 1:
+            raise ValueError(f'images: wanted at least one, got {count} of {len(infos)}.')
+        self.infos = [infos[i * len(infos) // count] for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __getitem__(self, index: int) -> dict:
+        """A batch of this one image, for the model's ``data_preprocessor``."""
+        return pseudo_collate([self.pipeline(dict(self.infos[index]))])
+
+
+def load_split(cfg: Config, split: str, num_images: int | None = None, folder: str | None = None) -> UnlabelledImages:
+    """Images of a folder or, evenly spaced, of a split (train, val or test), as the test pipeline prepares them.
+
+    Raises:
+        ValueError: If there is none, or the config lacks the data set.
+    """
+    splits = ('test',) if folder else (split, 'test')
+    if missing := [name for name in splits if not cfg.get(f'{name}_dataloader')]:
+        raise ValueError(f"config '{cfg.filename}': wanted data sets {splits}, got no {missing[0]}_dataloader.")
+    if not folder:
+        check_data(cfg, split)
+    dataset = {} if folder else cfg[f'{split}_dataloader'].dataset
+    while 'dataset' in dataset:  # wrappers such as RepeatDataset
+        dataset = dataset['dataset']
+    return UnlabelledImages(dict(dataset, pipeline=cfg.test_dataloader.dataset.pipeline), num_images, folder)
+
+
+def load_inputs(
+    cfg: Config, model: torch.nn.Module, count: int, size: tuple[int, int], folder: str | None = None
+) -> tuple[torch.Tensor, str]:
+    """Distinct inputs of one size for a backbone to be timed on, and what they are.
+
+    Args:
+        size: (height, width) in pixels, to which images are resized.
+        folder: Images instead of the config's test images. Where neither is there, smoothed noise.
+
+    Returns:
+        Normalised, shape (count, 3, H, W), and words for the record.
+
+    Raises:
+        ValueError: If there are fewer images than ``count``, or the folder has none.
+    """
+    try:
+        dataset = load_split(cfg, 'test', count, folder)
+    except ValueError:
+        if folder:
+            raise
+        noise = torch.randn(count, 3, size[0] // 8 + 1, size[1] // 8 + 1)
+        return F.interpolate(noise, size=size, mode='bilinear'), 'smoothed noise: the data set is absent'
+    if len(dataset) < count:
+        raise ValueError(f'images: wanted {count} distinct ones for the largest batch, got {len(dataset)}.')
+    inputs = [model.data_preprocessor(batch)['inputs'] for batch in dataset]
+    resized = [F.interpolate(image, size=size, mode='bilinear', antialias=True) for image in inputs]
+    return torch.cat(resized), folder or 'test images of the config'

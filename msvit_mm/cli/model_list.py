@@ -1,0 +1,80 @@
+"""Models that a command is given by name, config and checkpoint: on the command line, and in a list file."""
+
+from argparse import ArgumentParser, Namespace
+from numbers import Real
+from pathlib import Path
+
+import yaml
+
+from ..studies.sweep import SWEEPS
+
+WANTED = ('name', 'config', 'checkpoint')
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Add the options that name models and what to sweep over."""
+    parser.add_argument(
+        '--model', nargs=3, action='append', default=[], metavar=('NAME', 'CONFIG', 'CHECKPOINT'), dest='models'
+    )
+    parser.add_argument('--list', help='YAML or JSON: a list of name, config, checkpoint and, where wanted, sweeps')
+    sweeps = parser.add_argument_group('sweeps of every --model; in the list, each model has its own')
+    for name, words in (
+        ('--budgets', 'token_budget, kept by every image'),
+        ('--coarse-ratios', 'by a threshold calibrated on training images'),
+        ('--random', 'coarse ratios of a RandomGate instead'),
+        ('--edges', 'coarse ratios of an EdgeGate instead'),
+    ):
+        sweeps.add_argument(name, type=float, nargs='+', default=[], help=words)
+
+
+def read_models(args: Namespace) -> list[dict]:
+    """Name, config, checkpoint and sweeps of each model, from ``args.models`` and from the file ``args.list``.
+
+    Raises:
+        ValueError: If there is none, one is not so described, two have one name, or sweeps are for none.
+    """
+    sweeps = {name: getattr(args, name) for name in SWEEPS}
+    models = [dict(name=name, config=config, checkpoint=path, **sweeps) for name, config, path in args.models]
+    if args.list:
+        models += [{name: [] for name in SWEEPS} | model for model in read_list(args.list)]
+    if not models:
+        raise ValueError('wanted at least one --model, or a --list of them, got none.')
+    if not args.models and any(sweeps.values()):
+        raise ValueError('wanted a --model for the sweeps, got a --list alone, whose models have their own.')
+    names = [model['name'] for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError(f'models: wanted each name once, got {names}.')
+    return models
+
+
+def read_list(path: str) -> list[dict]:
+    """The models of a YAML or JSON file.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"--list '{path}': wanted a file, got none.")
+    try:
+        listed = yaml.safe_load(Path(path).read_text())  # reads JSON too
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--list '{path}': wanted YAML or JSON, got {str(error).splitlines()[0]}.") from None
+    listed = listed if isinstance(listed, list) else [listed]
+    for model in listed:
+        check_model(model)
+    return listed
+
+
+def check_model(model: dict) -> None:
+    """Check an item of the list.
+
+    Raises:
+        ValueError: If it does not say what it has to, or anything else.
+    """
+    texts = isinstance(model, dict) and all(isinstance(model.get(key), str) for key in WANTED)
+    if not texts or set(model) - {*WANTED, *SWEEPS}:
+        raise ValueError(f'--list: wanted items of {", ".join(WANTED)} and, if any, {", ".join(SWEEPS)}, got {model}.')
+    for name in SWEEPS:
+        values = model.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(value, Real) for value in values):
+            raise ValueError(f"--list, '{model['name']}': wanted a list of numbers as {name}, got {values}.")

@@ -1,0 +1,118 @@
+"""The commands that show what a gate chose, on a network of random weights."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = ROOT / 'configs' / 'msvit_upernet_scenes.py'
+ROUTES = ROOT / 'configs' / 'dit_upernet_scenes.py'
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('gate') / 'random.pth'
+    torch.save({'state_dict': MODELS.build(cfg.model).state_dict(), 'meta': {}}, path)
+    return path
+
+
+def test_visualize_gate_draws_every_image_of_a_folder(run, checkpoint, write_photos, tmp_path):
+    photos = write_photos(a_png=(96, 96), b_jpg=(70, 130))
+    run('visualize-gate', CONFIG, checkpoint, photos, '--out-dir', tmp_path / 'out')
+    drawn = {path.name: cv2.imread(str(path)) for path in (tmp_path / 'out').iterdir()}
+    assert sorted(drawn) == ['a.png', 'b.png']
+    assert all(image.std() > 10 for image in drawn.values())
+
+
+@pytest.mark.parametrize(
+    ('images', 'message'),
+    [('absent', 'wanted an image file or a folder'), ('broken.png', 'wanted a readable image file, got none')],
+)
+def test_visualize_gate_without_images(fail, checkpoint, tmp_path, images, message):
+    (tmp_path / 'broken.png').write_text('not an image')
+    assert message in fail('visualize-gate', CONFIG, checkpoint, tmp_path / images, '--out-dir', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_compare_gates_writes_table_and_picture(run, checkpoint, tmp_path):
+    options = ('--out-dir', tmp_path, '--work-dir', tmp_path / 'work', '--num-images', 2)
+    few = ('test_dataloader.dataset.num_images=8', 'test_dataloader.num_workers=0', 'randomness.seed=3')
+    few += ('test_dataloader.persistent_workers=False',)
+    printed = run('compare-gates', CONFIG, checkpoint, *options, '--cfg-options', *few)
+    written = json.loads((tmp_path / 'gates.json').read_text())
+    gates = written['gates']
+    assert list(gates) == ['learned', 'random', 'edges', 'all fine', 'all coarse']
+    assert gates['all fine']['num_tokens'] == 144
+    assert gates['all coarse']['num_tokens'] == 36
+    assert gates['all fine']['auc'] == 0.5
+    assert abs(gates['random']['coarse_ratio'] - gates['learned']['coarse_ratio']) < 1 / 36
+    assert written['seed'] == 3
+    assert all(name in printed for name in gates)
+    assert cv2.imread(str(tmp_path / 'gates.png')).std() > 10
+
+
+@pytest.fixture(scope='module')
+def routed_checkpoint(tmp_path_factory):
+    """Random weights of a token router that opens about half of its tokens."""
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(ROUTES).model)
+    for _, linear in model.backbone.gate.logits.values():
+        torch.nn.init.normal_(linear.weight)
+        torch.nn.init.zeros_(linear.bias)
+    path = tmp_path_factory.mktemp('routes') / 'random.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+    return path
+
+
+def test_visualize_gate_draws_routes(run, routed_checkpoint, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.random.default_rng(0).integers(0, 255, (70, 130, 3), dtype=np.uint8))
+    arguments = (ROUTES, routed_checkpoint, tmp_path / 'a.png', '--out-dir', tmp_path / 'out')
+    run('visualize-gate', *arguments)
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.npz', 'a.png', 'summary.png']
+    assert all(cv2.imread(str(path)).std() > 10 for path in (tmp_path / 'out').glob('*.png'))
+    saved = np.load(tmp_path / 'out' / 'a.npz')
+    assert saved['routes_s8'].shape == (5, 9, 17) and saved['merges_s8'].shape == (6, 9, 17)
+    assert saved['cost_ratio'] > 0.5
+
+
+def test_compare_gates_on_routes(run, routed_checkpoint, tmp_path):
+    few = ('test_dataloader.dataset.num_images=4', 'test_dataloader.num_workers=0')
+    few += ('test_dataloader.persistent_workers=False',)
+    options = ('--out-dir', tmp_path, '--work-dir', tmp_path / 'work', '--num-images', 2, '--cfg-options', *few)
+    run('compare-gates', ROUTES, routed_checkpoint, *options)
+    gates = json.loads((tmp_path / 'gates.json').read_text())['gates']
+    assert list(gates) == ['learned', 'shuffled', 'random', 'all open', 'staircase', 'all closed']
+    ratios = {name: metrics['cost_ratio'] for name, metrics in gates.items()}
+    assert ratios['staircase'] == pytest.approx(1)
+    assert ratios['random'] == pytest.approx(ratios['learned'], abs=0.05)
+    assert ratios['shuffled'] == pytest.approx(ratios['learned'], abs=0.1)  # other features, other logits
+    assert ratios['all closed'] < 0.2 < ratios['learned'] < ratios['all open'] - 0.2
+    assert cv2.imread(str(tmp_path / 'gates.png')).std() > 10
+
+
+@pytest.mark.parametrize(
+    ('command', 'arguments'),
+    [
+        ('transfer-gate', (ROUTES, 'CHECKPOINT', CONFIG, 'OUT')),
+        ('calibrate-gate', (ROUTES, 'CHECKPOINT', 'OUT', '--coarse-ratio', 0.5)),
+        ('plot-tradeoff', ('OUT', '--model', 'routes', ROUTES, 'CHECKPOINT', '--random', 0.5)),
+    ],
+)
+def test_commands_for_regions_refuse_routes(fail, monkeypatch, routed_checkpoint, tmp_path, command, arguments):
+    monkeypatch.chdir(tmp_path)
+    words = dict(CHECKPOINT=routed_checkpoint, OUT=tmp_path / 'new' / 'out.pth')
+    wanted = "^error: config '.*dit_upernet_scenes.py': wanted a gate over regions .MSViT., got DynamicTokenRouting"
+    assert re.search(wanted, fail(command, *(words.get(word, word) for word in arguments)))
+    assert not (tmp_path / 'new').exists()

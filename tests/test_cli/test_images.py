@@ -1,0 +1,62 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from msvit_mm.cli.images import UnlabelledImages, check_data, find_images
+
+PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='CheckLabels', num_classes=10),
+    dict(type='PackSegInputs'),
+]
+SCENES = dict(type='ScenesDataset', num_images=9, size=(32, 48), split='val', seed=0, pipeline=PIPELINE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'below').mkdir()
+    for value, name in enumerate(('a.png', 'below/c.PNG', 'b.jpg')):
+        cv2.imwrite(str(tmp_path / name), np.full((20, 30, 3), 10 * value, np.uint8))
+    (tmp_path / 'notes.txt').write_text('no image')
+    return tmp_path
+
+
+def test_images_are_spaced_over_the_data_set():
+    everything, some = UnlabelledImages(SCENES), UnlabelledImages(SCENES, 3)
+    assert (len(everything), len(some), len(UnlabelledImages(SCENES, 99))) == (9, 3, 9)
+    for i in range(3):
+        assert torch.equal(some[i]['inputs'][0], everything[3 * i]['inputs'][0])
+    assert not torch.equal(some[0]['inputs'][0], some[1]['inputs'][0])
+    assert 'gt_sem_seg' not in some[0]['data_samples'][0]
+
+
+def test_images_of_a_folder_take_its_place(folder):
+    images = UnlabelledImages(SCENES, folder=str(folder))
+    assert [int(batch['inputs'][0][0, 5, 5]) for batch in images] == [0, 20, 10]
+    assert images[0]['inputs'][0].shape == (3, 20, 30)
+
+
+def test_folders_without_images_are_refused(folder):
+    (folder / 'empty').mkdir()
+    with pytest.raises(ValueError, match=r'wanted an image file or a folder with .jpg.*, got none'):
+        find_images(folder / 'empty')
+    (folder / 'broken.png').write_text('no image')
+    with pytest.raises(ValueError, match=r'broken.png.*wanted a readable image file, got none'):
+        find_images(folder)
+    with pytest.raises(ValueError, match='images: wanted at least one, got 0 of 9'):
+        UnlabelledImages(SCENES, 0)
+
+
+@pytest.mark.parametrize(('folder', 'got'), [('absent', 'no such folder'), ('empty', 'an empty folder')])
+def test_folder_without_data(tmp_path, folder, got):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'image.png').touch()
+    dataset = dict(data_root=str(tmp_path), data_prefix=dict(img_path='full', seg_map_path=folder))
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dataset)), val_dataloader=None))
+    check_data(cfg, 'val')
+    with pytest.raises(ValueError, match=f"train data: wanted files in '.*{folder}', got {got}"):
+        check_data(cfg, 'train', 'val')

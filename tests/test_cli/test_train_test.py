@@ -1,0 +1,150 @@
+"""train.py, test.py and dist_train.sh on a toy dataset: they finish, resume, and refuse bad input in one line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS
+
+from msvit_mm.checkpoints import load_checkpoint_safely
+
+ROOT = Path(__file__).parents[2]
+needs_no_gpu = pytest.mark.skipif(get_device() != 'cpu', reason='the error is about a missing GPU')
+
+
+def test_resume(run, trained, tmp_path, toy_config):
+    shutil.copy(trained / 'iter_2.pth', tmp_path / 'start.pth')
+    printed = run(
+        'train',
+        toy_config,
+        '--work-dir',
+        tmp_path,
+        '--resume',
+        tmp_path / 'start.pth',
+        '--cfg-options',
+        'train_cfg.max_iters=4',
+    )
+    assert 'resumed epoch: 0, iter: 2' in printed
+    assert 'weights_only=False' not in printed
+    assert load_checkpoint_safely(tmp_path / 'iter_4.pth')['meta']['iter'] == 4
+    assert not list(tmp_path.glob('*.part'))
+
+
+def test_test(run, trained, tmp_path, toy_config):
+    printed = run(
+        'test',
+        toy_config,
+        trained / 'iter_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'out',
+        '--show-dir',
+        tmp_path / 'shown',
+    )
+    assert 'mIoU' in printed.splitlines()[-1]
+    (metrics,) = [json.loads(path.read_text()) for path in tmp_path.glob('2*/2*.json')]
+    assert 0 <= metrics['mIoU'] <= 100
+    assert len(list((tmp_path / 'out').glob('*.png'))) == 4
+    assert len(list((tmp_path / 'shown').rglob('*.png'))) == 4
+
+
+def test_test_time_augmentation(run, trained, tmp_path, toy_config):
+    printed = run('test', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path, '--tta')
+    assert 'mIoU' in printed.splitlines()[-1]
+
+
+@needs_no_gpu
+def test_two_cpu_processes(run_script, trained, tmp_path, toy_config):
+    start = f'load_from={trained / "iter_2.pth"}'
+    process = run_script('dist_train.sh', toy_config, 2, '--work-dir', tmp_path, '--cfg-options', start)
+    assert process.returncode == 0, process.stderr
+    assert 'Could not import OneDL' not in process.stdout
+    assert 'MultiScaleDeformableAttention' not in process.stderr
+    assert load_checkpoint_safely(tmp_path / 'iter_2.pth')['meta']['iter'] == 2
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--amp'], "mixed precision: wanted a device of cuda, .* got 'cpu'"),
+        (['--cfg-options', 'device=cuda'], "device: wanted 'cuda', got 'cpu'"),
+        (['--launcher', 'slurm'], 'wanted GPUs, got none'),
+    ],
+)
+def test_missing_gpu(fail, tmp_path, arguments, message, toy_config):
+    assert re.search(message, fail('train', toy_config, '--work-dir', tmp_path / 'new', *arguments))
+    assert not (tmp_path / 'new').exists()
+
+
+def test_launcher_without_torchrun(fail, monkeypatch, tmp_path, toy_config):
+    monkeypatch.delenv('RANK', raising=False)
+    assert 'use torchrun' in fail('train', toy_config, '--work-dir', tmp_path, '--launcher', 'pytorch')
+
+
+def test_missing_config(fail):
+    assert "config 'nowhere.py': wanted a file or a config" in fail('train', 'nowhere.py')
+
+
+@pytest.mark.parametrize('tool, option', [('train', ['--resume']), ('test', [])])
+def test_bad_checkpoints(fail, trained, tmp_path, tool, option, toy_config):
+    def error(path):
+        return fail(tool, toy_config, *option, path, '--work-dir', tmp_path / 'new')
+
+    assert 'wanted a file, got none' in error(tmp_path / 'nowhere.pth')
+
+    truncated = tmp_path / 'truncated.pth'
+    truncated.write_bytes((trained / 'iter_2.pth').read_bytes()[:5000])
+    assert 'truncated' in error(truncated)
+
+    foreign = tmp_path / 'foreign.pth'
+    torch.save({'model': {}}, foreign)
+    assert "wanted a dict with a 'state_dict', got the keys model" in error(foreign)
+    assert not (tmp_path / 'new').exists()
+
+    checkpoint = load_checkpoint_safely(trained / 'iter_2.pth')
+    checkpoint['state_dict'] = {f'encoder.{key}': value for key, value in checkpoint['state_dict'].items()}
+    torch.save(checkpoint, foreign)
+    assert re.search(r'does not fit the model: (\d+) of \1 weights are missing', error(foreign))
+    assert not list(tmp_path.rglob('iter_*.pth'))
+
+
+def test_other_number_of_classes(fail, trained, tmp_path, toy_config):
+    message = fail(
+        'test',
+        toy_config,
+        trained / 'iter_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        'model.decode_head.num_classes=4',
+    )
+    assert 'decode_head.conv_seg.weight: wanted (4, 8, 1, 1), got (3, 8, 1, 1)' in message
+
+
+def test_a_token_budget_out_of_reach(fail, tmp_path):
+    config, checkpoint = ROOT / 'configs' / 'msvit_upernet_scenes.py', tmp_path / 'random.pth'
+    torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), checkpoint)
+    options = ('--work-dir', tmp_path, '--cfg-options', 'model.backbone.token_budget=1')
+    message = fail('test', config, checkpoint, *options)
+    assert 'token_budget: wanted between 36 (all regions coarse) and 144 (all fine) tokens' in message
+
+
+def test_weights_alone_cannot_be_resumed(fail, trained, tmp_path, toy_config):
+    weights = tmp_path / 'weights.pth'
+    torch.save({'state_dict': load_checkpoint_safely(trained / 'iter_2.pth')['state_dict']}, weights)
+    assert 'cannot resume' in fail('train', toy_config, '--work-dir', tmp_path, '--resume', weights)
+
+
+def test_damaged_latest_checkpoint_is_left_alone(fail, trained, tmp_path, toy_config):
+    damaged = tmp_path / 'iter_2.pth'
+    damaged.write_bytes(b'half a file')
+    (tmp_path / 'last_checkpoint').write_text(str(damaged))
+    assert 'truncated' in fail('train', toy_config, '--work-dir', tmp_path, '--resume')
+    assert damaged.read_bytes() == b'half a file'
