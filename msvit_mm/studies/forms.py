@@ -85,7 +85,7 @@ def make_forms(
         executions: Some of the backbone's ``train_executions`` or ``test_executions``.
     """
     size = image_size(images)
-    yield dense_form('all', 'dense', backbone, images)
+    yield dense_form('all tokens', 'dense', backbone, images)
     for name, decisions in stated.items():
         costs = backbone.costs_of(decisions, size)
         numbers = mean_costs(backbone, costs)

@@ -23,7 +23,7 @@ def checkpoint(tmp_path):
 
 
 def by_variant(rows, model, decisions='random 0.5'):
-    rows = [row for row in rows if row['model'] == model and row['decisions'] in (decisions, 'all fine')]
+    rows = [row for row in rows if row['model'] == model and row['decisions'] in (decisions, 'all tokens')]
     return {row['variant']: row for row in rows}
 
 
@@ -92,7 +92,7 @@ def test_routes_beside_plain_pvt(run, tmp_path):
     run('benchmark', CONFIGS / 'dit_upernet_scenes.py', *options)
     rows = json.loads(out.read_text())['batch_sizes']['1']
     names = [(row['decisions'], row['variant']) for row in rows if row['model'] == 'backbone']
-    assert names == [('staircase', 'dense'), ('random 0.6', 'masked'), ('random 0.6', 'sparse')]
+    assert names == [('all tokens', 'dense'), ('random 0.6', 'masked'), ('random 0.6', 'sparse')]
     assert rows[0]['time_ratio'] == 1
     assert not [row for row in rows if row['model'] == 'blocks']
 

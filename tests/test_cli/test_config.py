@@ -10,7 +10,7 @@ SCENES = 'msvit_upernet_scenes'
 
 def test_path_options_and_work_dir(tmp_path):
     path = tmp_path / 'small_model.py'
-    path.write_text("_base_ = 'mmseg::_base_/default_runtime.py'\n")
+    path.write_text("_base_ = 'mmseg::_base_/runtime/default_runtime.py'\n")
     cfg = load_config(path, {'log_level': 'ERROR', 'randomness': dict(seed=3)})
     assert cfg.default_scope == 'mmseg'
     assert cfg.log_level == 'ERROR'
@@ -24,7 +24,7 @@ def test_path_options_and_work_dir(tmp_path):
 def test_names_of_the_package_hold_in_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_config(SCENES) == find_config(f'{SCENES}.py') == config_folder() / f'{SCENES}.py'
-    assert find_config('_base_/default_runtime').is_file()
+    assert find_config('_base_/runtime/default_runtime').is_file()
     assert load_config(SCENES).work_dir == f'work_dirs/{SCENES}'
     (tmp_path / SCENES).mkdir()
     assert find_config(SCENES).parent == config_folder()
@@ -60,7 +60,7 @@ def test_base_of_the_package(tmp_path, base):
     assert cfg.train_cfg.max_iters == 3
     assert cfg.model == own.model  # without a registry scope
     assert Config.fromfile(path).model == own.model
-    path.write_text("_base_ = ['msvit_mm::_base_/default_runtime.py']\n")
+    path.write_text("_base_ = ['msvit_mm::_base_/runtime/default_runtime.py']\n")
     assert load_config(path).default_scope == 'mmseg'
 
 

@@ -9,7 +9,7 @@ from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
 from msvit_mm.evaluation import ComplexityMetric
-from msvit_mm.models import build_gate
+from msvit_mm.gates import RegionGate, build_gate
 from msvit_mm.studies.calibration import SIGNS, calibrate_gate
 
 SLIDE = dict(mode='slide', crop_size=(64, 96), stride=(64, 96))
@@ -137,6 +137,6 @@ def test_no_images_and_no_logits_to_shift_are_refused(make_model):
     with pytest.raises(ValueError, match='wanted at least one image, got none'):
         calibrate_gate(model, [], 'coarse_ratio', 0.5)
     for gate in ('RandomGate', 'EdgeGate', 'FixedGate'):
-        model.backbone.gate = build_gate(dict(type=gate), 32)
+        model.backbone.gate = build_gate(dict(type=gate), RegionGate, coarse_patch_size=32)
         with pytest.raises(ValueError, match=f'wanted one whose logits can shift .*, got {gate}'):
             calibrate_gate(model, iter([BaseDataElement()]), 'coarse_ratio', 0.5)
