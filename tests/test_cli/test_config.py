@@ -10,7 +10,7 @@ SCENES = 'msvit_upernet_scenes'
 
 def test_path_options_and_work_dir(tmp_path):
     path = tmp_path / 'small_model.py'
-    path.write_text("_base_ = 'mmseg::_base_/runtime/default_runtime.py'\n")
+    path.write_text("_base_ = 'mmseg::_base_/default_runtime.py'\n")
     cfg = load_config(path, {'log_level': 'ERROR', 'randomness': dict(seed=3)})
     assert cfg.default_scope == 'mmseg'
     assert cfg.log_level == 'ERROR'

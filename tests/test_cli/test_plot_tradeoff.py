@@ -82,7 +82,7 @@ def test_all_points_are_evaluated_once(plot, checkpoints, tmp_path):
     assert abs(points['learned, coarse ratio 0.5']['coarse_ratio'] - 0.5) < 0.2
     assert points['learned, coarse ratio 0.5']['threshold'] != 0
     model = MODELS.build(Config.fromfile(CONFIGS['fine']).model)
-    all_fine = model.backbone.count_macs(torch.tensor(144), (96, 96)).item() / 1e9
+    all_fine = model.backbone.dense_costs((96, 96)).total.item() / 1e9
     assert points['fine']['backbone_gmacs'] == pytest.approx(all_fine)
 
     with (folder / 'tradeoff.csv').open() as file:
