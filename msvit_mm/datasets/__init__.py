@@ -1,6 +1,7 @@
 """Data sets and transforms; importing them registers them in mmengine's root registries."""
 
 from .camvid import CamVidDataset
+from .image_mask import ImageMaskDataset
 from .scenes import ScenesDataset
 from .scenes_presence import ScenesPresenceDataset
 from .transforms import CheckLabels, GateCrops, PackGatedSegInputs
@@ -9,6 +10,7 @@ __all__ = [
     'CamVidDataset',
     'CheckLabels',
     'GateCrops',
+    'ImageMaskDataset',
     'PackGatedSegInputs',
     'ScenesDataset',
     'ScenesPresenceDataset',
