@@ -11,6 +11,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from ...checkpoints import check_coverage, check_resumable, load_checkpoint_safely, use_safe_loader
 from ..config import add_config_arguments, load_config
+from ..config_checks import check_config
 from ..errors import one_line_errors
 from ..images import check_data
 from ..machine import check_machine
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         apply_options(cfg, args)
+        check_config(cfg)
         check_machine(cfg, train=True)
         check_data(cfg, 'train', 'val')
         checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None
