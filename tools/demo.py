@@ -1,4 +1,4 @@
-"""Open a page on trained networks: an image, a budget slider, what comes out and what it costs beside the dense network.
+"""Open a page on trained networks: an image, a budget slider, what comes out, and its cost beside the dense network.
 
 python tools/demo.py CHECKPOINT --port 7860
 

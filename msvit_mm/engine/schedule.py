@@ -1,5 +1,7 @@
 """When the gate learns, and how hard its loss pulls."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -54,8 +56,35 @@ class GateScheduleHook(Hook):
         weight = self.weights[0] + (self.weights[1] - self.weights[0]) * min(max(rise, 0.0), 1.0)
         return 'warmup' if progress < 0 else 'learn', weight
 
+    def first_learning_iteration(self, max_iters: int) -> int:
+        """The iteration, counted from 0, from which on the gate learns.
+
+        Example:
+            >>> GateScheduleHook(warmup=0.4).first_learning_iteration(2500)
+            1000
+        """
+        first = int(self.warmup * max_iters)
+        while self.phase_and_weight(first, max_iters)[0] == 'warmup':  # a share of iterations is seldom a whole number
+            first += 1
+        return first
+
+    def before_train(self, runner: Runner) -> None:
+        """Say once that the gate rests, lest its untrained choices in the log look broken."""
+        first = self.first_learning_iteration(runner.max_iters)
+        gate = getattr(getattr(_unwrap(runner.model), 'backbone', None), 'gate', None)
+        if runner.iter < first and gate is not None and gate.learnable:
+            runner.logger.info(
+                f'GateScheduleHook: the gate rests until iteration {first} of {runner.max_iters}, random choices decide; '
+                'until then what it would choose, as the log shows it, means nothing.'
+            )
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _unwrap(runner.model)
         model.gate_phase, weight = self.phase_and_weight(runner.iter, runner.max_iters)
         if model.gate_loss is not None:
             model.gate_loss.weight = weight
+
+
+def _unwrap(model: Any) -> Any:
+    """The model below a wrapper for distributed training."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,4 +1,4 @@
-"""Open a page on trained networks: an image, a budget slider, what comes out and what it costs beside the dense network.
+"""Open a page on trained networks: an image, a budget slider, what comes out, and its cost beside the dense network.
 
 msvit demo CHECKPOINT --port 7860
 
