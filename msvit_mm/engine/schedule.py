@@ -74,8 +74,8 @@ class GateScheduleHook(Hook):
         gate = getattr(getattr(_unwrap(runner.model), 'backbone', None), 'gate', None)
         if runner.iter < first and gate is not None and gate.learnable:
             runner.logger.info(
-                f'GateScheduleHook: the gate rests until iteration {first} of {runner.max_iters}, random choices decide; '
-                'until then what it would choose, as the log shows it, means nothing.'
+                f'GateScheduleHook: the gate rests until iteration {first} of {runner.max_iters}, random choices '
+                'decide; until then what it would choose, as the log shows it, means nothing.'
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
