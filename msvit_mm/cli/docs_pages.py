@@ -1,7 +1,7 @@
 """Pages of the documentation that are written from the code: tools, configs and models; a hook of mkdocs.
 
-``mkdocs build`` calls :func:`on_files`, which adds ``tools.md`` from the ``--help`` of every command, ``config_list.md``
-from ``configs/README.md`` and ``models.md`` from ``configs/metafile.yml``. Nothing is written beside the sources.
+``mkdocs build`` calls :func:`on_files`: it adds ``tools.md`` from the ``--help`` of every command, ``config_list.md``
+from ``configs/README.md`` and ``models.md`` from the metafile. Nothing is written beside the sources.
 """
 
 import contextlib
