@@ -420,8 +420,9 @@ def stored():
 @pytest.mark.parametrize('case', CASES)
 def test_value_is_as_stored(case, stored):
     actual, wanted = fingerprints(case), stored[case]
-    assert actual.keys() == wanted.keys()
-    moved = {name: (x, wanted[name]) for name, x in actual.items() if not is_same(x, wanted[name])}
+    added = {name.split(' ')[0] for name in actual.keys() - wanted.keys()}
+    assert wanted.keys() <= actual.keys() and added <= {'reference_gmacs'}  # which 0.1 had over routes alone
+    moved = {name: (actual[name], x) for name, x in wanted.items() if not is_same(actual[name], x)}
     assert not moved
 
 
