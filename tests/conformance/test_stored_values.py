@@ -392,6 +392,10 @@ CASES = {
 # Storing and comparing
 
 
+# 0.1 counted the pairs of regions that the border cuts as if they were whole; the count is exact now (test_costs.py).
+COUNTED_ANEW = ('segmentor: mask transformer, slide',)
+
+
 def fingerprint(name, x):
     """Shape, norm and three products; None for a gradient that there is not."""
     if x is None:
@@ -423,6 +427,9 @@ def test_value_is_as_stored(case, stored):
     added = {name.split(' ')[0] for name in actual.keys() - wanted.keys()}
     assert wanted.keys() <= actual.keys() and added <= {'reference_gmacs'}  # which 0.1 had over routes alone
     moved = {name: (actual[name], x) for name, x in wanted.items() if not is_same(actual[name], x)}
+    if case in COUNTED_ANEW:
+        lower = {name for name, (now, then) in moved.items() if 0.999 * then[1] < now[1] < then[1]}
+        moved = {name: x for name, x in moved.items() if not ('gmacs' in name and name in lower)}
     assert not moved
 
 
