@@ -668,7 +668,9 @@ def test_wrong_arguments(make_msvit, options, message):
 
 
 def test_unknown_gate(make_msvit):
-    with pytest.raises(ValueError, match='type is one of EdgeGate, .*ScaleGate, StaticGate, got .*NoGate.*did you mean RandomGate'):
+    with pytest.raises(
+        ValueError, match='type is one of EdgeGate, .*ScaleGate, StaticGate, got .*NoGate.*did you mean RandomGate'
+    ):
         make_msvit(gate=dict(type='NoGate'))
 
 

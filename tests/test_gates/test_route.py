@@ -69,5 +69,7 @@ def test_macs_are_what_all_edges_dispatch():
 
 
 def test_a_gate_of_another_family_is_refused():
-    with pytest.raises(ValueError, match='one of FixedRoutes, RandomRoutes, RouteGate, ShuffledRoutes, got .*ScaleGate'):
+    with pytest.raises(
+        ValueError, match='one of FixedRoutes, RandomRoutes, RouteGate, ShuffledRoutes, got .*ScaleGate'
+    ):
         build_gate(dict(type='ScaleGate'), TokenGate, edges=EDGES)
