@@ -45,7 +45,7 @@ class RouteOutput(NamedTuple):
         1 = open, 0 = closed, NaN where the routing space has no such edge.
         """
         maps = {}
-        num_stages = 1 + max(j for kind, _, j in self.decisions if kind == 'row')
+        num_stages = max(j + (kind == 'row') for kind, _, j in self.decisions)
         for kind, name, count, first in (('row', 'routes', num_stages, 0), ('merge', 'merges', num_stages + 1, 1)):
             for i in range(NUM_ROWS - first):
                 gated = {j: x for (k, row, j), x in self.decisions.items() if (k, row) == (kind, i)}
