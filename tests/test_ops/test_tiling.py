@@ -16,6 +16,7 @@ from msvit_mm.ops.tiling import (
     pad_to_regions,
     per_scale,
     position_table,
+    regions_with_boundary,
     shrink,
     split_costs,
     token_areas,
@@ -238,6 +239,25 @@ def test_the_position_of_a_node_is_the_mean_over_its_cells_inside(tiling):
         if k == 1:
             assert torch.equal(position, wanted)
         torch.testing.assert_close(position, wanted)
+
+
+@pytest.mark.parametrize('size', [16, 32])
+def test_regions_with_boundary(labels, size):
+    expected = [
+        [
+            len(set(labels[y : y + size, x : x + size].flatten().tolist()) - {255}) > 1
+            for x in range(0, labels.shape[1], size)
+        ]
+        for y in range(0, labels.shape[0], size)
+    ]
+    assert regions_with_boundary(labels, size).tolist() == expected
+
+
+def test_regions_ignore_another_label():
+    labels = torch.zeros(16, 32, dtype=torch.long)
+    labels[:, 20:] = 7
+    assert regions_with_boundary(labels, 16).tolist() == [[False, True]]
+    assert regions_with_boundary(labels, 16, ignore_index=7).tolist() == [[False, False]]
 
 
 @pytest.mark.parametrize(
