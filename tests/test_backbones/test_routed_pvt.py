@@ -347,6 +347,23 @@ def test_predictions_carry_routes_and_costs(perturb, test_cfg):
     assert predictions[0].gmacs == pytest.approx(dispatched / 1e9, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ('words', 'stages', 'columns'),
+    [(dict(), 5, 6), (dict(num_stages=4), 4, 5), (dict(extra_depth=0), 5, 6), (dict(merge='none'), 5, None)],
+    ids=str,
+)
+def test_maps_have_a_channel_per_stage_and_column(words, stages, columns):
+    model = build(**words)
+    _, output = run(model, 'sparse', torch.randn(2, 3, *SIZE))
+    sizes, shown = row_sizes(SIZE), set()
+    for name, (data, cell, kind) in output.maps().items():
+        row = sizes.index(data.shape[-2:])
+        assert cell == 4 * 2**row and name == f'{kind}_s{cell}'
+        assert data.shape == (2, stages if kind == 'routes' else columns, *sizes[row])
+        shown |= {(kind, row, j) for j in range(data.shape[1]) if not data[:, j].isnan().any()}
+    assert shown == {('routes', i, j) if kind == 'row' else ('merges', i + 1, j) for kind, i, j in model.edges}
+
+
 def test_classifier_pools_the_last_row(perturb):
     init_default_scope('mmpretrain')
     words = dict(arch=TINY, img_size=SIZE, out_indices=(3,))

@@ -43,11 +43,8 @@ def test_choices_reach_the_log_and_the_visualizer(split):
         scalars = runner.visualizer.add_scalars.call_args
         assert scalars.kwargs == dict(step=7)
         gmacs = np.array([0.5, 0.4, 0.3])
-        expected = summarize_choices(
-            dict(
-                coarse_ratio=np.array([0, 0.5, 1]), cost_ratio=gmacs / 4, num_tokens=np.array([24, 15, 6]), gmacs=gmacs
-            )
-        )
+        values = dict(coarse_ratio=np.array([0, 0.5, 1]), num_tokens=np.array([24, 15, 6]), gmacs=gmacs)
+        expected = summarize_choices(values | dict(cost_ratio=gmacs / 4))
         assert scalars.args[0] == pytest.approx({f'gate/{name}': value for name, value in expected.items()})
         assert 'coarse_ratio 0.5, ' in runner.logger.info.call_args.args[0]
     assert runner.visualizer.add_scalars.call_count == 2
