@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.registry import MODELS
@@ -88,7 +88,7 @@ class MSViT(RegionBackbone, VisionTransformer):
     test_executions = ('masked', 'padded', 'packed')
     weight_families = ('timm', 'mmseg', 'mmpretrain')
     collection = 'MSViT'
-    paper = dict(
+    paper: ClassVar[dict[str, str]] = dict(
         Title='MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers', URL='https://arxiv.org/abs/2307.02321'
     )
 
