@@ -294,8 +294,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         layers = num_tokens.expand(self.num_layers, -1)
         encoder = self._encoder_macs(num_tokens, pairs)
         if self.between and sequences is not None:
-            layers = torch.stack([x.image.bincount(minlength=len(slots)) for x in sequences]) - self.num_extra_tokens
-            encoder = self._encoder_macs(layers).sum(0) / self.num_layers
+            lengths = torch.tensor([x.lengths for x in sequences], device=slots.device)
+            lengths = lengths.unflatten(1, (len(slots), -1))  # (layers, B * sequences) -> (layers, B, sequences)
+            layers = lengths.sum(-1) - self.num_extra_tokens
+            encoder = self._encoder_macs(layers, lengths.double().square().sum(-1)).sum(0) / self.num_layers
         return Costs(layers, gate, embedding, encoder, self.dense_costs((tiling.height, tiling.width)).reference)
 
     def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from mmpretrain.models.backbones import VisionTransformer
 from torch._dynamo.testing import CompileCounter
 
 from msvit_mm.backbones import MSViT, embedding, executions, msvit
+from msvit_mm.backbones.layers import PackedSequences, Stream
 from msvit_mm.ops.gating import budget_decisions, threshold
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.packing import Packing
@@ -301,6 +302,37 @@ def test_parts_are_what_each_part_dispatches(make_msvit, random_decisions):
     dense = model.dense_costs((70, 90))
     fine = model.costs_of(torch.zeros(1, 3, 3), (70, 90))
     assert dense.gate == 0 and dense.encoder == fine.encoder and dense.embedding == fine.embedding
+
+
+def halve(index, active):
+    """Before the second layer the first of every two tokens of a sequence stands for both."""
+    if index != 1:
+        return active
+    lengths, first, merged = active.sequences.lengths, 0, []
+    for length in lengths:
+        merged += [first + i // 2 for i in range(length)]
+        first = merged[-1] + 1
+    merged = torch.tensor(merged)
+    kept = torch.cat([torch.arange(length) % 2 == 0 for length in lengths])
+    sequences = PackedSequences([-(-length // 2) for length in lengths], active.sequences.image[kept])
+    return Stream(active.tokens[kept], sequences, merged)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(with_cls_token=False), REGION], ids=str)
+def test_costs_follow_what_steps_between_the_layers_leave(make_msvit, random_decisions, options):
+    model = make_msvit(**options)
+    images, decisions = random_images(3, dtype=torch.float32), random_decisions(3, 70, 90)
+    with torch.no_grad():
+        _, whole = model.forward_gated(images, decisions)
+        model.between = (halve,)
+        (features,), gate = model.forward_gated(images, decisions)
+        dispatched = [count_macs(model, images[i : i + 1], decisions[i : i + 1]) for i in range(3)]
+    assert features.shape == (3, 32, 5, 6)
+    assert gate.costs.total.tolist() == dispatched
+    assert (gate.costs.total < whole.costs.total).all()
+    assert torch.equal(gate.costs.num_tokens[0], whole.num_tokens)
+    assert torch.equal(gate.num_tokens, whole.num_tokens)
+    assert (gate.costs.num_tokens[1] <= 0.75 * whole.num_tokens + 1).all()
 
 
 # The gate's gradient
