@@ -39,7 +39,7 @@ def test_names_of_the_package_hold_in_every_folder(tmp_path, monkeypatch):
             'msvit_upernet_scene',
             r"config 'msvit_upernet_scene': wanted a file .*, got neither; close are .*upernet_scenes",
         ),
-        ('_base_/default_runtim', 'got neither; close are _base_/default_runtime'),
+        ('_base_/default_runtim', 'got neither; close are _base_/runtime/default_runtime'),
         (f'nowhere/{SCENES}.py', f'got neither; close are (.*, )?{SCENES}'),
         (
             'zzz.py',

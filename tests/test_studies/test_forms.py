@@ -99,7 +99,7 @@ def test_forms_are_all_of_one_batch(make_msvit, random_decisions):
     images, decisions = draw(3, 3, 70, 90), random_decisions(3, 70, 90)
     forms = list(make_forms(model, images, dict(half=decisions), ('packed', 'masked')))
     names = [(form.decisions, form.name) for form in forms]
-    assert names == [('all', 'dense'), ('half', 'packed'), ('half', 'masked'), ('half', 'smaller image')]
+    assert names == [('all tokens', 'dense'), ('half', 'packed'), ('half', 'masked'), ('half', 'smaller image')]
     with torch.no_grad():
         for form in forms:
             form.backbone.eval()
@@ -171,7 +171,7 @@ def test_forms_of_routes_are_all_of_one_batch(router):
         assert list(choices) == ['gate', 'random 0.8']
     forms = list(make_forms(router, images, choices, router.test_executions))
     names = [(form.decisions, form.name) for form in forms]
-    assert names == [('all', 'dense'), *((name, x) for name in choices for x in ('masked', 'sparse'))]
+    assert names == [('all tokens', 'dense'), *((name, x) for name in choices for x in ('masked', 'sparse'))]
     own = router.gate, router.test_execution
     with torch.no_grad():
         for form in forms[1:]:
