@@ -122,6 +122,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
     default_gate = dict(type='RouteGate')
     default_warmup_gate = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
     test_executions = ('masked', 'sparse')
+    additions = r'gate\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
     weight_families = ('timm PVTv2', 'PVTv2')
     collection = 'DiT'
     paper = dict(
@@ -200,6 +201,18 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             self._close_further_nodes()
         self.edges = {('row', i, j): dims[i] for i, j in depths} | {('merge', i, j): dims[i] for i, j in merges}
         self.gate = self.build_gate(gate or self.default_gate)
+
+    @classmethod
+    def examples(cls) -> dict[str, dict]:
+        arch = dict(embed_dims=(8, 16, 40, 64), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2))
+        gate = dict(type='RouteGate', initial_ratio=0.5)
+        words = dict(arch=arch, img_size=(64, 96), gate=gate, drop_path_rate=0.0)
+        return {
+            'plain': words,
+            'select': words | dict(merge='select', out_indices=(1, 3)),
+            'no merges': words | dict(merge='none', num_stages=4),
+            'row stop': words | dict(row_stop=True),
+        }
 
     def _make_block(self, row: int, drop_path: float) -> PVTBlock:
         dims, heads, mlp_ratio, sr_ratio = (
@@ -336,6 +349,10 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     def state_decisions(self, decisions: Mapping[Edge, Tensor]) -> Gate:
         return StatedRoutes(self.gate, decisions)
+
+    def dense_decisions(self, images: Tensor) -> dict[Edge, Tensor]:
+        """The staircase."""
+        return self.draw_decisions(self.build_gate(dict(type='FixedRoutes', routes='staircase')), images)
 
     def random_decisions(
         self, ratio: float, images: Tensor, generator: torch.Generator | None = None

@@ -87,6 +87,8 @@ class ShuffledRoutes(TokenGate):
         gate: The other gate, a module for the same edges.
     """
 
+    examples = ()
+
     def __init__(self, edges: Mapping[Edge, int], gate: TokenGate) -> None:
         super().__init__(edges)
         self.gate = gate
