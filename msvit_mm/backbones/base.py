@@ -150,7 +150,7 @@ class GatedBackbone(ABC):
     @classmethod
     @abstractmethod
     def examples(cls) -> dict[str, dict]:
-        """Constructor words of tiny instances by name, the simplest first: on them ``tests/conformance`` proves the laws.
+        """Constructor words by name of tiny instances, the simplest first: on them ``tests/conformance`` proves laws.
 
         Together they cover what the words may change about a law. They are without dropout and stochastic depth, and
         their gates decide some of the regions or tokens either way.
@@ -194,7 +194,11 @@ class GatedBackbone(ABC):
 
     @abstractmethod
     def draw_decisions(self, gate: Gate, images: Tensor) -> Decisions:
-        """What a gate that does not learn decides for images (B, 3, H, W), before any feature is there."""
+        """What a gate that does not learn decides for images (B, 3, H, W), before any feature is there.
+
+        Raises:
+            ValueError: If the gate needs features.
+        """
 
     @abstractmethod
     def metainfo(self) -> dict[str, Any]:

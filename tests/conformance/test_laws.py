@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 from conformance import contract, costs, coverage, executions, gates, gradients, state
-from conformance.cases import all_cases, all_gate_cases
+from conformance.cases import Case, all_cases, all_gate_cases, random_images, run
+
+from msvit_mm.backbones import DynamicTokenRoutingTransformer
 
 
 def laws_of(*modules: types.ModuleType) -> list[Callable]:
@@ -39,3 +41,20 @@ def test_backbone(law, case):
 @pytest.mark.parametrize('law', GATE_LAWS, ids=name_of)
 def test_gate(law, case):
     law(case)
+
+
+@pytest.mark.parametrize('inner', [dict(type='RouteGate', initial_ratio=0.5), dict(type='FixedRoutes')], ids=str)
+def test_a_gate_around_another(inner):
+    """Shuffled routes need one: it decides how many tokens open, by image and edge, and its cost is theirs."""
+    backbone, images = Case(DynamicTokenRoutingTransformer, 'plain').build(gate=inner), random_images()
+    own, shuffled = backbone.gate, dict(type='ShuffledRoutes', gate=backbone.gate)
+    wanted = backbone.costs_of(run(backbone, images)[1].decisions, images.shape[-2:])
+    with backbone.configured(gate=shuffled):
+        assert backbone.gate.learnable == own.learnable
+        for execution in backbone.test_executions:
+            _, choices = run(backbone, images, None, execution)
+            assert choices.costs.gate.tolist() == wanted.gate.tolist()
+            first = next(iter(choices.decisions))  # before which nothing was shuffled
+            assert choices.num_tokens.min() > 0 and choices.decisions[first].shape[0] == 3
+            assert choices.costs.num_tokens[0].tolist() == wanted.num_tokens[0].tolist()
+    assert backbone.gate is own
