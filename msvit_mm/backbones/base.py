@@ -14,7 +14,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..gates.base import Gate
+from ..gates.base import Gate, did_you_mean
 
 Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
 Decisions = Any  # what a family of gates decides: a map of regions, or maps by edge
@@ -114,7 +114,9 @@ class GatedBackbone(ABC):
         default_gate: Config of the gate where none is given.
         default_warmup_gate: Config of the gate that decides while a learned one rests.
         ratio_name: The statistic by which a share of tokens is stated: ``'coarse_ratio'`` or ``'cost_ratio'``.
-        train_executions, test_executions: Modes of computing the same features, the reference first.
+        train_executions, test_executions: Modes of computing the same features, the reference first; of those for
+            testing the last is the cheapest, of which costs tell.
+        additions: What weights of the dense network lack: a regular expression of state-dict keys.
         weight_families: Whose weights ``convert_checkpoint`` turns into this backbone's.
         collection, paper: Under which its models are published; title and address.
         out_type: ``'featmap'``, or what the features are instead.
@@ -128,6 +130,7 @@ class GatedBackbone(ABC):
     ratio_name: ClassVar[str] = 'cost_ratio'
     train_executions: ClassVar[tuple[str, ...]] = ('masked',)
     test_executions: ClassVar[tuple[str, ...]] = ('masked',)
+    additions: ClassVar[str] = r'gate\..+'
     weight_families: ClassVar[tuple[str, ...]] = ()
     collection: ClassVar[str] = ''
     paper: ClassVar[dict[str, str]] = {}
@@ -144,6 +147,15 @@ class GatedBackbone(ABC):
 
     # What a backbone defines
 
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> dict[str, dict]:
+        """Constructor words by name of tiny instances, the simplest first: on them ``tests/conformance`` proves laws.
+
+        Together they cover what the words may change about a law. They are without dropout and stochastic depth, and
+        their gates decide some of the regions or tokens either way.
+        """
+
     @abstractmethod
     def forward_gated(self, images: Tensor, decisions: Decisions | None = None) -> tuple[Features, Choices]:
         """Features and choices of images (B, 3, H, W) of any size; given decisions override the gate's."""
@@ -159,6 +171,10 @@ class GatedBackbone(ABC):
     @abstractmethod
     def dense_twin(self, image_size: tuple[int, int]) -> nn.Module:
         """The dense network with these weights, for images of one size: what benchmarks compare with."""
+
+    @abstractmethod
+    def dense_decisions(self, images: Tensor) -> Decisions | None:
+        """The decisions for images (B, 3, H, W) under which this is the dense network; None if under none."""
 
     @abstractmethod
     def random_decisions(self, ratio: float, images: Tensor, generator: torch.Generator | None = None) -> Decisions:
@@ -178,7 +194,11 @@ class GatedBackbone(ABC):
 
     @abstractmethod
     def draw_decisions(self, gate: Gate, images: Tensor) -> Decisions:
-        """What a gate that does not learn decides for images (B, 3, H, W), before any feature is there."""
+        """What a gate that does not learn decides for images (B, 3, H, W), before any feature is there.
+
+        Raises:
+            ValueError: If the gate needs features.
+        """
 
     @abstractmethod
     def metainfo(self) -> dict[str, Any]:
@@ -286,6 +306,25 @@ def registered_backbones() -> dict[str, type[GatedBackbone]]:
     """All registered gated backbones by name."""
     classes = {cls.__name__: cls for cls in MODELS.module_dict.values() if isinstance(cls, type)}
     return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, GatedBackbone)}
+
+
+def check_backbone(config: Mapping[str, Any], owner: str) -> None:
+    """Check that a config names a registered class, before a host fails to build it with fewer words.
+
+    Args:
+        owner: Who wants it, for the error.
+
+    Raises:
+        ValueError: If it does not, with the gated backbones and the names that are close.
+    """
+    wanted = config.get('type')
+    registries = [MODELS, *MODELS.children.values()]
+    qualified = isinstance(wanted, type) or '.' in str(wanted)  # with its scope or module, which may not be imported
+    if not (qualified or any(wanted in registry.module_dict for registry in registries)):
+        names = registered_backbones()
+        raise ValueError(
+            f'{owner}: wanted a gated backbone, {" or ".join(names)}, got {wanted!r}{did_you_mean(wanted, names)}'
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple) -> None:

@@ -116,6 +116,24 @@ class PackedSequences:
         """Attention of these tokens to their own keys, or to those of other sequences, one each."""
         return packed_attention(query, key, value, self.lengths, (keys or self).lengths, dropout)
 
+    def merge(self, into: Tensor) -> 'PackedSequences':
+        """The sequences once tokens have become one; ``into`` is as for :meth:`Stream.merge`.
+
+        Raises:
+            ValueError: If tokens would leave their sequence, or no token came to a place.
+        """
+        sequence = torch.arange(len(self.lengths), device=into.device)
+        sequence = sequence.repeat_interleave(torch.tensor(self.lengths, device=into.device))
+        image, own = (x.new_full((int(into.max()) + 1,), -1).scatter(0, into, x) for x in (self.image, sequence))
+        if not (torch.equal(own[into], sequence) and torch.equal(own, own.clamp(min=0).cummax(0).values)):
+            raise ValueError(f'merge: wanted places 0, 1, ... in the order of the sequences, got {into.tolist()[:16]}')
+        return PackedSequences(own.bincount(minlength=len(self.lengths)).tolist(), image)
+
+    def count(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Tokens and pairs of query and key of each image, integers, shape (B,) each."""
+        lengths = torch.tensor(self.lengths, device=self.image.device).unflatten(0, (batch, -1))
+        return lengths.sum(1), lengths.square().sum(1)
+
 
 @dataclass(frozen=True)
 class MaskedRows:
@@ -133,6 +151,10 @@ class MaskedRows:
         """Attention of all tokens to those of their row that are keys."""
         return masked_attention(query, key, value, self.key_mask, dropout)
 
+    def merge(self, into: Tensor) -> 'MaskedRows':
+        """Not possible: those of its tokens that are no keys would have to follow."""
+        raise ValueError('merge: wanted an execution on active tokens (packed, counterfactual), got masked rows')
+
 
 class Stream(NamedTuple):
     """Tokens on their way through the layers.
@@ -147,13 +169,38 @@ class Stream(NamedTuple):
     sequences: PackedSequences | MaskedRows
     merged_into: Tensor | None = None
 
+    def merge(self, into: Tensor, tokens: Tensor | None = None) -> 'Stream':
+        """The stream once tokens have become one; :meth:`restored` gives each of them what their one has become.
+
+        Args:
+            into: New place of each token, 0, 1, ... in the order of the sequences, integers, shape (T,).
+            tokens: What they become, shape (T', C); by default their means.
+
+        Raises:
+            ValueError: If tokens would leave their sequence, or these are masked rows.
+
+        Example:
+            >>> sequences = PackedSequences([3, 1], torch.tensor([0, 0, 0, 1]))
+            >>> merged = Stream(torch.tensor([[1.0], [2.0], [4.0], [9.0]]), sequences).merge(torch.tensor([0, 1, 1, 2]))
+            >>> merged.tokens.flatten(), merged.sequences.lengths, merged.restored().flatten()
+            (tensor([1., 3., 9.]), [2, 1], tensor([1., 3., 3., 9.]))
+        """
+        sequences = self.sequences.merge(into)
+        if tokens is None:
+            sums = self.tokens.new_zeros(len(sequences.image), self.tokens.shape[1]).index_add(0, into, self.tokens)
+            tokens = sums / into.bincount().unsqueeze(1)
+        return Stream(tokens, sequences, into if self.merged_into is None else into[self.merged_into])
+
     def restored(self) -> Tensor:
         """Tokens as many as the stream began with."""
         return self.tokens if self.merged_into is None else self.tokens.index_select(0, self.merged_into)
 
 
 class Step(Protocol):
-    """What changes the tokens before a layer, such as merging them; the seam of :func:`run_layers`."""
+    """What changes the tokens before a layer, such as merging them (:meth:`Stream.merge`); the seam of run_layers.
+
+    Counterfactual queries stay as they are: they see the tokens that the active ones have become.
+    """
 
     def __call__(self, index: int, active: Stream) -> Stream:
         """The stream that layer ``index`` gets."""

@@ -158,6 +158,20 @@ class MSViT(RegionBackbone, VisionTransformer):
         self.between: tuple[Step, ...] = ()
         self.position_tables = PositionTables()
 
+    @classmethod
+    def examples(cls) -> dict[str, dict]:
+        arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+        words = dict(arch=arch, img_size=(64, 96), gate=dict(type='ScaleGate', initial_ratio=0.5))
+        levels = dict(out_indices=[0, 1], pre_norm=True, qkv_bias=False, layer_scale_init_value=0.1, final_norm=False)
+        return {
+            'plain': words,
+            'no class token': words | dict(with_cls_token=False),
+            'region scope': words | dict(with_cls_token=False, attention_scope='region'),
+            'patch 8': words | dict(patch_size=8),
+            'levels': words | levels,
+            'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
+        }
+
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
         first = not self.is_init
@@ -199,9 +213,9 @@ class MSViT(RegionBackbone, VisionTransformer):
         slots = active_slots(chosen, tiling)
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, tiling, slots, mixed_values, learning)
-        num_tokens = slots.flatten(1).sum(1)
-        costs = self._costs(slots, num_tokens, tiling, encoding.sequences)
+        costs = self._costs(slots, tiling, encoding.sequences)
         features = self._return_to_grid(encoding, tiling, chosen, mixed_values)
+        num_tokens = slots.flatten(1).sum(1)
         return features, GateOutput(gate_logits, gate_values, chosen, num_tokens, costs, self.region_size)
 
     def _encode(
@@ -267,45 +281,43 @@ class MSViT(RegionBackbone, VisionTransformer):
     # What it costs
 
     def costs_of(self, decisions: Tensor, image_size: tuple[int, int]) -> Costs:
-        """Costs of images of this size under decisions (B, rows, cols)."""
+        """Costs of images of this size under decisions (B, rows, cols), if no steps between the layers merge tokens."""
         tiling = self.tile(image_size)
-        slots = active_slots(decisions, tiling)
-        return self._costs(slots, slots.flatten(1).sum(1), tiling)
+        return self._costs(active_slots(decisions, tiling), tiling)
 
     def dense_costs(self, image_size: tuple[int, int]) -> Costs:
         tiling = self.tile(image_size)
         num_tokens = torch.tensor([tiling.num_cells])
+        layers = num_tokens.expand(self.num_layers, -1)
         embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
-        encoder = self._encoder_macs(num_tokens)
-        total = int((embedding + encoder).item())
-        return Costs(num_tokens.expand(self.num_layers, -1), torch.zeros(1).double(), embedding, encoder, total)
+        encoder = self._encoder_macs(layers + self.num_extra_tokens)
+        return Costs(layers, torch.zeros_like(encoder), embedding, encoder, int((embedding + encoder).item()))
 
-    def _costs(
-        self,
-        slots: Tensor,
-        num_tokens: Tensor,
-        tiling: Tiling,
-        sequences: list[PackedSequences] | None = None,
-    ) -> Costs:
-        """Costs of active slots (B, R, slots); of ``sequences``, where steps between the layers have changed them."""
-        pairs = slots.sum(-1).square().sum(-1) if self.attention_scope == 'region' else None
+    def _costs(self, slots: Tensor, tiling: Tiling, sequences: list[PackedSequences] | None = None) -> Costs:
+        """Costs of active slots (B, R, slots); of ``sequences``, where steps between the layers may change them."""
+        num_tokens, num_pairs = slots.flatten(1).sum(1), None
+        layers = num_tokens.expand(self.num_layers, -1) + self.num_extra_tokens
+        if self.attention_scope == 'region':
+            num_pairs = slots.sum(-1).square().sum(-1)
+        if self.between and sequences is not None:
+            layers, num_pairs = map(torch.stack, zip(*(x.count(len(slots)) for x in sequences), strict=True))
         gate = torch.full_like(num_tokens, self.gate.macs(tiling), dtype=torch.float64)
         embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
-        layers = num_tokens.expand(self.num_layers, -1)
-        encoder = self._encoder_macs(num_tokens, pairs)
-        if self.between and sequences is not None:
-            lengths = torch.tensor([x.lengths for x in sequences], device=slots.device)
-            lengths = lengths.unflatten(1, (len(slots), -1))  # (layers, B * sequences) -> (layers, B, sequences)
-            layers = lengths.sum(-1) - self.num_extra_tokens
-            encoder = self._encoder_macs(layers, lengths.double().square().sum(-1)).sum(0) / self.num_layers
-        return Costs(layers, gate, embedding, encoder, self.dense_costs((tiling.height, tiling.width)).reference)
+        reference = self.dense_costs((tiling.height, tiling.width)).reference
+        encoder = self._encoder_macs(layers, num_pairs)
+        return Costs(layers - self.num_extra_tokens, gate, embedding, encoder, reference)
 
     def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
+        """Multiply-adds of the layers with tokens (layers, B), class tokens among them, and pairs alike or None."""
         ffn_macs = linear_macs(self.layers[0].ffn)
-        num_tokens = num_tokens.double() + self.num_extra_tokens
-        return encoder_macs(num_tokens, self.embed_dims, ffn_macs, self.num_layers, num_pairs)
+        num_pairs = None if num_pairs is None else num_pairs.double()
+        return encoder_macs(num_tokens.double(), self.embed_dims, ffn_macs, 1, num_pairs).sum(0)
 
     # What benchmarks compare with
+
+    def dense_decisions(self, images: Tensor) -> Tensor | None:
+        """All fine, (B, rows, cols); None where attention is within regions, as in no dense network."""
+        return None if self.attention_scope == 'region' else super().dense_decisions(images)
 
     def dense_twin(self, image_size: tuple[int, int]) -> DenseViT:
         """The host with these weights: the same network on fine tokens alone."""
@@ -317,10 +329,10 @@ class MSViT(RegionBackbone, VisionTransformer):
             out_type='featmap',
             init_cfg=None,
         )
-        twin = DenseViT(**words)
+        twin = DenseViT(**words).to(self.pos_embed)
         state = {name: value for name, value in self.state_dict().items() if not name.startswith('gate.')}
         twin.load_mixed(state, self.patch_resolution)
-        return twin.to(state['pos_embed'].device)
+        return twin
 
     @torch.no_grad()
     def layers_alone(self, images: Tensor, decisions: Tensor) -> Callable[[], object]:

@@ -96,6 +96,11 @@ class RegionBackbone(GatedBackbone):
     def state_decisions(self, decisions: Tensor) -> Gate:
         return StatedGate(self.gate, decisions)
 
+    def dense_decisions(self, images: Tensor) -> Tensor:
+        """All fine, (B, rows, cols)."""
+        tiling = self.tile(tuple(images.shape[-2:]))
+        return images.new_zeros(len(images), tiling.rows, tiling.cols)
+
     def random_decisions(self, ratio: float, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Random regions are coarse; the images of a batch differ, evenly spread around the ratio.
 

@@ -25,7 +25,12 @@ class TokenGate(Gate):
     Args:
         edges: Channels of the row that each gated edge starts from; the backbone fills them in.
         init_cfg: mmengine's recipe for the weights.
+
+    Attributes:
+        needs_features: Whether the logits depend on the tokens, so that nothing is decided before these are there.
     """
+
+    needs_features: bool = False
 
     def __init__(self, edges: Mapping[Edge, int], init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
@@ -72,6 +77,9 @@ class RouteGate(TokenGate):
         ValueError: If the share is out of its range.
     """
 
+    examples = (dict(initial_ratio=0.5), dict(frozen=True))
+    needs_features = True
+
     def __init__(
         self,
         edges: Mapping[Edge, int],
@@ -111,6 +119,8 @@ class RandomRoutes(TokenGate):
         ValueError: If a probability lies outside [0, 1].
     """
 
+    examples = (dict(active_ratio=0.4), dict(active_ratio=(0.0, 1.0)))
+
     def __init__(self, edges: Mapping[Edge, int], active_ratio: float | tuple[float, float] = 0.5) -> None:
         super().__init__(edges)
         low, high = (active_ratio, active_ratio) if isinstance(active_ratio, int | float) else active_ratio
@@ -136,6 +146,8 @@ class FixedRoutes(TokenGate):
     Raises:
         ValueError: If the routes are none of these.
     """
+
+    examples = tuple(dict(routes=routes) for routes in FIXED_ROUTES)
 
     def __init__(self, edges: Mapping[Edge, int], routes: str = 'open') -> None:
         super().__init__(edges)

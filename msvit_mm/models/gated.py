@@ -8,7 +8,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
 from ..backbones import ChoiceMap, Choices, Costs, GatedBackbone
-from ..backbones.base import Features
+from ..backbones.base import Features, check_backbone
 from ..ops.macs import count_macs
 
 
@@ -39,6 +39,9 @@ class GatedModel:
     def __init__(
         self, *args: Any, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs: Any
     ) -> None:
+        config = kwargs.get('backbone', args[0] if args else None)
+        if isinstance(config, Mapping):
+            check_backbone(config, type(self).__name__)
         super().__init__(*args, **kwargs)
         if not isinstance(self.backbone, GatedBackbone):
             got = type(self.backbone).__name__
