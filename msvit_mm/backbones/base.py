@@ -115,6 +115,7 @@ class GatedBackbone(ABC):
         default_warmup_gate: Config of the gate that decides while a learned one rests.
         ratio_name: The statistic by which a share of tokens is stated: ``'coarse_ratio'`` or ``'cost_ratio'``.
         train_executions, test_executions: Modes of computing the same features, the reference first.
+        additions: First parts of the names of weights that the dense network has not; what is missing in a file of it.
         weight_families: Whose weights ``convert_checkpoint`` turns into this backbone's.
         collection, paper: Under which its models are published; title and address.
         out_type: ``'featmap'``, or what the features are instead.
@@ -128,6 +129,7 @@ class GatedBackbone(ABC):
     ratio_name: ClassVar[str] = 'cost_ratio'
     train_executions: ClassVar[tuple[str, ...]] = ('masked',)
     test_executions: ClassVar[tuple[str, ...]] = ('masked',)
+    additions: ClassVar[tuple[str, ...]] = ('gate',)
     weight_families: ClassVar[tuple[str, ...]] = ()
     collection: ClassVar[str] = ''
     paper: ClassVar[dict[str, str]] = {}

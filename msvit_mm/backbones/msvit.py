@@ -17,6 +17,7 @@ from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
 from .base import Costs, Features, check_choice, check_images
+from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
 from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
@@ -25,6 +26,7 @@ from .region import GateOutput, RegionBackbone
 
 GATE_GRADIENTS = ('output', 'mask', 'both')
 ATTENTION_SCOPES = ('image', 'region')
+COARSE_EMBEDDINGS = ('shared', 'own')
 
 
 @MODELS.register_module()
@@ -63,6 +65,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
+        coarse_embedding: ``'shared'``: a coarse token sees its region shrunk to a fine patch. ``'own'``: all its pixels,
+            too, through weights of its own that begin as zero (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
+        detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, which begins as zero: ``dict(hidden_dims=64,
+            levels=(0, 1))`` for the first two maps. None: all cells of a coarse region have its token alone.
         out_indices: Layers whose maps are returned, -1 = the last.
         out_type: ``'featmap'``: maps (B, C, h, w). ``'tokens'``: MixedTokens, for heads that work on tokens and scatter
             what they make of them; the gate's output mix is then theirs. ``'cls_token'``: the class token (B, C) of the
@@ -86,6 +92,7 @@ class MSViT(RegionBackbone, VisionTransformer):
     OUT_TYPES = ('featmap', 'tokens', 'cls_token')
     train_executions = ('masked', 'trimmed', 'counterfactual', 'packed')
     test_executions = ('masked', 'padded', 'packed')
+    additions = ('gate', 'coarse_pixels', 'detail')
     weight_families = ('timm', 'mmseg', 'mmpretrain')
     collection = 'MSViT'
     paper = dict(
@@ -106,6 +113,8 @@ class MSViT(RegionBackbone, VisionTransformer):
         test_execution: str = 'packed',
         token_budget: float | None = None,
         attention_scope: str = 'image',
+        coarse_embedding: str = 'shared',
+        detail: dict | None = None,
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
         with_cp: bool = False,
@@ -116,6 +125,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
         check_choice('out_type', out_type, self.OUT_TYPES)
         check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
+        check_choice('coarse_embedding', coarse_embedding, COARSE_EMBEDDINGS)
         if isinstance(arch, str):
             check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
         if gate_gradient != 'output' and train_execution not in ('masked', 'trimmed'):
@@ -153,10 +163,25 @@ class MSViT(RegionBackbone, VisionTransformer):
                 "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
                 f"needs gate_gradient='mask' or train_execution='packed', got {gate_gradient!r}, {train_execution!r}"
             )
+        channels = self.patch_embed.projection.in_channels
+        self.coarse_pixels = None
+        if coarse_embedding == 'own':
+            self.coarse_pixels = CoarsePixels(coarse_patch_size, self.embed_dims, channels)
+        self.detail = None if detail is None else self._build_detail(detail, channels)
         self.adapter = PretrainLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
         self.between: tuple[Step, ...] = ()
         self.position_tables = PositionTables()
+
+    def _build_detail(self, words: dict, in_channels: int) -> CellDetail:
+        detail = CellDetail(self.patch_size, self.embed_dims, in_channels=in_channels, **words)
+        count = len(self.out_indices)
+        if self.out_type != 'featmap' or not set(detail.levels) <= set(range(count)):
+            raise ValueError(
+                f"detail: wanted levels among the {count} maps of out_type='featmap', got levels {detail.levels} of "
+                f'out_type={self.out_type!r}'
+            )
+        return detail
 
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
@@ -201,7 +226,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         encoding = self._encode(images, tiling, slots, mixed_values, learning)
         num_tokens = slots.flatten(1).sum(1)
         costs = self._costs(slots, num_tokens, tiling, encoding.sequences)
-        features = self._return_to_grid(encoding, tiling, chosen, mixed_values)
+        features = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
         return features, GateOutput(gate_logits, gate_values, chosen, num_tokens, costs, self.region_size)
 
     def _encode(
@@ -233,6 +258,8 @@ class MSViT(RegionBackbone, VisionTransformer):
         places = places_of(chosen)
         patches = gather_patches(pad_to_regions(images, tiling.region_size), tiling, chosen)
         tokens = embed_patches(self.patch_embed, patches)
+        if self.coarse_pixels is not None:
+            tokens = self.coarse_pixels.add_to(tokens, images, tiling, chosen)
         if self.cls_token is not None:
             tokens = insert_class_tokens(tokens, self.cls_token, places)
         tokens = tokens + nn.functional.embedding(places, self.position_tables.get(self, tiling))
@@ -253,7 +280,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         )
 
     def _return_to_grid(
-        self, encoding: Encoding, tiling: Tiling, decisions: Tensor, gate_values: Tensor | None
+        self, images: Tensor, encoding: Encoding, tiling: Tiling, decisions: Tensor, gate_values: Tensor | None
     ) -> Features:
         if self.out_type == 'cls_token':
             first = encoding.active.places()[:, 0]
@@ -261,8 +288,9 @@ class MSViT(RegionBackbone, VisionTransformer):
         zero = None if encoding.counterfactual is None else zero_with_gradient(gate_values) * encoding.weights
         layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual, zero)
         if self.out_type == 'tokens':
-            return tuple(MixedTokens(*level, layout) for level in encoding.levels)
-        return layout.scatter(encoding.levels)
+            return tuple(MixedTokens(*level, layout, images) for level in encoding.levels)
+        detail = None if self.detail is None else DetailOf(self.detail, images, tiling)
+        return layout.scatter(encoding.levels, detail)
 
     # What it costs
 
@@ -293,9 +321,14 @@ class MSViT(RegionBackbone, VisionTransformer):
         embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
         layers = num_tokens.expand(self.num_layers, -1)
         encoder = self._encoder_macs(num_tokens, pairs)
+        num_coarse = slots[:, :, 0].sum(1)
+        if self.coarse_pixels is not None:
+            embedding = embedding + num_coarse * self.coarse_pixels.weight.numel()
         if self.between and sequences is not None:
             layers = torch.stack([x.image.bincount(minlength=len(slots)) for x in sequences]) - self.num_extra_tokens
             encoder = self._encoder_macs(layers).sum(0) / self.num_layers
+        if self.detail is not None:
+            encoder = encoder + num_coarse * self.detail.macs_per_region(tiling.slots - 1)
         return Costs(layers, gate, embedding, encoder, self.dense_costs((tiling.height, tiling.width)).reference)
 
     def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
@@ -316,7 +349,9 @@ class MSViT(RegionBackbone, VisionTransformer):
             init_cfg=None,
         )
         twin = DenseViT(**words)
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith('gate.')}
+        state = {
+            name: value for name, value in self.state_dict().items() if name.partition('.')[0] not in self.additions
+        }
         twin.load_mixed(state, self.patch_resolution)
         return twin.to(state['pos_embed'].device)
 

@@ -106,7 +106,9 @@ class GatedModel:
     def _count_decoder_macs(self, features: Features, num_tokens: Tensor, *args: Any) -> Tensor | int:
         """Multiply-adds of ``_decode(features, *args)`` for each image; for maps they are counted once per size."""
         if self.token_head is not None:
-            return self.token_head.count_macs(num_tokens)
+            layout = features[0].layout
+            num_coarse = layout.decisions.flatten(1).sum(1)
+            return self.token_head.count_macs(num_tokens, num_coarse, layout.tiling.slots - 1)
         size = tuple(features[0].shape[2:])
         if size not in self._decoder_macs:
             self._decoder_macs[size] = count_macs(self._decode, tuple(x[:1] for x in features), *args)
