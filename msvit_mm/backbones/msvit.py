@@ -1,6 +1,7 @@
 """MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from .dense_vit import DenseViT
 from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
 from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
-from .region import GateOutput, RegionBackbone
+from .region import Counterfactual, GateOutput, RegionBackbone
 
 GATE_GRADIENTS = ('output', 'mask', 'both')
 ATTENTION_SCOPES = ('image', 'region')
@@ -226,8 +227,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         encoding = self._encode(images, tiling, slots, mixed_values, learning)
         num_tokens = slots.flatten(1).sum(1)
         costs = self._costs(slots, num_tokens, tiling, encoding.sequences)
-        features = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
-        return features, GateOutput(gate_logits, gate_values, chosen, num_tokens, costs, self.region_size)
+        features, counterfactual = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
+        return features, GateOutput(
+            gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual
+        )
 
     def _encode(
         self, images: Tensor, tiling: Tiling, slots: Tensor, gate_values: Tensor | None, learning: bool
@@ -280,17 +283,32 @@ class MSViT(RegionBackbone, VisionTransformer):
         )
 
     def _return_to_grid(
-        self, images: Tensor, encoding: Encoding, tiling: Tiling, decisions: Tensor, gate_values: Tensor | None
-    ) -> Features:
+        self,
+        images: Tensor,
+        encoding: Encoding,
+        tiling: Tiling,
+        decisions: Tensor,
+        gate_values: Tensor | None,
+    ) -> tuple[Features, Counterfactual | None]:
         if self.out_type == 'cls_token':
             first = encoding.active.places()[:, 0]
-            return tuple(tokens[first] for tokens, _ in encoding.levels)
-        zero = None if encoding.counterfactual is None else zero_with_gradient(gate_values) * encoding.weights
-        layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual, zero)
+            return tuple(tokens[first] for tokens, _ in encoding.levels), None
+        layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual)
+        if encoding.counterfactual is None:
+            return self._features(layout, encoding.levels, images), None
+
+        @torch.no_grad()
+        def swap(regions: Tensor) -> Features:
+            return self._features(replace(layout, gate_zero=(1 - 2 * decisions) * regions), encoding.levels, images)
+
+        learning = replace(layout, gate_zero=zero_with_gradient(gate_values) * encoding.weights)
+        return self._features(learning, encoding.levels, images), Counterfactual(encoding.weights > 0, swap)
+
+    def _features(self, layout: MixedGrid, levels: Sequence[tuple[Tensor, Tensor | None]], images: Tensor) -> Features:
         if self.out_type == 'tokens':
-            return tuple(MixedTokens(*level, layout, images) for level in encoding.levels)
-        detail = None if self.detail is None else DetailOf(self.detail, images, tiling)
-        return layout.scatter(encoding.levels, detail)
+            return tuple(MixedTokens(*level, layout, images) for level in levels)
+        detail = None if self.detail is None else DetailOf(self.detail, images, layout.tiling)
+        return layout.scatter(levels, detail)
 
     # What it costs
 

@@ -51,9 +51,9 @@ class ContextGate(RegionGate):
         half, dims = hidden_dims
         step = coarse_patch_size // 4  # half a region on the shrunk image
         self.with_position = with_position
-        self.half = nn.Conv2d(7, half, step, stride=step)
+        self.halves = nn.Conv2d(7, half, step, stride=step)
         self.mix = nn.Conv2d(half, half, 3, padding=1)
-        self.whole = nn.Conv2d(half, dims, 2, stride=2)
+        self.regions = nn.Conv2d(half, dims, 2, stride=2)
         self.context = nn.Conv2d(dims + 2 * with_position, dims, 3, padding=1)
         self.logit = nn.Conv2d(dims, 1, 1)
         nn.init.constant_(self.logit.bias, math.log(initial_ratio / (1 - initial_ratio)))
@@ -61,8 +61,8 @@ class ContextGate(RegionGate):
 
     def macs(self, tiling: Tiling) -> int:
         halves, regions = 4 * tiling.num_regions, tiling.num_regions
-        per_half = self.half.weight.numel() + self.mix.weight.numel()
-        per_region = self.whole.weight.numel() + self.context.weight.numel() + self.logit.weight.numel()
+        per_half = self.halves.weight.numel() + self.mix.weight.numel()
+        per_region = self.regions.weight.numel() + self.context.weight.numel() + self.logit.weight.numel()
         return halves * per_half + regions * per_region
 
     def shift_logits(self, offset: float) -> None:
@@ -72,9 +72,9 @@ class ContextGate(RegionGate):
     def forward(self, images: Tensor) -> Tensor:
         pixels = shrink(pad_to_regions(images, self.coarse_patch_size), 2)
         x = torch.cat([pixels, self._normalized(pixels), _edge_energy(pixels)], dim=1)
-        x = F.gelu(self.half(x))
+        x = F.gelu(self.halves(x))
         x = F.gelu(x + self.mix(x))
-        x = F.gelu(self.whole(x))
+        x = F.gelu(self.regions(x))
         if self.with_position:
             x = torch.cat([x, _position(x)], dim=1)
         return self.logit(F.gelu(self.context(x))).squeeze(1)

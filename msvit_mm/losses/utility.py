@@ -44,6 +44,7 @@ class UtilityGateLoss(nn.Module):
         self.every = every
         self.register_buffer('quantile', torch.zeros(()))
         self.register_buffer('calls', torch.zeros((), dtype=torch.long))
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 
     def forward(self, gate_logits: Tensor, utilities: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """Compare logits with utilities.
@@ -60,6 +61,11 @@ class UtilityGateLoss(nn.Module):
         targets = (utilities < quantile).to(logits)
         loss = F.binary_cross_entropy_with_logits(logits, targets, weights)
         return {'loss_gate_utility': self.weight * loss}
+
+    def is_due(self) -> bool:
+        """Whether this step is one of every so many; call it once in a step."""
+        self.steps += 1
+        return int(self.steps - 1) % self.every == 0
 
     @torch.no_grad()
     def _update(self, utilities: Tensor) -> Tensor:
