@@ -1,6 +1,8 @@
 """MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,14 +19,16 @@ from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
 from .base import Costs, Features, check_choice, check_images
+from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
 from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
 from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
-from .region import GateOutput, RegionBackbone
+from .region import Counterfactual, GateOutput, RegionBackbone
 
 GATE_GRADIENTS = ('output', 'mask', 'both')
 ATTENTION_SCOPES = ('image', 'region')
+COARSE_EMBEDDINGS = ('shared', 'own')
 
 
 @MODELS.register_module()
@@ -63,6 +67,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
+        coarse_embedding: ``'shared'``: a coarse token sees its region shrunk to a fine patch. ``'own'``: all its pixels,
+            too, through weights of its own that begin as zero (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
+        detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, which begins as zero: ``dict(hidden_dims=64,
+            levels=(0, 1))`` for the first two maps. None: all cells of a coarse region have its token alone.
         out_indices: Layers whose maps are returned, -1 = the last.
         out_type: ``'featmap'``: maps (B, C, h, w). ``'tokens'``: MixedTokens, for heads that work on tokens and scatter
             what they make of them; the gate's output mix is then theirs. ``'cls_token'``: the class token (B, C) of the
@@ -86,6 +94,7 @@ class MSViT(RegionBackbone, VisionTransformer):
     OUT_TYPES = ('featmap', 'tokens', 'cls_token')
     train_executions = ('masked', 'trimmed', 'counterfactual', 'packed')
     test_executions = ('masked', 'padded', 'packed')
+    additions = r'(gate|coarse_pixels|detail)\..+'
     weight_families = ('timm', 'mmseg', 'mmpretrain')
     collection = 'MSViT'
     paper: ClassVar[dict[str, str]] = dict(
@@ -106,6 +115,8 @@ class MSViT(RegionBackbone, VisionTransformer):
         test_execution: str = 'packed',
         token_budget: float | None = None,
         attention_scope: str = 'image',
+        coarse_embedding: str = 'shared',
+        detail: dict | None = None,
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
         with_cp: bool = False,
@@ -116,6 +127,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
         check_choice('out_type', out_type, self.OUT_TYPES)
         check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
+        check_choice('coarse_embedding', coarse_embedding, COARSE_EMBEDDINGS)
         if isinstance(arch, str):
             check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
         if gate_gradient != 'output' and train_execution not in ('masked', 'trimmed'):
@@ -153,6 +165,11 @@ class MSViT(RegionBackbone, VisionTransformer):
                 "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
                 f"needs gate_gradient='mask' or train_execution='packed', got {gate_gradient!r}, {train_execution!r}"
             )
+        channels = self.patch_embed.projection.in_channels
+        self.coarse_pixels = None
+        if coarse_embedding == 'own':
+            self.coarse_pixels = CoarsePixels(coarse_patch_size, self.embed_dims, channels)
+        self.detail = None if detail is None else self._build_detail(detail, channels)
         self.adapter = PretrainLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
         self.between: tuple[Step, ...] = ()
@@ -171,6 +188,16 @@ class MSViT(RegionBackbone, VisionTransformer):
             'levels': words | levels,
             'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
         }
+
+    def _build_detail(self, words: dict, in_channels: int) -> CellDetail:
+        detail = CellDetail(self.patch_size, self.embed_dims, in_channels=in_channels, **words)
+        count = len(self.out_indices)
+        if self.out_type != 'featmap' or not set(detail.levels) <= set(range(count)):
+            raise ValueError(
+                f"detail: wanted levels among the {count} maps of out_type='featmap', got levels {detail.levels} of "
+                f'out_type={self.out_type!r}'
+            )
+        return detail
 
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
@@ -214,9 +241,11 @@ class MSViT(RegionBackbone, VisionTransformer):
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, tiling, slots, mixed_values, learning)
         costs = self._costs(slots, tiling, encoding.sequences)
-        features = self._return_to_grid(encoding, tiling, chosen, mixed_values)
+        features, counterfactual = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
         num_tokens = slots.flatten(1).sum(1)
-        return features, GateOutput(gate_logits, gate_values, chosen, num_tokens, costs, self.region_size)
+        return features, GateOutput(
+            gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual
+        )
 
     def _encode(
         self, images: Tensor, tiling: Tiling, slots: Tensor, gate_values: Tensor | None, learning: bool
@@ -247,6 +276,8 @@ class MSViT(RegionBackbone, VisionTransformer):
         places = places_of(chosen)
         patches = gather_patches(pad_to_regions(images, tiling.region_size), tiling, chosen)
         tokens = embed_patches(self.patch_embed, patches)
+        if self.coarse_pixels is not None:
+            tokens = self.coarse_pixels.add_to(tokens, images, tiling, chosen)
         if self.cls_token is not None:
             tokens = insert_class_tokens(tokens, self.cls_token, places)
         tokens = tokens + nn.functional.embedding(places, self.position_tables.get(self, tiling))
@@ -267,16 +298,32 @@ class MSViT(RegionBackbone, VisionTransformer):
         )
 
     def _return_to_grid(
-        self, encoding: Encoding, tiling: Tiling, decisions: Tensor, gate_values: Tensor | None
-    ) -> Features:
+        self,
+        images: Tensor,
+        encoding: Encoding,
+        tiling: Tiling,
+        decisions: Tensor,
+        gate_values: Tensor | None,
+    ) -> tuple[Features, Counterfactual | None]:
         if self.out_type == 'cls_token':
             first = encoding.active.places()[:, 0]
-            return tuple(tokens[first] for tokens, _ in encoding.levels)
-        zero = None if encoding.counterfactual is None else zero_with_gradient(gate_values) * encoding.weights
-        layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual, zero)
+            return tuple(tokens[first] for tokens, _ in encoding.levels), None
+        layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual)
+        if encoding.counterfactual is None:
+            return self._features(layout, encoding.levels, images), None
+
+        @torch.no_grad()
+        def swap(regions: Tensor) -> Features:
+            return self._features(replace(layout, gate_zero=(1 - 2 * decisions) * regions), encoding.levels, images)
+
+        learning = replace(layout, gate_zero=zero_with_gradient(gate_values) * encoding.weights)
+        return self._features(learning, encoding.levels, images), Counterfactual(encoding.weights > 0, swap)
+
+    def _features(self, layout: MixedGrid, levels: Sequence[tuple[Tensor, Tensor | None]], images: Tensor) -> Features:
         if self.out_type == 'tokens':
-            return tuple(MixedTokens(*level, layout) for level in encoding.levels)
-        return layout.scatter(encoding.levels)
+            return tuple(MixedTokens(*level, layout, images) for level in levels)
+        detail = None if self.detail is None else DetailOf(self.detail, images, layout.tiling)
+        return layout.scatter(levels, detail)
 
     # What it costs
 
@@ -304,7 +351,11 @@ class MSViT(RegionBackbone, VisionTransformer):
         gate = torch.full_like(num_tokens, self.gate.macs(tiling), dtype=torch.float64)
         embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
         reference = self.dense_costs((tiling.height, tiling.width)).reference
-        encoder = self._encoder_macs(layers, num_pairs)
+        encoder, num_coarse = self._encoder_macs(layers, num_pairs), slots[:, :, 0].sum(1)
+        if self.coarse_pixels is not None:
+            embedding = embedding + num_coarse * self.coarse_pixels.weight.numel()
+        if self.detail is not None:
+            encoder = encoder + num_coarse * self.detail.macs_per_region(tiling.slots - 1)
         return Costs(layers - self.num_extra_tokens, gate, embedding, encoder, reference)
 
     def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
@@ -330,7 +381,7 @@ class MSViT(RegionBackbone, VisionTransformer):
             init_cfg=None,
         )
         twin = DenseViT(**words).to(self.pos_embed)
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith('gate.')}
+        state = {name: x for name, x in self.state_dict().items() if not re.fullmatch(self.additions, name)}
         twin.load_mixed(state, self.patch_resolution)
         return twin
 

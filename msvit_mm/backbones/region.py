@@ -1,6 +1,6 @@
 """Backbones whose gate decides regions: one coarse token or several fine ones each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,19 @@ from ..gates import Gate, RegionGate, StatedGate, build_gate
 from ..gates.region import rank_logits
 from ..ops.gating import relaxed_gate_sample, threshold
 from ..ops.tiling import Tiling
-from .base import ChoiceMap, Costs, GatedBackbone
+from .base import ChoiceMap, Costs, Features, GatedBackbone
+
+
+class Counterfactual(NamedTuple):
+    """What the features would be with other scales, of the regions where both were computed.
+
+    Attributes:
+        drawn: Boolean: where they were, shape (B, rows, cols).
+        swap: From the regions to swap, boolean (B, rows, cols), to features like the pass's own, without gradient.
+    """
+
+    drawn: Tensor
+    swap: Callable[[Tensor], Features]
 
 
 class GateOutput(NamedTuple):
@@ -23,6 +35,7 @@ class GateOutput(NamedTuple):
         num_tokens: Active patch tokens of each image, integers, shape (B,).
         costs: Multiply-adds of each image.
         region_size: Side of a region in pixels.
+        counterfactual: In training, if the gate learns from the output mix; else None.
     """
 
     gate_logits: Tensor
@@ -31,6 +44,7 @@ class GateOutput(NamedTuple):
     num_tokens: Tensor
     costs: Costs
     region_size: int
+    counterfactual: Counterfactual | None = None
 
     def maps(self) -> dict[str, ChoiceMap]:
         """``scale_map`` and ``gate_logits``."""
