@@ -27,7 +27,7 @@ class Costs(NamedTuple):
     Attributes:
         num_tokens: Patch tokens that each layer transforms, integers, shape (layers, B).
         gate: Shape (B,), float64 like the next two.
-        embedding: Shape (B,).
+        embedding: From pixels to tokens and, where there are weights for it, from tokens to cells, shape (B,).
         encoder: Shape (B,), with gradient where a gate learns from the cost.
         reference: Of the dense network, without gates, for an image of this size.
     """
@@ -255,6 +255,11 @@ class GatedBackbone(ABC):
     def layer_span(self) -> tuple[nn.Module, nn.Module] | None:
         """The module whose call begins the transformer layers and the one whose return ends them."""
         return None
+
+    @property
+    def has_cell_detail(self) -> bool:
+        """Whether the cells of one token differ in their features."""
+        return False
 
     def count_tokens(self, costs: Costs) -> Tensor:
         """Tokens of each image as predictions state them, shape (B,): the mean over the layers."""

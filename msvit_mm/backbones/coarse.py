@@ -34,7 +34,7 @@ class CoarsePixels(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def add_to(self, tokens: Tensor, images: Tensor, tiling: Tiling, chosen: Packing) -> Tensor:
-        """Add the term to the coarse ones of the chosen candidates' patches, (T, C) -> (T, C); class tokens left out."""
+        """Add the term to the coarse ones among the patches of the chosen candidates, (T, C) -> (T, C)."""
         place = chosen.index % chosen.shape[1] - (chosen.shape[1] - tiling.num_regions * tiling.slots)
         image, place = chosen.image_of_token()[place >= 0], place[place >= 0]
         at = (place % tiling.slots == 0).nonzero().squeeze(1)

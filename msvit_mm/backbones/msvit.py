@@ -67,8 +67,8 @@ class MSViT(RegionBackbone, VisionTransformer):
         attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
-        coarse_embedding: ``'shared'``: a coarse token sees its region shrunk to a fine patch. ``'own'``: all its pixels,
-            too, through weights of its own that begin as zero (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
+        coarse_embedding: ``'shared'``: a coarse token sees its region shrunk to a fine patch. ``'own'``: all its
+            pixels, too, through weights of its own that begin as zero (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
         detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, which begins as zero: ``dict(hidden_dims=64,
             levels=(0, 1))`` for the first two maps. None: all cells of a coarse region have its token alone.
         out_indices: Layers whose maps are returned, -1 = the last.
@@ -187,6 +187,8 @@ class MSViT(RegionBackbone, VisionTransformer):
             'patch 8': words | dict(patch_size=8),
             'levels': words | levels,
             'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
+            'coarse pixels and detail': words
+            | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
         }
 
     def _build_detail(self, words: dict, in_channels: int) -> CellDetail:
@@ -355,7 +357,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         if self.coarse_pixels is not None:
             embedding = embedding + num_coarse * self.coarse_pixels.weight.numel()
         if self.detail is not None:
-            encoder = encoder + num_coarse * self.detail.macs_per_region(tiling.slots - 1)
+            embedding = embedding + num_coarse * self.detail.macs_per_region(tiling.slots - 1)
         return Costs(layers - self.num_extra_tokens, gate, embedding, encoder, reference)
 
     def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
@@ -392,6 +394,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))
         sequences = PackedSequences.of(active, self._sequences_per_image(tiling))
         return partial(self.run, Stream(self.embed(images, tiling, active), sequences))
+
+    @property
+    def has_cell_detail(self) -> bool:
+        return self.detail is not None
 
     @property
     def layer_span(self) -> tuple[nn.Module, nn.Module]:

@@ -12,8 +12,8 @@ class UtilityGateLoss(nn.Module):
     r"""A region should be coarse where being fine would win less than elsewhere.
 
     With the task's loss per region as predicted, :math:`CE`, and with the scale of the drawn regions swapped,
-    :math:`CE'`, the utility of being fine is :math:`u_j = (2 d_j - 1)(CE_j - CE'_j)`, with :math:`d` = 1 for coarse. The
-    regions below the quantile of the wanted coarse ratio should be coarse:
+    :math:`CE'`, the utility of being fine is :math:`u_j = (2 d_j - 1)(CE_j - CE'_j)`, with :math:`d` = 1 for
+    coarse. The regions below the quantile of the wanted coarse ratio should be coarse:
 
     .. math:: L = w \, \mathrm{mean}_j \; w_j \, \mathrm{BCE}(g_j, [u_j < \lambda]), \qquad
         w_j = \mathrm{clip}(|u_j - \lambda| / \mathrm{mean}|u - \lambda|, 0.1, 5)

@@ -130,7 +130,7 @@ class GatedModel:
         return self.utility_loss(choices.gate_logits, (2 * choices.decisions - 1) * wins, drawn)
 
     def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
-        """What the task's loss of a region falls by when its scale is swapped, (B, rows, cols), and where that is known."""
+        """What a region's task loss falls by when its scale is swapped, (B, rows, cols), and where that is known."""
         raise NotImplementedError
 
     def _gate_supervision(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ class MixedGrid:
             if cells is None:
                 cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
             else:
-                own = (active[pixels.at].unsqueeze(1) + cells).flatten(0, 1)  # (n, s * s, C) -> (n * s * s, C)
+                own = (active[pixels.at].unsqueeze(1) + cells.to(active.dtype)).flatten(0, 1)  # (n, s * s, C) -> (n * s * s, C)
                 cells = F.embedding(detailed_source, torch.cat([active, own]))
             if self.gate_zero is not None:
                 parts = [(active.detach(), pixels), (counterfactual, further)]
@@ -120,7 +120,7 @@ class MixedGrid:
             region, cell, count = self._cells_in_regions(cells.device)
             extra = table.new_zeros(len(table), self.tiling.num_regions, count, table.shape[-1])
             for _, coarse, detail in parts:
-                extra[coarse.image, coarse.region] = detail.detach()
+                extra[coarse.image, coarse.region] = detail.detach().to(table.dtype)
             first = first + extra[:, region, cell]
         maps = per_scale(self.decisions), per_scale(self.gate_zero)
         nodes = [*zip(self.tiling.scales, [first, *larger], *maps, strict=False)]
@@ -135,7 +135,7 @@ class MixedGrid:
 
 
 class CoarseCells(NamedTuple):
-    """The coarse regions among packed tokens: which tokens (n,), of which images (n,), which regions (n,), their pixels."""
+    """The n coarse regions among packed tokens: their tokens, images and regions (n,), and pixels (n, s * s, hidden)."""
 
     at: Tensor
     image: Tensor

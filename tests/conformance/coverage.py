@@ -43,6 +43,7 @@ def law_cells_of_one_token_share_a_feature(case: Case) -> None:
     """Features lie on the grid of cells; two cells have the same one, bit for bit, if one token covers both."""
     backbone = case.build()
     need(backbone.region_size and backbone.out_type == 'featmap', 'maps over regions')
+    need(not backbone.has_cell_detail, 'cells that have nothing but their token')
     images = random_images(ODD_SIZE, 6)
     decisions, tiling = varied_decisions(backbone, images), backbone.tile(ODD_SIZE)
     token = cell_tokens(decisions, tiling).flatten(1)
