@@ -52,10 +52,12 @@ def law_configured_restores_everything(case: Case) -> None:
 def law_wrong_settings_are_refused(case: Case) -> None:
     """An unknown execution or gate is an error with what was wanted and what was got, and changes nothing."""
     backbone = case.build()
+    close_name = backbone.default_gate['type'][:-1]
     before = _settings(backbone)
     wrong = [
         (dict(execution='quantum'), r"execution: wanted one of \w+.*, got 'quantum'"),
         (dict(gate=dict(type='NoGate')), r'gate must be a config whose type is one of \w+.*, got .*NoGate'),
+        (dict(gate=dict(type=close_name)), f'got .*{close_name}.* .did you mean .*{close_name}.+'),
         (dict(gate=dict(type=_Foreign)), r'gate must be a config whose type is one of \w+.*, got .*_Foreign'),
     ]
     if not hasattr(backbone, 'token_budget'):
@@ -113,7 +115,7 @@ def law_statistics_and_maps_are_what_they_say(case: Case) -> None:
 
 
 def law_a_segmentor_carries_the_choices(case: Case) -> None:
-    """Trained with its gate loss and at prediction: fields, kinds of maps and what the backbone says of itself."""
+    """Its predictions hold every map by name, its kind, what the backbone says of itself, and what was dispatched."""
     backbone = case.build()
     need(backbone.out_type == 'featmap', 'maps')
     channels = run(backbone, random_images())[0][-1].shape[1]
