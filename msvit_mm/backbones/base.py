@@ -125,8 +125,8 @@ class GatedBackbone(ABC):
     gate: Gate
     gate_family: ClassVar[type[Gate]]
     gate_statement: ClassVar[str] = 'gate_values'
-    default_gate: ClassVar[dict]
-    default_warmup_gate: ClassVar[dict]
+    default_gate: ClassVar[dict[str, Any]]
+    default_warmup_gate: ClassVar[dict[str, Any]]
     ratio_name: ClassVar[str] = 'cost_ratio'
     train_executions: ClassVar[tuple[str, ...]] = ('masked',)
     test_executions: ClassVar[tuple[str, ...]] = ('masked',)
@@ -149,7 +149,7 @@ class GatedBackbone(ABC):
 
     @classmethod
     @abstractmethod
-    def examples(cls) -> dict[str, dict]:
+    def examples(cls) -> dict[str, dict[str, Any]]:
         """Constructor words by name of tiny instances, the simplest first: on them ``tests/conformance`` proves laws.
 
         Together they cover what the words may change about a law. They are without dropout and stochastic depth, and
@@ -185,7 +185,7 @@ class GatedBackbone(ABC):
         """
 
     @abstractmethod
-    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """Configs by name of gates that learn nothing, to compare with one of these mean costs (ComplexityMetric)."""
 
     @abstractmethod
@@ -211,10 +211,10 @@ class GatedBackbone(ABC):
         return self.forward_gated(images, decisions)[0]
 
     @abstractmethod
-    def build_gate(self, config: dict) -> Gate:
+    def build_gate(self, config: dict[str, Any]) -> Gate:
         """Build a gate of ``gate_family`` for this backbone."""
 
-    def build_gate_loss(self, config: dict) -> nn.Module:
+    def build_gate_loss(self, config: dict[str, Any]) -> nn.Module:
         """Build a loss that judges what this backbone's gate states.
 
         Raises:
@@ -229,7 +229,7 @@ class GatedBackbone(ABC):
             )
         return loss
 
-    def fill_gate_loss(self, config: dict) -> dict:
+    def fill_gate_loss(self, config: dict[str, Any]) -> dict[str, Any]:
         """A gate loss's config with what the backbone knows filled in."""
         return config
 
@@ -267,7 +267,7 @@ class GatedBackbone(ABC):
 
     @contextmanager
     def configured(
-        self, *, gate: dict | Gate | None = None, execution: str | None = None, token_budget: Any = KEEP
+        self, *, gate: dict[str, Any] | Gate | None = None, execution: str | None = None, token_budget: Any = KEEP
     ) -> Iterator['GatedBackbone']:
         """This backbone under another setting, for the duration of a ``with`` block.
 

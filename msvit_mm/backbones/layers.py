@@ -1,9 +1,9 @@
 """The hosts' transformer layers on packed tokens: one adapter per host, one loop, and a seam between the layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ops.attention import masked_attention, packed_attention
 from ..ops.packing import Packing
+
+HostLayer = Any  # a transformer layer of a host, which is not typed
 
 
 class LayerAdapter(Protocol):
@@ -23,16 +25,16 @@ class LayerAdapter(Protocol):
 
     branches: int
 
-    def take_drop_path(self, layer: nn.Module) -> float:
+    def take_drop_path(self, layer: HostLayer) -> float:
         """Take the layer's drop path out and return its rate: here it acts per image, not per row of a tensor."""
 
-    def dropout(self, layer: nn.Module) -> float:
+    def dropout(self, layer: HostLayer) -> float:
         """Probability of dropping an attention weight now."""
 
-    def project(self, layer: nn.Module, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
+    def project(self, layer: HostLayer, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
         """The first ``count`` of query, key and value, (..., C) -> (..., heads, head_dims) each."""
 
-    def finish(self, layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+    def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         """The rest of a layer after its attention; ``keep`` (branches, ..., 1) are the factors of stochastic depth."""
 
 
@@ -41,22 +43,22 @@ class PretrainLayer:
 
     branches = 2
 
-    def take_drop_path(self, layer: nn.Module) -> float:
+    def take_drop_path(self, layer: HostLayer) -> float:
         rate = float(getattr(layer.attn.out_drop, 'drop_prob', 0.0) or 0.0)
         layer.attn.out_drop = nn.Identity()
         layer.ffn.dropout_layer = nn.Identity()
         return rate
 
-    def dropout(self, layer: nn.Module) -> float:
+    def dropout(self, layer: HostLayer) -> float:
         return layer.attn.attn_drop if layer.training else 0.0
 
-    def project(self, layer: nn.Module, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
+    def project(self, layer: HostLayer, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
         attn = layer.attn
         if count == 3:
             return attn.qkv(layer.ln1(x)).unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
         return _project(layer.ln1(x), attn.qkv.weight, attn.qkv.bias, attn.num_heads, count, attn.embed_dims)
 
-    def finish(self, layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+    def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         branch = layer.attn.gamma1(layer.attn.proj_drop(layer.attn.proj(attended.flatten(-2))))
         if keep is None:
             x = x + branch
@@ -70,19 +72,19 @@ class SegmenterLayer:
 
     branches = 1
 
-    def take_drop_path(self, layer: nn.Module) -> float:
+    def take_drop_path(self, layer: HostLayer) -> float:
         rate = float(getattr(layer.ffn.dropout_layer, 'drop_prob', 0.0) or 0.0)
         layer.ffn.dropout_layer = nn.Identity()
         return rate
 
-    def dropout(self, layer: nn.Module) -> float:
+    def dropout(self, layer: HostLayer) -> float:
         return layer.attn.attn.dropout if layer.training else 0.0
 
-    def project(self, layer: nn.Module, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
+    def project(self, layer: HostLayer, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
         attn = layer.attn.attn
         return _project(layer.norm1(x), attn.in_proj_weight, attn.in_proj_bias, attn.num_heads, count, attn.embed_dim)
 
-    def finish(self, layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+    def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         x = x + layer.attn.proj_drop(layer.attn.attn.out_proj(attended.flatten(-2)))
         branch = layer.ffn(layer.norm2(x), identity=x.new_zeros(()))
         return x + (branch if keep is None else branch * keep[0])
@@ -219,7 +221,7 @@ class Passed(NamedTuple):
 
 
 def run_layers(
-    layers: Sequence[nn.Module],
+    layers: Iterable[HostLayer],
     adapter: LayerAdapter,
     active: Stream,
     queries: Stream | None = None,
@@ -279,7 +281,7 @@ def draw_drop_path(
 
 
 def _run_layer(
-    adapter: LayerAdapter, layer: nn.Module, x: Tensor, attend: partial, keep: Tensor | None, return_keys: bool
+    adapter: LayerAdapter, layer: HostLayer, x: Tensor, attend: partial, keep: Tensor | None, return_keys: bool
 ) -> tuple[Tensor, ...]:
     """Tokens after one layer and, if asked for, the keys and values that they had; else their memory is free early."""
     if not return_keys:
@@ -291,7 +293,7 @@ def _run_layer(
 @torch.no_grad()
 def _run_queries(
     adapter: LayerAdapter,
-    layer: nn.Module,
+    layer: HostLayer,
     queries: Stream,
     keys: list[Tensor],
     active: Stream,

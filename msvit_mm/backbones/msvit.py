@@ -68,7 +68,8 @@ class MSViT(RegionBackbone, VisionTransformer):
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
         coarse_embedding: ``'shared'``: a coarse token sees its region shrunk to a fine patch. ``'own'``: all its
-            pixels, too, through weights of its own that begin as zero (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
+            pixels, too, through weights of its own that begin as zero
+            (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
         detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, which begins as zero: ``dict(hidden_dims=64,
             levels=(0, 1))`` for the first two maps. None: all cells of a coarse region have its token alone.
         out_indices: Layers whose maps are returned, -1 = the last.
@@ -103,11 +104,11 @@ class MSViT(RegionBackbone, VisionTransformer):
 
     def __init__(
         self,
-        arch: str | dict = 'deit-small',
+        arch: str | dict[str, Any] = 'deit-small',
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         coarse_patch_size: int = 32,
-        gate: dict | None = None,
+        gate: dict[str, Any] | None = None,
         gate_temperature: float = 1.0,
         gate_gradient: str = 'output',
         train_execution: str = 'counterfactual',
@@ -116,7 +117,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         token_budget: float | None = None,
         attention_scope: str = 'image',
         coarse_embedding: str = 'shared',
-        detail: dict | None = None,
+        detail: dict[str, Any] | None = None,
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
         with_cp: bool = False,
@@ -176,7 +177,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         self.position_tables = PositionTables()
 
     @classmethod
-    def examples(cls) -> dict[str, dict]:
+    def examples(cls) -> dict[str, dict[str, Any]]:
         arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
         words = dict(arch=arch, img_size=(64, 96), gate=dict(type='ScaleGate', initial_ratio=0.5))
         levels = dict(out_indices=[0, 1], pre_norm=True, qkv_bias=False, layer_scale_init_value=0.1, final_norm=False)
@@ -191,7 +192,7 @@ class MSViT(RegionBackbone, VisionTransformer):
             | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
         }
 
-    def _build_detail(self, words: dict, in_channels: int) -> CellDetail:
+    def _build_detail(self, words: dict[str, Any], in_channels: int) -> CellDetail:
         detail = CellDetail(self.patch_size, self.embed_dims, in_channels=in_channels, **words)
         count = len(self.out_indices)
         if self.out_type != 'featmap' or not set(detail.levels) <= set(range(count)):

@@ -1,6 +1,7 @@
 """The parts of PVTv2, each able to work on all tokens of a map or on the active ones alone."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ ARCH_DEFAULTS = dict(num_heads=(1, 2, 5, 8), sr_ratios=(8, 4, 2, 1))
 NUM_ROWS = 4
 
 
-def arch_settings(arch: str | dict) -> dict[str, tuple[int, ...]]:
+def arch_settings(arch: str | dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """The four rows' ``embed_dims``, ``depths``, ``mlp_ratios``, ``num_heads`` and ``sr_ratios``.
 
     Raises:

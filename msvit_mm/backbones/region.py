@@ -78,8 +78,8 @@ class RegionBackbone(GatedBackbone):
     """
 
     gate_family = RegionGate
-    default_gate: ClassVar[dict] = dict(type='ScaleGate')
-    default_warmup_gate: ClassVar[dict] = dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
+    default_gate: ClassVar[dict[str, Any]] = dict(type='ScaleGate')
+    default_warmup_gate: ClassVar[dict[str, Any]] = dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
     ratio_name = 'coarse_ratio'
     patch_size: int
     coarse_patch_size: int
@@ -95,10 +95,10 @@ class RegionBackbone(GatedBackbone):
         """Candidates of an image of (height, width) pixels."""
         return Tiling(*image_size, (self.patch_size, self.coarse_patch_size))
 
-    def build_gate(self, config: dict) -> Gate:
+    def build_gate(self, config: dict[str, Any]) -> Gate:
         return build_gate(config, self.gate_family, coarse_patch_size=self.coarse_patch_size)
 
-    def fill_gate_loss(self, config: dict) -> dict:
+    def fill_gate_loss(self, config: dict[str, Any]) -> dict[str, Any]:
         return {'grid_size': self.grid_size, **config}
 
     def gate_statements(self, images: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class RegionBackbone(GatedBackbone):
         scores = torch.rand((batch, tiling.rows, tiling.cols), generator=generator)
         return (rank_logits(scores, num_coarse) > 0).to(images)
 
-    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         ratio = metrics['coarse_ratio']
         return {
             'random': dict(type='RandomGate', coarse_ratio=ratio),

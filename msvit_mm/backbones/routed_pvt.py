@@ -120,8 +120,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     gate_family = TokenGate
     gate_statement = 'cost_ratio'
-    default_gate: ClassVar[dict] = dict(type='RouteGate')
-    default_warmup_gate: ClassVar[dict] = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
+    default_gate: ClassVar[dict[str, Any]] = dict(type='RouteGate')
+    default_warmup_gate: ClassVar[dict[str, Any]] = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
     test_executions = ('masked', 'sparse')
     additions = r'gate\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
     weight_families = ('timm PVTv2', 'PVTv2')
@@ -132,12 +132,12 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     def __init__(
         self,
-        arch: str | dict = 'b2',
+        arch: str | dict[str, Any] = 'b2',
         img_size: int | tuple[int, int] = 224,
         num_stages: int = 5,
         extra_depth: int = 1,
         merge: str = 'add',
-        gate: dict | None = None,
+        gate: dict[str, Any] | None = None,
         gate_temperature: float = 1.0,
         row_stop: bool = False,
         test_execution: str = 'sparse',
@@ -145,7 +145,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         with_cp: bool = False,
         init: str = 'scratch',
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_choice('merge', merge, MERGES)
@@ -204,7 +204,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         self.gate = self.build_gate(gate or self.default_gate)
 
     @classmethod
-    def examples(cls) -> dict[str, dict]:
+    def examples(cls) -> dict[str, dict[str, Any]]:
         arch = dict(embed_dims=(8, 16, 40, 64), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2))
         gate = dict(type='RouteGate', initial_ratio=0.5)
         words = dict(arch=arch, img_size=(64, 96), gate=gate, drop_path_rate=0.0)
@@ -325,10 +325,10 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     # What models, tools and tests ask
 
-    def build_gate(self, config: dict) -> Gate:
+    def build_gate(self, config: dict[str, Any]) -> Gate:
         return build_gate(config, self.gate_family, edges=self.edges)
 
-    def build_gate_loss(self, config: dict) -> nn.Module:
+    def build_gate_loss(self, config: dict[str, Any]) -> nn.Module:
         """Build a BudgetLoss.
 
         Raises:
@@ -370,7 +370,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             return self.draw_decisions(gate, images)
 
-    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """The random routes cost as much for images of ``img_size``, but for the gate, which they have not."""
         share = self.active_ratio_of(metrics['cost_ratio'], self.img_size)
         return {

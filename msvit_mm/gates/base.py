@@ -21,7 +21,7 @@ class Gate(BaseModule):
             laws; none for a gate that needs another one.
     """
 
-    examples: ClassVar[tuple[dict, ...]] = ({},)
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     @property
     def learnable(self) -> bool:
@@ -41,7 +41,7 @@ class Gate(BaseModule):
         raise ValueError(f'gate: wanted one whose logits can shift (ScaleGate, StaticGate), got {type(self).__name__}')
 
 
-def build_gate(config: dict, family: type[Gate], **words: Any) -> Gate:
+def build_gate(config: dict[str, Any], family: type[Gate], **words: Any) -> Gate:
     """Build a gate of one family.
 
     Args:

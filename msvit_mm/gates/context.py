@@ -1,6 +1,7 @@
 """A gate of regions that sees more than the region: its neighbours, its edges, and where in the image it lies."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class ContextGate(RegionGate):
         initial_ratio: float = 0.75,
         with_position: bool = True,
         frozen: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(coarse_patch_size, init_cfg)
         if coarse_patch_size % 8:

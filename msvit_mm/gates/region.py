@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ class RegionGate(Gate):
         init_cfg: mmengine's recipe for the weights.
     """
 
-    def __init__(self, coarse_patch_size: int = 32, init_cfg: dict | None = None) -> None:
+    def __init__(self, coarse_patch_size: int = 32, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.coarse_patch_size = coarse_patch_size
 
@@ -76,7 +77,7 @@ class ScaleGate(RegionGate):
         pixels: str = 'both',
         initial_ratio: float = 0.75,
         frozen: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(coarse_patch_size, init_cfg)
         if pixels not in PIXEL_CHANNELS:

@@ -6,6 +6,7 @@ the features of row i join those of row i + 1, one decision per token of row i +
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ class TokenGate(Gate):
 
     needs_features: bool = False
 
-    def __init__(self, edges: Mapping[Edge, int], init_cfg: dict | None = None) -> None:
+    def __init__(self, edges: Mapping[Edge, int], init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.edges = dict(edges)
 
@@ -85,7 +86,7 @@ class RouteGate(TokenGate):
         edges: Mapping[Edge, int],
         initial_ratio: float = 0.95,
         frozen: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(edges, init_cfg)
         if not 0 < initial_ratio < 1:

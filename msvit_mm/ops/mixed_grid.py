@@ -78,7 +78,8 @@ class MixedGrid:
             if cells is None:
                 cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
             else:
-                own = (active[pixels.at].unsqueeze(1) + cells.to(active.dtype)).flatten(0, 1)  # (n, s * s, C) -> (n * s * s, C)
+                # (n, s * s, C) -> (n * s * s, C)
+                own = (active[pixels.at].unsqueeze(1) + cells.to(active.dtype)).flatten(0, 1)
                 cells = F.embedding(detailed_source, torch.cat([active, own]))
             if self.gate_zero is not None:
                 parts = [(active.detach(), pixels), (counterfactual, further)]
@@ -135,7 +136,7 @@ class MixedGrid:
 
 
 class CoarseCells(NamedTuple):
-    """The n coarse regions among packed tokens: their tokens, images and regions (n,), and pixels (n, s * s, hidden)."""
+    """The n coarse regions among packed tokens: tokens, images and regions (n,), and pixels (n, s * s, hidden)."""
 
     at: Tensor
     image: Tensor
