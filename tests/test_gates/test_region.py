@@ -47,13 +47,6 @@ def test_learnable_gates_have_a_gradient_and_the_others_no_parameters(name):
     assert gate(torch.rand(2, 3, 64, 96)).requires_grad == gate.learnable
 
 
-@pytest.mark.parametrize('name', sorted(set(GATES) - {'RandomGate'}))
-def test_an_image_alone_gets_the_same_logits(name):
-    gate = build(name)
-    images = torch.rand(3, 3, 70, 90) * torch.tensor([1.0, 5.0, 0.1])[:, None, None, None]
-    torch.testing.assert_close(gate(images)[1:2], gate(images[1:2]))
-
-
 def test_base_gate_has_no_rule():
     with pytest.raises(NotImplementedError):
         RegionGate()(torch.rand(1, 3, 64, 96))
@@ -93,12 +86,6 @@ def test_scale_gate_starts_at_its_ratio(initial_ratio):
     assert gate_logits.mean().item() == pytest.approx(math.log(initial_ratio / (1 - initial_ratio)), abs=0.25)
     decisions = threshold(relaxed_gate_sample(gate_logits))
     assert decisions.mean().item() == pytest.approx(initial_ratio, abs=0.08)
-
-
-def test_frozen_scale_gate_does_not_learn():
-    gate = ScaleGate(frozen=True)
-    assert not gate.learnable
-    assert not gate(torch.rand(1, 3, 64, 96)).requires_grad
 
 
 def test_scale_gate_costs_less_than_a_hundredth_of_its_backbone():
