@@ -43,7 +43,7 @@ def test_interface(name, height, width):
 @pytest.mark.parametrize('name', GATES)
 def test_learnable_gates_have_a_gradient_and_the_others_no_parameters(name):
     gate = build(name)
-    assert gate.learnable == (name in ('ScaleGate', 'StaticGate')) == bool(list(gate.parameters()))
+    assert gate.learnable == (name in ('ContextGate', 'ScaleGate', 'StaticGate')) == bool(list(gate.parameters()))
     assert gate(torch.rand(2, 3, 64, 96)).requires_grad == gate.learnable
 
 
@@ -236,7 +236,7 @@ def test_errors(config, message):
 
 
 def test_a_gate_of_another_family_is_refused():
-    with pytest.raises(ValueError, match=r"one of EdgeGate, .*, StaticGate, got \{'type': 'RouteGate'\}"):
+    with pytest.raises(ValueError, match=r"one of ContextGate, .*, StaticGate, got \{'type': 'RouteGate'\}"):
         build_gate(dict(type='RouteGate'), RegionGate)
     with pytest.raises(ValueError, match=r"got \{'type': 'ScalGate'\} \(did you mean ScaleGate or"):
         build_gate(dict(type='ScalGate'), RegionGate)

@@ -7,14 +7,6 @@ from msvit_mm.backbones import DynamicTokenRoutingTransformer
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.studies.forms import lower_resolution, make_forms, state_decisions
 
-OPTIONS = [
-    dict(),
-    dict(with_cls_token=False),
-    dict(pre_norm=True, qkv_bias=False, out_indices=[0, 1]),
-    dict(patch_size=8),
-]
-SIZES = [(64, 96), (70, 90)]
-
 
 def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
