@@ -8,6 +8,7 @@ from .loading import (
     use_safe_loader,
 )
 from .publish import load_kept_config
+from .resuming import find_resumable
 from .saving import check_new, checkpoint_bytes, write_files
 from .transfer import (
     compare_scale_maps,
@@ -24,6 +25,7 @@ __all__ = [
     'checkpoint_bytes',
     'compare_scale_maps',
     'describe_backbone',
+    'find_resumable',
     'fit_weights',
     'load_checkpoint_safely',
     'load_gate',
