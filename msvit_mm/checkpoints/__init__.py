@@ -1,6 +1,7 @@
 from .convert import Conversion, describe_backbone, fit_weights, rename_keys, resize_patch_kernel
 from .loading import (
     check_coverage,
+    check_finite,
     check_resumable,
     check_shapes,
     load_checkpoint_safely,
@@ -19,6 +20,7 @@ from .transfer import (
 __all__ = [
     'Conversion',
     'check_coverage',
+    'check_finite',
     'check_new',
     'check_resumable',
     'check_shapes',

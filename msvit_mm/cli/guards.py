@@ -9,13 +9,22 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from ..engine import FiniteLossHook, Interrupted, InterruptHook, RandomStateHook, SafeCheckpointHook
+from ..engine import (
+    FiniteLossHook,
+    GateSaturationHook,
+    Interrupted,
+    InterruptHook,
+    RandomStateHook,
+    RankWatchHook,
+    SafeCheckpointHook,
+)
 
-GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook)
+GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook, RankWatchHook)
 LOCK = 'train.lock'
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
@@ -57,8 +66,8 @@ def end_in_one_line() -> Iterator[None]:
 def sole_training(work_dir: str, launcher: str) -> Iterator[None]:
     """Let one training at a time write to a folder.
 
-    The system holds the lock for the process: it ends with it, however that dies, so that no stale one is in the way.
-    The file tells who holds it.
+    The system holds the lock for the process, and the file tells who that is: whatever way it dies, the lock it leaves
+    is known to be stale.
 
     Raises:
         LockedError: If another training has the folder.
@@ -72,8 +81,7 @@ def sole_training(work_dir: str, launcher: str) -> Iterator[None]:
     with open(path, 'a+') as file:
         _lock(file, path)
         file.truncate(0)
-        holder = dict(pid=os.getpid(), host=socket.gethostname(), since=time.strftime('%Y-%m-%d %H:%M:%S'))
-        file.write(json.dumps(holder))
+        file.write(json.dumps(_describe_process()))
         file.flush()
         try:
             yield
@@ -81,21 +89,32 @@ def sole_training(work_dir: str, launcher: str) -> Iterator[None]:
             file.truncate(0)  # not removed: another process may hold it open to try its lock
 
 
-def _lock(file, path: Path) -> None:
-    """Take the lock of a file; where the file system has no locks, ask the process that the file names."""
+def _lock(file: TextIO, path: Path) -> None:
+    """Take the lock of a file, unless the process that the file names lives.
+
+    Both are asked: a file system may have no locks, and the workers of a killed training hold its lock a while longer.
+    """
     file.seek(0)
     holder = _holder(file.read())
+    alive = _is_alive(holder)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        busy = alive is True
     except OSError as error:
-        free = error.errno not in (errno.EACCES, errno.EAGAIN) and not _is_alive(holder)
-    if not free:
+        held = error.errno in (errno.EACCES, errno.EAGAIN)
+        busy = alive is not False if held else bool(holder) and alive is not False
+    if busy:
         who = f'process {holder["pid"]} on {holder["host"]}, since {holder["since"]}' if holder else f'see {path}'
         raise LockedError(
             f"work directory '{path.parent}': wanted it for this training alone, got another one in it, {who}; "
             'wait for its end, or choose another --work-dir.'
         )
+
+
+def _describe_process() -> dict:
+    pid = os.getpid()
+    since = time.strftime('%Y-%m-%d %H:%M:%S')
+    return dict(pid=pid, host=socket.gethostname(), since=since, started=_started(pid))
 
 
 def _holder(text: str) -> dict:
@@ -106,14 +125,22 @@ def _holder(text: str) -> dict:
         return {}
 
 
-def _is_alive(holder: dict) -> bool:
-    """Whether the process of a lock lives; of another machine nobody can tell, so it does."""
+def _is_alive(holder: dict) -> bool | None:
+    """Whether the process of a lock lives; of another machine, or of nobody, that is not known."""
     if not holder or holder['host'] != socket.gethostname():
-        return bool(holder)
+        return None
     try:
         os.kill(int(holder['pid']), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, ValueError, OverflowError):
         return False
     except PermissionError:
         return True
-    return True
+    return holder.get('started') in (None, _started(holder['pid']))  # else the number is that of a later process
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in ticks since the boot; none where the system does not tell."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
+    except (OSError, IndexError):
+        return None

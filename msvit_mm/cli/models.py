@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..backbones import GatedBackbone
-from ..checkpoints import check_coverage, check_shapes, load_checkpoint_safely
+from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely
 from ..engine.storage import use_atomic_files
 from .images import check_data
 from .machine import check_device, check_machine
@@ -101,7 +101,7 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
 
 
 def check_fits(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights by name are all that a model has, in its shapes.
+    """Check that weights by name are all that a model has, in its shapes, and finite.
 
     Raises:
         ValueError: If not.
@@ -109,6 +109,7 @@ def check_fits(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     state = model.state_dict()
     check_coverage(state, weights)
     check_shapes(state, weights)
+    check_finite(weights)
 
 
 def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:

@@ -5,11 +5,14 @@ from .finite import FiniteLossHook, NonFiniteError
 from .interrupt import Interrupted, InterruptHook
 from .layer_decay import GatedLayerDecayConstructor
 from .random_state import RandomStateHook
+from .saturation import GateSaturationHook
 from .schedule import GateScheduleHook
 from .statistics import GateStatisticsHook
+from .watch import RankWatchHook
 
 __all__ = [
     'FiniteLossHook',
+    'GateSaturationHook',
     'GateScheduleHook',
     'GateStatisticsHook',
     'GatedLayerDecayConstructor',
@@ -17,5 +20,6 @@ __all__ = [
     'Interrupted',
     'NonFiniteError',
     'RandomStateHook',
+    'RankWatchHook',
     'SafeCheckpointHook',
 ]

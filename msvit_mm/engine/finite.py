@@ -32,15 +32,12 @@ class FiniteLossHook(Hook):
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        for part in ('state_dict', 'optimizer'):
-            name = first_nonfinite(
-                checkpoint.get(part, {}).get('state', {}) if part == 'optimizer' else checkpoint[part]
+        name = first_nonfinite({part: checkpoint[part] for part in ('state_dict', 'optimizer') if part in checkpoint})
+        if name is not None:
+            raise NonFiniteError(
+                f'checkpoint of iteration {checkpoint["meta"].get("iter")}: wanted finite numbers, got NaN or infinity '
+                f'in {name}; not saved, {_last(runner)}.'
             )
-            if name is not None:
-                raise NonFiniteError(
-                    f'checkpoint of iteration {runner.iter + 1}: wanted finite numbers, got NaN or infinity in '
-                    f"the {part}'s {name}; not saved, {_last(runner)}."
-                )
 
 
 def _last(runner: Runner) -> str:

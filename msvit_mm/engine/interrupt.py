@@ -33,7 +33,8 @@ class Interrupted(Exception):
 class InterruptHook(Hook):
     """At SIGINT (Ctrl-C) or SIGTERM, finish the iteration, save a checkpoint and raise `Interrupted`.
 
-    A second signal ends the process at once. One that the process was started to ignore stays ignored. Of several processes, all stop at the same iteration.
+    A second signal ends the process at once. One that the process was started to ignore stays ignored. Of several
+    processes, all stop at the same iteration.
 
     Args:
         interval: Of several processes, how many iterations pass between two agreements whether to stop.

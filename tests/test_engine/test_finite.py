@@ -22,7 +22,7 @@ def test_bad_weights_are_not_saved(make_runner, call, tmp_path):
         runner.model.layer.weight.register_hook(lambda gradient: gradient * float('nan'))
 
     with pytest.raises(
-        NonFiniteError, match=r"checkpoint of iteration 3: .* the state_dict's layer.weight; not saved, no"
+        NonFiniteError, match=r'checkpoint of iteration 3: .* in state_dict.layer.weight; not saved, no'
     ):
         make_runner(hooks=[call(2, spoil)]).train()
     assert not list((tmp_path / 'run').glob('*.pth*'))

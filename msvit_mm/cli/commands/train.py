@@ -9,7 +9,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ...checkpoints import check_coverage, check_resumable, find_resumable, load_checkpoint_safely, use_safe_loader
+from ...checkpoints import (
+    check_coverage,
+    check_finite,
+    check_resumable,
+    find_resumable,
+    load_checkpoint_safely,
+    use_safe_loader,
+)
 from ...engine import NonFiniteError
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
@@ -73,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_machine(cfg, train=True)
         check_data(cfg, 'train', 'val')
         checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None
+        check_finite(checkpoint['state_dict'] if checkpoint else {})
         if cfg.get('resume') and checkpoint:
             check_resumable(checkpoint)
             keep_seed(cfg, checkpoint)
