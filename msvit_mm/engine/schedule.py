@@ -7,6 +7,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+KEY = 'gate_schedule'
+
 
 @HOOKS.register_module()
 class GateScheduleHook(Hook):
@@ -14,7 +16,8 @@ class GateScheduleHook(Hook):
 
     Phase and weight are functions of the iteration alone, so a resumed run goes on as if never stopped. The weight
     holds ``weights[0]`` until the share ``ramp[0]`` of gate learning, then rises linearly to ``weights[1]`` at
-    ``ramp[1]`` and stays.
+    ``ramp[1]`` and stays. A run resumed with another number of iterations keeps what it has reached: a gate that
+    learnt never rests again, and the weight waits until the new schedule has caught up; the log says so.
 
     Args:
         warmup: Share of all iterations spent on random decisions, in [0, 1).
@@ -42,6 +45,7 @@ class GateScheduleHook(Hook):
         self.warmup = warmup
         self.weights = weights
         self.ramp = ramp
+        self._reached: tuple[str, float] | None = None
 
     def phase_and_weight(self, iteration: int, max_iters: int) -> tuple[str, float]:
         """Phase (``'warmup'`` or ``'learn'``) and gate-loss weight of an iteration, counted from 0.
@@ -69,10 +73,29 @@ class GateScheduleHook(Hook):
         return first
 
     def before_train(self, runner: Runner) -> None:
-        """Say once that the gate rests, lest its untrained choices in the log look broken."""
-        first = self.first_learning_iteration(runner.max_iters)
+        """Keep phase and weight that a run of another length has reached, and say until when the gate rests."""
+        former = runner.message_hub.runtime_info.get(KEY) if runner.iter else None
+        max_iters = runner.max_iters
+        if isinstance(former, dict):
+            self._reached = former['reached'] and tuple(former['reached'])
+            if former['max_iters'] != max_iters:
+                self._reached = self._kept(runner.iter - 1, former['max_iters'])
+                kept, planned = self._reached, self.phase_and_weight(runner.iter, max_iters)
+                runner.logger.warning(
+                    f'The gate was scheduled for {former["max_iters"]} iterations and now for {max_iters}: at '
+                    f'iteration {runner.iter} it is in phase {kept[0]!r} with weight {kept[1]:g}, and keeps them until '
+                    f'the new schedule, there at {planned[0]!r} with {planned[1]:g}, has caught up.'
+                )
+        reached = self._reached and list(self._reached)
+        runner.message_hub.update_info(KEY, dict(max_iters=max_iters, reached=reached))
+        self._say_that_the_gate_rests(runner)
+
+    def _say_that_the_gate_rests(self, runner: Runner) -> None:
+        """Once, lest the untrained choices in the log look broken."""
         gate = getattr(getattr(_unwrap(runner.model), 'backbone', None), 'gate', None)
-        if runner.iter < first and gate is not None and gate.learnable:
+        resting = self._kept(runner.iter, runner.max_iters)[0] == 'warmup'
+        if resting and gate is not None and gate.learnable:
+            first = self.first_learning_iteration(runner.max_iters)
             runner.logger.info(
                 f'GateScheduleHook: the gate rests until iteration {first} of {runner.max_iters}, random choices '
                 'decide; until then what it would choose, as the log shows it, means nothing.'
@@ -80,9 +103,17 @@ class GateScheduleHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         model = _unwrap(runner.model)
-        model.gate_phase, weight = self.phase_and_weight(runner.iter, runner.max_iters)
+        model.gate_phase, weight = self._kept(runner.iter, runner.max_iters)
         if model.gate_loss is not None:
             model.gate_loss.weight = weight
+
+    def _kept(self, iteration: int, max_iters: int) -> tuple[str, float]:
+        """Phase and weight of an iteration, not behind what an earlier part of the run has reached."""
+        phase, weight = self.phase_and_weight(iteration, max_iters)
+        if self._reached is None:
+            return phase, weight
+        further = max if self.weights[1] >= self.weights[0] else min
+        return 'learn' if self._reached[0] == 'learn' else phase, further(weight, self._reached[1])
 
 
 def _unwrap(model: Any) -> Any:

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones import ChoiceMap, Choices, Costs
 from ..backbones.base import Features
+from ..losses import region_means
 from .gated import GatedModel
 
 
@@ -17,10 +18,11 @@ from .gated import GatedModel
 class GatedEncoderDecoder(GatedModel, EncoderDecoder):
     """mmseg's EncoderDecoder over a gated backbone.
 
-    Training adds the gate loss and logs the gate's statistics, ``num_tokens`` and ``gmacs``. A prediction carries, beside
-    mmseg's fields, the maps of the gate's choices as PixelData (``scale_map`` and ``gate_logits`` (1, rows, cols), or
-    ``routes_s4`` ... ``merges_s32``), what it cost (:meth:`~msvit_mm.models.gated.GatedModel._attach`), and the metainfo
-    ``choice_maps``: kind and side of a cell in pixels of each map by name.
+    Training adds the gate loss and logs the gate's statistics, ``num_tokens`` and ``gmacs``. A prediction carries,
+    beside mmseg's fields, the maps of the gate's choices as PixelData (``scale_map`` and ``gate_logits``
+    (1, rows, cols), or ``routes_s4`` ... ``merges_s32``), what it cost
+    (:meth:`~msvit_mm.models.gated.GatedModel._attach`), and the metainfo ``choice_maps``: kind and side of a cell in
+    pixels of each map by name.
 
     Args:
         boundary_loss: Config of ``BoundaryGateLoss``, which supervises the gate by the label maps; none by default.
@@ -60,7 +62,8 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
 
         Returns:
             Class scores (B, classes, H, W); the maps of the gate's choices by name, between 0 and 1 where sliding
-            windows disagree; and summed over the windows costs, active tokens (B,) and multiply-adds of the decoder (B,).
+            windows disagree; and summed over the windows costs, active tokens (B,) and multiply-adds of the decoder
+            (B,).
         """
         size = tuple(inputs.shape[-2:])
         seg_logits = inputs.new_zeros(len(inputs), self.out_channels, *size)
@@ -97,6 +100,24 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             return {}
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
         return self.boundary_loss(choices.gate_logits, labels, self.backbone.region_size)
+
+    def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
+        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
+        drawn = choices.counterfactual.drawn
+        own, swapped = (self._region_losses(x, labels) for x in (features, choices.counterfactual.swap(drawn)))
+        return own - swapped, drawn
+
+    def _region_losses(self, features: Features, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of each region, with the class weights of the task's loss, (B, rows, cols)."""
+        if self.with_neck:
+            features = self.neck(features)
+        logits = F.interpolate(self.decode_head(features), labels.shape[1:], mode='bilinear', align_corners=False)
+        loss, ignore_index = self.decode_head.loss_decode, self.decode_head.ignore_index
+        loss = next(iter(loss)) if isinstance(loss, nn.ModuleList) else loss
+        weight = getattr(loss, 'class_weight', None)
+        weight = None if weight is None else logits.new_tensor(weight)
+        losses = F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction='none')
+        return region_means(losses, labels != ignore_index, self.backbone.region_size)
 
     def _decode(self, features: Features, metas: list[dict]) -> Tensor:
         if self.with_neck:
