@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops.attention import masked_attention, packed_attention
+from ..ops.attention import masked_attention, packed_attention, row_attention
 from ..ops.packing import Packing
 
 
@@ -134,6 +134,14 @@ class MaskedRows:
         return masked_attention(query, key, value, self.key_mask, dropout)
 
 
+class EqualRows:
+    """Sequences of one length as rows of a batch, all of whose tokens are keys; without stochastic depth."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, keys: None = None) -> Tensor:
+        """Attention of all tokens to those of their row."""
+        return row_attention(query, key, value, dropout)
+
+
 class Stream(NamedTuple):
     """Tokens on their way through the layers.
 
@@ -144,7 +152,7 @@ class Stream(NamedTuple):
     """
 
     tokens: Tensor
-    sequences: PackedSequences | MaskedRows
+    sequences: PackedSequences | MaskedRows | EqualRows
     merged_into: Tensor | None = None
 
     def restored(self) -> Tensor:
@@ -168,7 +176,7 @@ class Passed(NamedTuple):
     """
 
     levels: list[tuple[Tensor, Tensor | None]]
-    sequences: list[PackedSequences | MaskedRows]
+    sequences: list[PackedSequences | MaskedRows | EqualRows]
 
 
 def run_layers(

@@ -22,6 +22,7 @@ from .embedding import PositionTables, embed_patches, insert_class_tokens, place
 from .executions import EXECUTIONS, Batch, Encoding
 from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
 from .region import GateOutput, RegionBackbone
+from .static import StaticMSViT, make_static
 
 GATE_GRADIENTS = ('output', 'mask', 'both')
 ATTENTION_SCOPES = ('image', 'region')
@@ -319,6 +320,9 @@ class MSViT(RegionBackbone, VisionTransformer):
         state = {name: value for name, value in self.state_dict().items() if not name.startswith('gate.')}
         twin.load_mixed(state, self.patch_resolution)
         return twin.to(state['pos_embed'].device)
+
+    def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
+        return make_static(self, image_size, token_budget)
 
     @torch.no_grad()
     def layers_alone(self, images: Tensor, decisions: Tensor) -> Callable[[], object]:

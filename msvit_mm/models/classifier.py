@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..backbones.base import Features
 from .gated import GatedModel
+from .static import StaticModel
 
 
 @MODELS.register_module()
@@ -40,6 +41,9 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
 
     def _decode(self, features: Features) -> Tensor:
         return self.head(self._pool(features))
+
+    def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticModel:
+        return StaticModel(self, image_size, token_budget)
 
     def _pool(self, features: Features) -> tuple[Tensor, ...]:
         return self.neck(features) if self.with_neck else features
