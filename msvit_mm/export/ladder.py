@@ -1,0 +1,93 @@
+"""Several budgets of one model, and its gate alone: a caller picks a network for each image by what the gate says.
+
+The gate alone counts the regions below its threshold; the smallest network with as many fine regions, or more, is the
+one to run.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..models.gated import GatedModel
+from ..ops.macs import count_macs
+
+
+class Engine(NamedTuple):
+    """A static network of the ladder.
+
+    Attributes:
+        name: ``'450'``, after the budget, or ``'masked'``, or ``'gate'``.
+        network: To be exported.
+        outputs: Names of its outputs.
+        num_fine: Regions that are fine in every image; None if the network has no budget.
+        num_tokens: Patch tokens of every image; None if the network has no budget.
+    """
+
+    name: str
+    network: nn.Module
+    outputs: tuple[str, ...]
+    num_fine: int | None = None
+    num_tokens: int | None = None
+
+
+class GateAlone(nn.Module):
+    """A gate, and how many regions of each image it wants fine.
+
+    Args:
+        gate: From images to logits, above 0 = coarse.
+    """
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) to logits (B, rows, cols) and numbers of fine regions (B,), int64."""
+        gate_logits = self.gate(images)
+        return gate_logits, (gate_logits <= 0).sum((1, 2))
+
+
+def make_engines(
+    model: GatedModel, image_size: tuple[int, int], budgets: Sequence[float | None], with_gate: bool = False
+) -> list[Engine]:
+    """The static networks of some budgets, in their order, and the gate's at the end.
+
+    Args:
+        model: A segmentor or a classifier over a gated backbone.
+        image_size: (height, width) of the images in pixels.
+        budgets: Active patch tokens of each image; None for the masked network without a budget.
+        with_gate: Whether the gate alone follows.
+
+    Raises:
+        ValueError: If there is no static form, or two budgets have the same number of fine regions.
+    """
+    engines = []
+    for budget in budgets:
+        network = model.static(image_size, budget)
+        name = 'masked' if budget is None else f'{budget:g}'
+        backbone = network.model.backbone
+        fine = getattr(backbone, 'num_fine', None)
+        engines.append(Engine(name, network, ('scores',), fine, getattr(backbone, 'num_tokens', None)))
+    numbers = [engine.num_fine for engine in engines]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f'token budgets: wanted each to give another number of fine regions, got {numbers} from {list(budgets)}'
+        )
+    if with_gate:
+        gate = GateAlone(engines[0].network.model.backbone.gate)
+        engines.append(Engine('gate', gate, ('gate_logits', 'num_fine')))
+    return engines
+
+
+@torch.no_grad()
+def describe_engines(engines: Sequence[Engine], files: Sequence[str], images: Tensor) -> dict[str, Any]:
+    """What a caller has to know to pick a file: for each its fine regions, tokens, and multiply-adds per image."""
+    rows = []
+    for engine, file in zip(engines, files, strict=True):
+        gmacs = count_macs(engine.network, images) / len(images) / 1e9
+        rows.append(dict(file=file, num_fine=engine.num_fine, num_tokens=engine.num_tokens, gmacs=gmacs))
+    budgeted = sorted((row for row in rows if row['num_fine'] is not None), key=lambda row: row['num_fine'])
+    named = {engine.name: row for engine, row in zip(engines, rows, strict=True) if engine.num_fine is None}
+    return dict(batch_size=len(images), image_size=list(images.shape[-2:]), engines=budgeted, **named)
