@@ -23,6 +23,25 @@ def seeded():
     init_default_scope('mmseg')
 
 
+def _label_maps():
+    maps = {
+        'patches': torch.arange(6).reshape(2, 3).repeat_interleave(17, 0).repeat_interleave(25, 1) % 3,
+        'noise': torch.randint(3, (40, 70), generator=torch.Generator().manual_seed(0)),
+        'sparse': (torch.rand(70, 45, generator=torch.Generator().manual_seed(1)) < 0.002).long(),
+        'constant': torch.ones(33, 40, dtype=torch.long),
+        'all ignored': torch.full((33, 40), 255),
+    }
+    ignored = maps['patches'].clone()
+    ignored[10:24, 20:40] = 255
+    return maps | {'ignored': ignored}
+
+
+@pytest.fixture(params=_label_maps().items(), ids=lambda item: item[0])
+def labels(request):
+    """A label map of three classes, 255 = ignored."""
+    return request.param[1].clone()
+
+
 @pytest.fixture(scope='session')
 def imagenet_root(tmp_path_factory):
     """A folder in ImageNet's layout: a small image of noise for each of 1000 synsets; val is train."""

@@ -220,12 +220,23 @@ def run_layers(
     return Passed(levels, sequences)
 
 
-def draw_drop_path(rates: Sequence[float], branches: int, batch: int, like: Tensor) -> Tensor | None:
-    """Stochastic depth: a factor per layer, branch and image, shape (layers, branches, B); None if all rates are 0."""
+def draw_drop_path(
+    rates: Sequence[float], branches: int, batch: int, like: Tensor, sparing: bool = False
+) -> Tensor | None:
+    """Stochastic depth: a factor per layer, branch and image, shape (layers, branches, B); None if all rates are 0.
+
+    Args:
+        sparing: Draw no number for layers whose rate is 0: which numbers a seed gives is part of what users repeat.
+    """
     if not any(rates):
         return None
     keep = 1 - like.new_tensor(rates)[:, None, None]
-    return torch.rand(len(rates), branches, batch, device=like.device).lt(keep) / keep
+    if not sparing:
+        return torch.rand(len(rates), branches, batch, device=like.device).lt(keep) / keep
+    drawn = keep[:, 0, 0] < 1
+    factors = like.new_ones(len(rates), branches, batch)
+    factors[drawn] = torch.rand(int(drawn.sum()), branches, batch, device=like.device).lt(keep[drawn]) / keep[drawn]
+    return factors
 
 
 def _run_layer(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.registry import MODELS
@@ -89,7 +89,7 @@ class MSViT(RegionBackbone, VisionTransformer):
     test_executions = ('masked', 'padded', 'packed')
     weight_families = ('timm', 'mmseg', 'mmpretrain')
     collection = 'MSViT'
-    paper = dict(
+    paper: ClassVar[dict[str, str]] = dict(
         Title='MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers', URL='https://arxiv.org/abs/2307.02321'
     )
 
@@ -295,8 +295,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         layers = num_tokens.expand(self.num_layers, -1)
         encoder = self._encoder_macs(num_tokens, pairs)
         if self.between and sequences is not None:
-            layers = torch.stack([x.image.bincount(minlength=len(slots)) for x in sequences]) - self.num_extra_tokens
-            encoder = self._encoder_macs(layers).sum(0) / self.num_layers
+            lengths = torch.tensor([x.lengths for x in sequences], device=slots.device)
+            lengths = lengths.unflatten(1, (len(slots), -1))  # (layers, B * sequences) -> (layers, B, sequences)
+            layers = lengths.sum(-1) - self.num_extra_tokens
+            encoder = self._encoder_macs(layers, lengths.double().square().sum(-1)).sum(0) / self.num_layers
         return Costs(layers, gate, embedding, encoder, self.dense_costs((tiling.height, tiling.width)).reference)
 
     def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:

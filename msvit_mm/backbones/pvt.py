@@ -213,18 +213,11 @@ class PlainPVT(nn.Module):
     """The PVTv2 that a routing space contains, without gates: the blocks of the stages (i, i) on all tokens.
 
     Args:
-        backbone: Where the parts come from: ``arch``, ``stem``, ``downsamples``, ``norms``, ``nodes``, ``out_indices``.
-
-    Raises:
-        ValueError: If the stages (i, i) have not the depths of PVTv2.
+        backbone: Where the parts come from: ``stem``, ``downsamples``, ``norms``, ``nodes``, ``out_indices``.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        nodes = dict(backbone.nodes.items())
-        depths = tuple(len(nodes.get(f'{i}_{i}', ())) for i in range(NUM_ROWS))
-        if depths != backbone.arch['depths']:
-            raise ValueError(f"stages (i, i): wanted PVTv2's {backbone.arch['depths']} blocks, got {depths}")
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """Backbones whose gate decides regions: one coarse token or several fine ones each."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,8 +64,8 @@ class RegionBackbone(GatedBackbone):
     """
 
     gate_family = RegionGate
-    default_gate = dict(type='ScaleGate')
-    default_warmup_gate = dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
+    default_gate: ClassVar[dict] = dict(type='ScaleGate')
+    default_warmup_gate: ClassVar[dict] = dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
     ratio_name = 'coarse_ratio'
     patch_size: int
     coarse_patch_size: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -45,7 +45,7 @@ class RouteOutput(NamedTuple):
         1 = open, 0 = closed, NaN where the routing space has no such edge.
         """
         maps = {}
-        num_stages = 1 + max(j for kind, _, j in self.decisions if kind == 'row')
+        num_stages = max(j + (kind == 'row') for kind, _, j in self.decisions)
         for kind, name, count, first in (('row', 'routes', num_stages, 0), ('merge', 'merges', num_stages + 1, 1)):
             for i in range(NUM_ROWS - first):
                 gated = {j: x for (k, row, j), x in self.decisions.items() if (k, row) == (kind, i)}
@@ -79,9 +79,10 @@ class RouteOutput(NamedTuple):
 class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
     r"""PVTv2 unfolded into a routing space, after "DiT".
 
-    Row i holds tokens of stride :math:`4 \cdot 2^i` and begins at stage i. In every stage j the blocks of node (i, j) transform the row's
-    open tokens and leave the others as they are. Between stages, open merges add the embedding of row i to row i + 1.
-    The gate decides all that, token by token; with the stages (i, i) open and nothing else this is PVTv2.
+    Row i holds tokens of stride :math:`4 \cdot 2^i` and begins at stage i. In every stage j the blocks of node (i, j)
+    transform the row's open tokens and leave the others as they are. Between stages, open merges add the embedding of
+    row i to row i + 1. The gate decides all that, token by token; with the stages (i, i) open and nothing else this is
+    PVTv2.
 
     The paper's text was not at hand and its authors released no code: what its abstract and figures do not show is a
     choice made here, such as the gates' form and the way features merge.
@@ -119,12 +120,12 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     gate_family = TokenGate
     gate_statement = 'cost_ratio'
-    default_gate = dict(type='RouteGate')
-    default_warmup_gate = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
+    default_gate: ClassVar[dict] = dict(type='RouteGate')
+    default_warmup_gate: ClassVar[dict] = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
     test_executions = ('masked', 'sparse')
     weight_families = ('timm PVTv2', 'PVTv2')
     collection = 'DiT'
-    paper = dict(
+    paper: ClassVar[dict[str, str]] = dict(
         Title='DiT: Efficient Vision Transformers with Dynamic Token Routing', URL='https://arxiv.org/abs/2308.03409'
     )
 

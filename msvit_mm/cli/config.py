@@ -83,7 +83,9 @@ def find_package_config(name: str | Path) -> Path:
     for file in (folder / name, folder / f'{name}.py'):
         if file.is_file():
             return file
-    names = {file.relative_to(folder).with_suffix('').as_posix(): file.stem for file in sorted(folder.rglob('*.py'))}
+    files = [file.relative_to(folder) for file in sorted(folder.rglob('*.py'))]
+    alike = [file for file in files if (file.parts[0] == '_base_') == (Path(name).parts[:1] == ('_base_',))]
+    names = {file.with_suffix('').as_posix(): file.stem for file in alike}
     stems = get_close_matches(Path(name).stem, set(names.values()), n=3)
     close = [name for name, stem in names.items() if stem in stems]
     hint = f'; close are {", ".join(close)}' if close else f'; the package has {len(names)} in {folder}'

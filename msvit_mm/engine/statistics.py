@@ -11,9 +11,9 @@ from mmengine.structures import BaseDataElement
 class GateStatisticsHook(Hook):
     """Log the spread of the gate's choices over the images of a validation or test run.
 
-    Writes to the log, and as scalars ``gate/*`` to the visualizer: mean and deviation over images of the cost relative to
-    the dense network and, where the gate decides regions, of the coarse ratio; mean, 5th and 95th percentile of tokens
-    and of GMACs per image, of detectors the backbone's; and over routes the share of open tokens on every edge,
+    Writes to the log, and as scalars ``gate/*`` to the visualizer: mean and deviation over images of the cost relative
+    to the dense network and, where the gate decides regions, of the coarse ratio; mean, 5th and 95th percentile of
+    tokens and of GMACs per image, of detectors the backbone's; and over routes the share of open tokens on every edge,
     ``gate/routes_s8_2`` for stage 2 of the row of stride 8.
     """
 
@@ -42,9 +42,9 @@ class GateStatisticsHook(Hook):
 def describe_sample(sample: BaseDataElement) -> dict[str, float]:
     """Ratios, tokens and GMACs of one prediction."""
     scales = [name for name, (kind, _) in sample.choice_maps.items() if kind == 'scale']
-    ratios = {'coarse_ratio': sample.get(name).data.mean().item() for name in scales[:1]}
-    ratios['cost_ratio'] = sample.cost_ratio
-    return ratios | dict(num_tokens=sample.num_tokens, gmacs=sample.get('gmacs', sample.backbone_gmacs))
+    ratios = dict(coarse_ratio=sample.get(scales[0]).data.mean().item()) if scales else {}
+    costs = dict(cost_ratio=sample.cost_ratio, num_tokens=sample.num_tokens)
+    return ratios | costs | dict(gmacs=sample.get('gmacs', sample.backbone_gmacs))
 
 
 def open_shares(sample: BaseDataElement) -> dict[str, float]:

@@ -14,8 +14,8 @@ PARTS = ('gate', 'embedding', 'encoder', 'backbone', 'decoder', 'whole')
 class ComplexityMetric(BaseMetric):
     """Means over the images of active tokens and multiply-adds (in 1e9, 1 MAC = 1 FLOP as papers count).
 
-    Reads what models over gated backbones leave on their data samples. ``cost_ratio`` is relative to the dense backbone;
-    ``coarse_ratio`` is there where the gate decides regions, ``gmacs`` where the whole model is counted.
+    Reads what models over gated backbones leave on their data samples. ``cost_ratio`` is relative to the dense
+    backbone; ``coarse_ratio`` is there where the gate decides regions, ``gmacs`` where the whole model is counted.
 
     Raises:
         ValueError: If a prediction carries no cost, because the model is not gated.

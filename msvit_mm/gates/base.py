@@ -47,7 +47,7 @@ def build_gate(config: dict, family: type[Gate], **words: Any) -> Gate:
     """
     wanted = config.get('type')
     gates = gates_of(family)
-    gate_type = wanted if isinstance(wanted, type) else MODELS.get(wanted or '')
+    gate_type = MODELS.get(wanted) if wanted and isinstance(wanted, str) else wanted
     if not (isinstance(gate_type, type) and issubclass(gate_type, family)):
         close = difflib.get_close_matches(str(wanted), gates, cutoff=0.5)
         hint = f' (did you mean {" or ".join(close)}?)' if close else ''

@@ -1,4 +1,4 @@
-"""Batch-Shaping: gate values that follow a distribution, so that a gate keeps near a ratio without becoming constant."""
+"""Batch-Shaping: gate values that follow a distribution, so that a gate nears a ratio without becoming constant."""
 
 import logging
 import math

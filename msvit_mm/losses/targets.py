@@ -79,6 +79,6 @@ class BudgetLoss(nn.Module):
         self.weight = weight
 
     def forward(self, cost_ratios: Tensor) -> dict[str, Tensor]:
-        """Compare costs relative to the dense network (n,) with the budget; ``loss_budget`` is already times ``weight``."""
+        """Compare costs relative to the dense network (n,) with the budget; ``loss_budget`` is times ``weight``."""
         excess = GatherBatch.apply(cost_ratios).mean() - self.budget
         return {'loss_budget': (self.weight * excess.square()).to(torch.get_default_dtype())}

@@ -14,8 +14,8 @@ from .static import StaticModel
 class GatedImageClassifier(GatedModel, ImageClassifier):
     """mmpretrain's ImageClassifier over a gated backbone.
 
-    Training adds the gate loss and logs the gate's statistics, ``num_tokens`` and ``gmacs``. A prediction carries, beside
-    mmpretrain's fields, what GatedEncoderDecoder's predictions carry, of the image as the network got it.
+    Training adds the gate loss and logs the gate's statistics, ``num_tokens`` and ``gmacs``. A prediction carries,
+    beside mmpretrain's fields, what GatedEncoderDecoder's predictions carry, of the image as the network got it.
 
     Feature maps without a neck are averaged over the grid, where every region weighs the same at either scale and the
     choice of a scale has its gradient. A backbone with ``out_type='cls_token'`` hands its class token to the head.

@@ -21,9 +21,9 @@ except (ImportError, AssertionError) as error:  # mmdet asserts the version of m
 class GatedMaskRCNN(GatedModel, MaskRCNN):
     """mmdet's MaskRCNN over a gated backbone.
 
-    Training adds the gate loss and its statistics. A prediction carries the gate's choices and the costs of the backbone
-    (:meth:`~msvit_mm.models.gated.GatedModel._attach`); those of neck and heads depend on the objects and are not
-    counted.
+    Training adds the gate loss and its statistics. A prediction carries the gate's choices and the costs of the
+    backbone (:meth:`~msvit_mm.models.gated.GatedModel._attach`); those of neck and heads depend on the objects and are
+    not counted.
     """
 
     def extract_feat(self, inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

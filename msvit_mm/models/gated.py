@@ -130,8 +130,8 @@ class GatedModel:
     ) -> None:
         """Put the choices on predictions: maps as PixelData, and what each image cost in 1e9 multiply-adds.
 
-        ``num_tokens``; ``backbone_gmacs``, of it ``gate_gmacs``, ``embedding_gmacs`` and ``encoder_gmacs``; with neck and
-        head ``gmacs``; ``reference_gmacs``, those of the dense backbone, and ``cost_ratio`` relative to them.
+        ``num_tokens``; ``backbone_gmacs``, of it ``gate_gmacs``, ``embedding_gmacs`` and ``encoder_gmacs``; with neck
+        and head ``gmacs``; ``reference_gmacs``, those of the dense backbone, and ``cost_ratio`` relative to them.
         """
         costs = Costs(*(x.detach() if isinstance(x, Tensor) else x for x in costs))
         numbers = dict(num_tokens=num_tokens, cost_ratio=costs.cost_ratio, backbone_gmacs=costs.total / 1e9)

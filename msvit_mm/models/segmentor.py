@@ -18,10 +18,11 @@ from .static import StaticModel
 class GatedEncoderDecoder(GatedModel, EncoderDecoder):
     """mmseg's EncoderDecoder over a gated backbone.
 
-    Training adds the gate loss and logs the gate's statistics, ``num_tokens`` and ``gmacs``. A prediction carries, beside
-    mmseg's fields, the maps of the gate's choices as PixelData (``scale_map`` and ``gate_logits`` (1, rows, cols), or
-    ``routes_s4`` ... ``merges_s32``), what it cost (:meth:`~msvit_mm.models.gated.GatedModel._attach`), and the metainfo
-    ``choice_maps``: kind and side of a cell in pixels of each map by name.
+    Training adds the gate loss and logs the gate's statistics, ``num_tokens`` and ``gmacs``. A prediction carries,
+    beside mmseg's fields, the maps of the gate's choices as PixelData (``scale_map`` and ``gate_logits``
+    (1, rows, cols), or ``routes_s4`` ... ``merges_s32``), what it cost
+    (:meth:`~msvit_mm.models.gated.GatedModel._attach`), and the metainfo ``choice_maps``: kind and side of a cell in
+    pixels of each map by name.
 
     Args:
         boundary_loss: Config of ``BoundaryGateLoss``, which supervises the gate by the label maps; none by default.
@@ -61,7 +62,8 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
 
         Returns:
             Class scores (B, classes, H, W); the maps of the gate's choices by name, between 0 and 1 where sliding
-            windows disagree; and summed over the windows costs, active tokens (B,) and multiply-adds of the decoder (B,).
+            windows disagree; and summed over the windows costs, active tokens (B,) and multiply-adds of the decoder
+            (B,).
         """
         size = tuple(inputs.shape[-2:])
         seg_logits = inputs.new_zeros(len(inputs), self.out_channels, *size)

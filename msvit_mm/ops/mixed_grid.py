@@ -38,7 +38,8 @@ class MixedGrid:
     def scatter(self, levels: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, ...]:
         """Give every cell what its token has: values of any meaning, features as well as class scores.
 
-        Through ``gate_zero`` a gate value feels the contrast between what its node's cells have whole and split.
+        Through ``gate_zero`` a gate value feels the contrast between what its node's cells have whole and split: the
+        derivative of :math:`V_v = d_v c_v + (1 - d_v) V_{children}`, which is 0 within a node that stays whole.
 
         Args:
             levels: Values of the active tokens, shape (T, C), and of the counterfactual ones without gradient, (T', C)
@@ -62,11 +63,14 @@ class MixedGrid:
         table = self.active.unpack(active.detach()) + self.counterfactual.unpack(counterfactual)
         *larger, below = (table[:, slot + self.num_extra_tokens] for slot in cell_slots(self.tiling, cells.device))
         nodes = [*zip(self.tiling.scales, larger, per_scale(self.decisions), per_scale(self.gate_zero), strict=False)]
+        contrasts = None
         for scale, whole, stays, zero in reversed(nodes):
-            zero = nodes_to_cells(zero, self.tiling, scale.side).unsqueeze(-1).to(cells)
-            cells = cells + zero * (whole - below)
-            below = torch.where(nodes_to_cells(stays, self.tiling, scale.side).bool().unsqueeze(-1), whole, below)
-        return cells
+            stays, zero = (nodes_to_cells(x, self.tiling, scale.side).unsqueeze(-1) for x in (stays, zero))
+            own = zero.to(cells) * (whole - below)
+            # what lies within a node that stays whole is not reached, and its gate values change nothing
+            contrasts = own if contrasts is None else own + contrasts.masked_fill(stays.bool(), 0)
+            below = torch.where(stays.bool(), whole, below)
+        return cells + contrasts
 
 
 class MixedTokens(NamedTuple):

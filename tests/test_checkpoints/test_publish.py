@@ -11,6 +11,7 @@ import yaml
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
+from msvit_mm.backbones import DynamicTokenRoutingTransformer, MSViT
 from msvit_mm.checkpoints import load_kept_config
 from msvit_mm.checkpoints.publish import (
     describe_model,
@@ -134,8 +135,18 @@ def cfg():
     return Config.fromfile(CONFIGS / 'msvit_upernet_scenes.py')
 
 
+class Model(torch.nn.Module):
+    """What a description looks at: the backbone's class, the parts and their parameters."""
+
+    def __init__(self, backbone=MSViT, **parts):
+        super().__init__()
+        self.backbone = backbone
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
 def test_nothing_is_invented(cfg):
-    model = torch.nn.BatchNorm1d(5)  # ten parameters beside its buffers
+    model = Model(norm=torch.nn.BatchNorm1d(5))  # ten parameters beside its buffers
     entry = describe_model('scenes', 's-1.pth', cfg, 'configs/s.py', model, dict(iter=7, metrics={}))
     assert entry['In Collection'] == 'MSViT'
     assert entry['Metadata'] == {'Training Data': 'Scenes', 'Iterations': 7, 'Parameters': 10}
@@ -150,17 +161,20 @@ def test_nothing_is_invented(cfg):
 def test_epochs_and_wrapped_data(cfg):
     cfg.train_cfg = dict(by_epoch=True)
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', dataset=dict(type='CamVidDataset'))
-    entry = describe_model('m', 'm-1.pth', cfg, 'm.py', torch.nn.Identity(), dict(iter=70, epoch=2, metrics={}))
+    entry = describe_model('m', 'm-1.pth', cfg, 'm.py', Model(), dict(iter=70, epoch=2, metrics={}))
     assert entry['Metadata'] == {'Training Data': 'CamVid', 'Epochs': 2, 'Parameters': 0}
 
 
 def test_routes_are_another_collection(tmp_path):
     cfg = Config.fromfile(CONFIGS / 'dit_upernet_scenes.py')
-    entry = describe_model('dit', 'd-1.pth', cfg, 'd.py', torch.nn.Identity(), dict(iter=7, metrics={}))
+    model = Model(DynamicTokenRoutingTransformer)
+    entry = describe_model('dit', 'd-1.pth', cfg, 'd.py', model, dict(iter=7, metrics={}))
     path = tmp_path / 'metafile.yml'
-    path.write_text(update_metafile(path, ENTRY, overwrite=False))
-    first, second = yaml.safe_load(update_metafile(path, entry, overwrite=False))['Collections']
+    path.write_text(update_metafile(path, ENTRY, overwrite=False, paper=MSViT.paper))
+    text = update_metafile(path, entry, overwrite=False, paper=model.backbone.paper)
+    first, second = yaml.safe_load(text)['Collections']
     assert (first['Name'], second['Name'], entry['In Collection']) == ('MSViT', 'DiT', 'DiT')
+    assert (first['Paper'], second['Paper']) == (MSViT.paper, DynamicTokenRoutingTransformer.paper)
     assert first['Paper']['URL'] != second['Paper']['URL']
 
 
@@ -173,7 +187,7 @@ def test_routes_are_another_collection(tmp_path):
     ],
 )
 def test_the_task_is_the_model_s(cfg, part, task):
-    model = torch.nn.ModuleDict({part: torch.nn.Identity()})
+    model = Model(**{part: torch.nn.Identity()})
     entry = describe_model('m', 'm-1.pth', cfg, 'm.py', model, dict(iter=7, metrics={'score': 1.0}))
     assert entry['Results'][0]['Task'] == task
 

@@ -39,6 +39,7 @@ def test_names_of_the_package_hold_in_every_folder(tmp_path, monkeypatch):
             'msvit_upernet_scene',
             r"config 'msvit_upernet_scene': wanted a file .*, got neither; close are .*upernet_scenes",
         ),
+        ('_base_/default_runtim', 'got neither; close are _base_/runtime/default_runtime'),
         (f'nowhere/{SCENES}.py', f'got neither; close are (.*, )?{SCENES}'),
         (
             'zzz.py',
@@ -50,6 +51,7 @@ def test_absent_config_names_the_close_ones(name, message):
     with pytest.raises(ValueError, match=message) as error_info:
         load_config(name)
     assert '\n' not in str(error_info.value)
+    assert ('_base_' in str(error_info.value)) == name.startswith('_base_')  # parts of configs only beside parts
 
 
 @pytest.mark.parametrize('base', [f'{SCENES}.py', SCENES])

@@ -13,7 +13,9 @@ from msvit_mm.engine.statistics import summarize_choices
 def sample(num_coarse, num_tokens, gmacs):
     scale_map = torch.zeros(1, 2, 3)
     scale_map.view(-1)[:num_coarse] = 1
-    return BaseDataElement(scale_map=PixelData(data=scale_map), num_tokens=num_tokens, gmacs=gmacs)
+    costs = dict(num_tokens=num_tokens, gmacs=gmacs, backbone_gmacs=gmacs / 2, cost_ratio=gmacs / 4)
+    metainfo = dict(choice_maps=dict(scale_map=('scale', 32), gate_logits=('logits', 32)))
+    return BaseDataElement(scale_map=PixelData(data=scale_map), metainfo=metainfo, **costs)
 
 
 def run_epoch(hook, runner, split, *batches):
@@ -25,7 +27,7 @@ def run_epoch(hook, runner, split, *batches):
 
 def test_summary_of_known_choices():
     values = np.arange(101)
-    summary = summarize_choices(values / 100, values, values / 10)
+    summary = summarize_choices(dict(coarse_ratio=values / 100, num_tokens=values, gmacs=values / 10))
     expected = dict(coarse_ratio=0.5, coarse_ratio_std=np.std(values) / 100, num_tokens=50, num_tokens_p5=5)
     expected |= dict(num_tokens_p95=95, gmacs=5, gmacs_p5=0.5, gmacs_p95=9.5)
     assert summary == pytest.approx(expected)
@@ -40,7 +42,9 @@ def test_choices_reach_the_log_and_the_visualizer(split):
         run_epoch(hook, runner, split, *batches)
         scalars = runner.visualizer.add_scalars.call_args
         assert scalars.kwargs == dict(step=7)
-        expected = summarize_choices(np.array([0, 0.5, 1]), np.array([24, 15, 6]), np.array([0.5, 0.4, 0.3]))
+        gmacs = np.array([0.5, 0.4, 0.3])
+        values = dict(coarse_ratio=np.array([0, 0.5, 1]), num_tokens=np.array([24, 15, 6]), gmacs=gmacs)
+        expected = summarize_choices(values | dict(cost_ratio=gmacs / 4))
         assert scalars.args[0] == pytest.approx({f'gate/{name}': value for name, value in expected.items()})
         assert 'coarse_ratio 0.5, ' in runner.logger.info.call_args.args[0]
     assert runner.visualizer.add_scalars.call_count == 2
@@ -57,18 +61,20 @@ def test_routes_are_summed_up_by_cost_and_edge():
     samples = []
     for share, gmacs in ((0.0, 0.4), (1.0, 1.2)):
         routes = torch.stack([torch.full((2, 4), torch.nan), torch.full((2, 4), share)])
-        costs = dict(num_tokens=int(8 * share), gmacs=gmacs + 1, backbone_gmacs=gmacs, reference_gmacs=2.0)
-        samples.append(BaseDataElement(routes_s8=PixelData(data=routes), **costs))
+        costs = dict(num_tokens=int(8 * share), gmacs=gmacs + 1, backbone_gmacs=gmacs, cost_ratio=gmacs / 2)
+        metainfo = dict(choice_maps=dict(routes_s8=('routes', 8)))
+        samples.append(BaseDataElement(routes_s8=PixelData(data=routes), metainfo=metainfo, **costs))
     run_epoch(hook, runner, 'val', samples)
     (scalars,), _ = runner.visualizer.add_scalars.call_args
-    assert scalars['gate/route_ratio'] == pytest.approx(0.4)
-    assert scalars['gate/route_ratio_std'] == pytest.approx(0.2)
+    assert scalars['gate/cost_ratio'] == pytest.approx(0.4)
+    assert scalars['gate/cost_ratio_std'] == pytest.approx(0.2)
     assert scalars['gate/routes_s8_1'] == 0.5
     assert 'gate/routes_s8_0' not in scalars and 'gate/coarse_ratio' not in scalars
 
 
 def test_of_detectors_the_backbone_is_summed_up():
     hook, runner = GateStatisticsHook(), SimpleNamespace(visualizer=MagicMock(), logger=MagicMock(), iter=7)
-    run_epoch(hook, runner, 'val', [BaseDataElement(num_tokens=8, backbone_gmacs=0.5, reference_gmacs=2.0)])
+    sample = BaseDataElement(num_tokens=8, backbone_gmacs=0.5, cost_ratio=0.25, metainfo=dict(choice_maps={}))
+    run_epoch(hook, runner, 'val', [sample])
     (scalars,), _ = runner.visualizer.add_scalars.call_args
-    assert scalars['gate/gmacs'] == 0.5 and scalars['gate/route_ratio'] == 0.25
+    assert scalars['gate/gmacs'] == 0.5 and scalars['gate/cost_ratio'] == 0.25

@@ -5,28 +5,27 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from msvit_mm.evaluation import PARTS, ComplexityMetric, count_parts, spread
-from msvit_mm.models import build_gate
 from msvit_mm.ops.macs import count_macs
 
 
 def sample(num_coarse, num_tokens):
     scale_map = torch.zeros(1, 2, 3)
     scale_map.view(-1)[:num_coarse] = 1
-    return dict(
-        scale_map=dict(data=scale_map), num_tokens=num_tokens, backbone_gmacs=0.1 * num_tokens, gmacs=num_tokens
-    )
+    costs = dict(cost_ratio=0.04 * num_tokens, num_tokens=num_tokens, backbone_gmacs=0.1 * num_tokens)
+    maps = dict(scale_map=dict(data=scale_map), choice_maps=dict(scale_map=('scale', 32), gate_logits=('logits', 32)))
+    return maps | costs | dict(gmacs=num_tokens)
 
 
 def test_means_over_images():
     metric = ComplexityMetric()
     metric.process({}, [sample(0, 24), sample(3, 15)])
     metric.process({}, [sample(6, 6)])
-    expected = dict(coarse_ratio=0.5, num_tokens=15, backbone_gmacs=1.5, gmacs=15)
+    expected = dict(coarse_ratio=0.5, cost_ratio=0.6, num_tokens=15, backbone_gmacs=1.5, gmacs=15)
     assert metric.evaluate(size=3) == pytest.approx(expected)
 
 
 def test_predictions_without_a_gate_are_refused():
-    with pytest.raises(ValueError, match=r"needs predictions with a scale_map, got fields \['num_tokens', 'seg'\]"):
+    with pytest.raises(ValueError, match=r"wanted predictions with a cost_ratio, got fields \['num_tokens', 'seg'\]"):
         ComplexityMetric().process({}, [dict(seg=1, num_tokens=2)])
 
 
@@ -56,8 +55,7 @@ def test_parts_sum_to_the_prediction_and_to_what_is_dispatched(tiny_arch, test_c
     assert counts['encoder'] < dense['encoder']
     assert counts['decoder'] == dense['decoder'] > 0
 
-    model.backbone.gate = build_gate(dict(type='FixedGate', scale='fine'), 32)
-    with torch.no_grad():
+    with torch.no_grad(), model.backbone.configured(gate=dict(type='FixedGate', scale='fine')):
         fine, _ = count_parts(model, batch)
     assert fine['num_tokens'] == dense['num_tokens']
     assert fine['encoder'] == pytest.approx(dense['encoder'])
@@ -69,9 +67,17 @@ def test_spread_over_images():
 
 def test_means_over_routed_images():
     metric = ComplexityMetric()
-    costs = dict(num_tokens=7, gmacs=3.0, reference_gmacs=2.0)
-    metric.process({}, [dict(backbone_gmacs=1.0, **costs), dict(backbone_gmacs=2.5, **costs)])
-    assert metric.evaluate(size=2) == pytest.approx(dict(route_ratio=0.875, num_tokens=7, backbone_gmacs=1.75, gmacs=3))
+    costs = dict(num_tokens=7, gmacs=3.0, choice_maps=dict(routes_s4=('routes', 4), merges_s8=('merges', 8)))
+    samples = [dict(cost_ratio=gmacs / 2, backbone_gmacs=gmacs, **costs) for gmacs in (1.0, 2.5)]
+    metric.process({}, samples)
+    assert metric.evaluate(size=2) == pytest.approx(dict(cost_ratio=0.875, num_tokens=7, backbone_gmacs=1.75, gmacs=3))
+
+
+def test_means_over_detections_are_of_the_backbone():
+    sample = dict(cost_ratio=0.5, num_tokens=7, backbone_gmacs=1.0, choice_maps=dict(routes_s4=('routes', 4)))
+    metric = ComplexityMetric()
+    metric.process({}, [sample])
+    assert metric.evaluate(size=1) == dict(cost_ratio=0.5, num_tokens=7, backbone_gmacs=1.0)
 
 
 @pytest.mark.parametrize('test_cfg', [dict(mode='whole'), dict(mode='slide', crop_size=(64, 96), stride=(40, 56))])

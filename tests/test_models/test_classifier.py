@@ -83,7 +83,7 @@ def test_losses_and_statistics(make_classifier, batch, monkeypatch, backbone):
     assert ratios.std() > 0
     assert logged['coarse_ratio'].item() == pytest.approx(ratios.mean().item())
     assert logged['num_tokens'].item() == pytest.approx(gate.num_tokens.float().mean().item())
-    gmacs = model.backbone.count_macs(gate.num_tokens, (64, 96)).mean().item() / 1e9
+    gmacs = gate.costs.total.mean().item() / 1e9
     assert logged['gmacs'].item() == pytest.approx(gmacs)
 
 
@@ -174,6 +174,8 @@ def test_prediction_carries_choices_and_cost(make_classifier, batch, backbone):
         assert sample.gmacs == pytest.approx(whole, rel=1e-3)
         assert sample.backbone_gmacs == pytest.approx(backbone_gmacs, rel=1e-3)
         assert 0 < sample.backbone_gmacs < sample.gmacs
+        assert sample.cost_ratio == pytest.approx(sample.backbone_gmacs / sample.reference_gmacs)
+        assert sample.choice_maps == dict(scale_map=('scale', 32), gate_logits=('logits', 32))
 
 
 def test_accuracy_beside_cost(make_classifier, batch):

@@ -56,15 +56,17 @@ def test_losses_and_costs(detector, monkeypatch):
     monkeypatch.setattr(model.backbone, 'forward_gated', lambda *args: passes.append(args) or forward(*args))
     images = torch.randn(2, 3, 64, 96)
     losses = model.loss(images, [])
-    assert {'loss_bbox', 'loss_budget', 'route_ratio', 'gmacs'} <= set(losses)
+    assert {'loss_bbox', 'loss_budget', 'cost_ratio', 'gmacs'} <= set(losses)
     model.eval()
     with torch.no_grad():
         first, second = model.predict(images, [BaseDataElement(), BaseDataElement()])
         assert len(passes) == 2
         maps, output = forward(images)
     assert torch.equal(second.scores, maps[-1][1])
-    assert first.backbone_gmacs == pytest.approx(output.macs[0].item() / 1e9)
+    assert first.backbone_gmacs == pytest.approx(output.costs.total[0].item() / 1e9)
     assert first.reference_gmacs > 0 and first.num_tokens == output.num_tokens[0]
+    assert first.cost_ratio == pytest.approx(first.backbone_gmacs / first.reference_gmacs)
+    assert first.choice_maps['routes_s4'] == ('routes', 4) and 'gmacs' not in first
 
 
 @pytest.mark.skipif(importlib.util.find_spec('mmdet') is not None, reason='mmdet is installed')

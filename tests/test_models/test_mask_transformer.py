@@ -62,6 +62,7 @@ def step(model, images, weights, seed=3):
     model.train()
     torch.manual_seed(seed)
     features, gate = model.backbone.forward_gated(images)
+    torch.manual_seed(seed)  # so that the head's stochastic depth does not depend on what the backbone has drawn
     scores = model.decode_head(features)
     parameters = dict(model.named_parameters())
     loss = ((scores + scores.square()) * weights).sum()
@@ -132,7 +133,7 @@ def test_the_gate_feels_the_contrast_of_scores(make_segmentor):
 
     torch.manual_seed(3)
     tokens, others, layout = model.backbone.forward_gated(images)[0][0]
-    table = (layout.active.unpack(tokens) + layout.others.unpack(others))[0, 1:].detach()
+    table = (layout.active.unpack(tokens) + layout.counterfactual.unpack(others))[0, 1:].detach()
     active = (layout.active.unpack(torch.ones_like(tokens))[0, 1:, 0] > 0).tolist()
     keys = [*(i for i, chosen in enumerate(active) if chosen), *range(len(table), len(table) + 5)]
     x = torch.cat([head.dec_proj(table), head.cls_emb[0]])

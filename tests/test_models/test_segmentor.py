@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from msvit_mm.ops.macs import count_macs
-from msvit_mm.ops.regions import regions_to_cells
+from msvit_mm.ops.tiling import nodes_to_cells
 
 SLIDE = dict(mode='slide', crop_size=(64, 96), stride=(40, 56))
 SLIDE_SIZES = [(64, 96), (100, 200), (104, 152), (50, 200), (40, 70)]
@@ -110,7 +110,7 @@ def test_losses_and_statistics(make_segmentor, batch, monkeypatch, head):
     assert logged['coarse_ratio'].item() == pytest.approx(ratios.mean().item())
     assert logged['coarse_ratio_std'].item() == pytest.approx(ratios.std(correction=0).item())
     assert logged['num_tokens'].item() == pytest.approx(gate.num_tokens.float().mean().item())
-    gmacs = model.backbone.count_macs(gate.num_tokens, (64, 96)).mean().item() / 1e9
+    gmacs = gate.costs.total.mean().item() / 1e9
     assert logged['gmacs'].item() == pytest.approx(gmacs)
 
 
@@ -233,6 +233,11 @@ def test_prediction_carries_choices_and_cost(make_segmentor, batch, head):
         assert sample.gmacs == pytest.approx(whole, rel=1e-3)
         assert sample.backbone_gmacs == pytest.approx(backbone, rel=1e-3)
         assert 0 < sample.backbone_gmacs < sample.gmacs
+        parts = [sample.get(f'{name}_gmacs') for name in ('gate', 'embedding', 'encoder')]
+        assert min(parts) > 0 and sum(parts) == pytest.approx(sample.backbone_gmacs)
+        assert sample.reference_gmacs == model.backbone.dense_costs((64, 96)).reference / 1e9
+        assert sample.cost_ratio == pytest.approx(sample.backbone_gmacs / sample.reference_gmacs)
+        assert sample.choice_maps == dict(scale_map=('scale', 32), gate_logits=('logits', 32))
 
 
 def test_tensors_alone_can_be_predicted(make_segmentor):
@@ -250,17 +255,19 @@ def test_slide_inference_is_the_hosts(make_segmentor, monkeypatch, height, width
     with torch.no_grad():
         expected = EncoderDecoder.slide_inference(model, images, copy.deepcopy(metas))
         num_windows = len(forwards)
-        result = model.inference_gated(images, metas)
-    torch.testing.assert_close(result.seg_logits, expected, rtol=1e-5, atol=1e-5)
+        seg_logits, _, costs, num_tokens, decoder_macs = model.inference_gated(images, metas)
+    torch.testing.assert_close(seg_logits, expected, rtol=1e-5, atol=1e-5)
     assert metas == [dict(img_shape=(height, width), ori_shape=(height, width)) for _ in images]
     gates = [gate for _, gate in forwards[num_windows:]]
     assert len(gates) == num_windows
-    assert torch.equal(result.num_tokens, sum(gate.num_tokens for gate in gates))
+    assert torch.equal(num_tokens, sum(gate.num_tokens for gate in gates))
     window = (min(height, 64), min(width, 96))
     decoder = model._decoder_macs[-(-window[0] // 16), -(-window[1] // 16)]
-    macs = sum(model.backbone.count_macs(gate.num_tokens, window) for gate in gates)
-    torch.testing.assert_close(result.backbone_gmacs, macs / 1e9)
-    torch.testing.assert_close(result.gmacs, (macs + decoder * num_windows) / 1e9)
+    stated = [model.backbone.costs_of(gate.decisions, window) for gate in gates]
+    for name in ('gate', 'embedding', 'encoder', 'total'):
+        torch.testing.assert_close(getattr(costs, name), sum(getattr(x, name) for x in stated))
+    assert costs.reference == model.backbone.dense_costs(window).reference * num_windows
+    assert decoder_macs.tolist() == [decoder * num_windows] * 2
 
 
 @pytest.mark.parametrize(('height', 'width'), SLIDE_SIZES)
@@ -282,13 +289,14 @@ def test_windows_are_the_hosts(make_segmentor, height, width):
 def test_slide_scale_map_is_the_mean_over_windows(make_segmentor, monkeypatch):
     model = make_segmentor(test_cfg=dict(mode='slide', crop_size=(64, 96), stride=(64, 32)))
     forwards = record(monkeypatch, model.backbone, 'forward_gated')
-    result = model.inference_gated(torch.randn(1, 3, 64, 160), [dict(img_shape=(64, 160))])
+    _, maps, *_ = model.inference_gated(torch.randn(1, 3, 64, 160), [dict(img_shape=(64, 160))])
     total, visits = torch.zeros(1, 2, 5), torch.zeros(1, 2, 5)
     assert len(forwards) == 3
     for i, (_, gate) in enumerate(forwards):
         total[:, :, i : i + 3] += gate.decisions
         visits[:, :, i : i + 3] += 1
-    torch.testing.assert_close(result.scale_map, total / visits)
+    torch.testing.assert_close(maps['scale_map'].data, total / visits)
+    assert (maps['scale_map'].cell, maps['scale_map'].kind) == (32, 'scale')
 
 
 def test_unknown_mode(make_segmentor):
@@ -324,8 +332,7 @@ def test_scale_map_marks_the_cells_of_coarse_tokens(make_segmentor):
     images = torch.randn(1, 3, 64, 96)
     (sample,) = model.predict(images)
     features = model.backbone(images)[-1]
-    grid = model.backbone._check_images(images)
-    cells = regions_to_cells(sample.scale_map.data, grid)
+    cells = nodes_to_cells(sample.scale_map.data, model.backbone.tile((64, 96)))
     same_as_right_neighbour = (features[..., ::2] == features[..., 1::2]).all(1)
     assert torch.equal(same_as_right_neighbour, cells[..., ::2].bool())
 
@@ -341,8 +348,9 @@ def test_augmented_views_add_up(make_segmentor, batch):
     augmented = MODELS.build(dict(type='GatedSegTTAModel', module=model)).eval()
     (merged,) = augmented.test_step({key: [view[key] for view in data] for key in ('inputs', 'data_samples')})
     assert singles[0].num_tokens != 0
-    for name in ('num_tokens', 'backbone_gmacs', 'gmacs'):
+    for name in ('num_tokens', 'backbone_gmacs', 'gmacs', 'gate_gmacs', 'embedding_gmacs', 'reference_gmacs'):
         assert merged.get(name) == pytest.approx(sum(single.get(name) for single in singles))
+    assert merged.cost_ratio == pytest.approx(merged.backbone_gmacs / merged.reference_gmacs)
     assert torch.equal(merged.scale_map.data, singles[0].scale_map.data)
     assert torch.equal(merged.gate_logits.data, singles[0].gate_logits.data)
     mean = sum(single.seg_logits.data.softmax(0) for single in singles)

@@ -1,6 +1,7 @@
 """Two processes have the loss and the gradient of one process with the same global batch, however they execute.
 
-The processes compute their layers again in the backward pass, the one process does not.
+The processes compute their layers again in the backward pass, the one process does not. In double precision, since
+the layer norm of a class token that is almost 0 magnifies what rounding makes of the order of sums.
 """
 
 import copy
@@ -16,8 +17,7 @@ from mmseg.structures import SegDataSample
 from torch.nn.parallel import DistributedDataParallel
 
 import msvit_mm
-from msvit_mm.models import msvit
-from msvit_mm.models.msvit import TRAIN_EXECUTIONS
+from msvit_mm.backbones import MSViT, msvit
 
 MODEL = dict(
     type='GatedEncoderDecoder',
@@ -43,7 +43,7 @@ TOKEN_HEAD = dict(
     num_heads=2,
     num_classes=3,
 )
-MODES = [*TRAIN_EXECUTIONS, 'tokens']
+MODES = [*MSViT.train_executions, 'tokens']
 
 
 def build(mode, with_cp=False):
@@ -59,22 +59,20 @@ def build(mode, with_cp=False):
         config['backbone']['train_execution'] = mode
     model = MODELS.build(config)
     model.decode_head.dropout = torch.nn.Identity()
-    return model.train()
+    return model.double().train()
 
 
 def global_batch():
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(4, 3, 64, 96, generator=generator)
+    images = torch.randn(4, 3, 64, 96, generator=generator, dtype=torch.float64)
     labels = torch.randint(3, (4, 1, 64, 96), generator=generator)
     return images, [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
 
 
 def loss_and_gradients(model, images, samples):
     """The summed loss, and every gradient; the gate's noise is left out, since processes draw different noise."""
-    sample = msvit.relaxed_gate_sample
-    with mock.patch.object(
-        msvit, 'relaxed_gate_sample', lambda logits, temperature, noise: sample(logits, temperature, False)
-    ):
+    decide = msvit.decide
+    with mock.patch.object(msvit, 'decide', lambda x, tiling, tau, noise, *rest: decide(x, tiling, tau, False, *rest)):
         losses = model(images, samples, mode='loss')
     loss = sum(value for name, value in losses.items() if 'loss' in name)
     loss.backward()
@@ -102,12 +100,12 @@ def test_two_processes_equal_one(tmp_path):
     for mode in MODES:
         loss, gradients = loss_and_gradients(build(mode), *global_batch())
         parts = [process[mode] for process in processes]
-        torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, loss, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, loss, rtol=1e-9, atol=1e-9)
         assert gradients['backbone.gate.layers.0.weight'].abs().max() > 0
         for _, part in parts:
             if mode == 'trimmed':  # which regions the task teaches the gate depends on the batch mates
                 part, gradients = ({n: g for n, g in x.items() if '.gate.' not in n} for x in (part, gradients))
-            torch.testing.assert_close(part, gradients, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(part, gradients, rtol=1e-8, atol=1e-9)
 
 
 if __name__ == '__main__':

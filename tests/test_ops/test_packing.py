@@ -28,9 +28,9 @@ def test_images_follow_one_another(mask):
         assert part.tolist() == [image * mask.shape[1] + n for n in range(mask.shape[1]) if row[n]]
 
 
-def test_positions_invert_the_index(mask):
+def test_places_invert_the_index(mask):
     packing = Packing.select(mask)
-    assert torch.equal(packing.positions().flatten()[packing.index], torch.arange(len(packing.index)))
+    assert torch.equal(packing.places().flatten()[packing.index], torch.arange(len(packing.index)))
 
 
 def test_gradient_reaches_the_selected_tokens_alone(mask):

@@ -91,7 +91,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             queries,
             out_indices=[len(self.layers) - 1],
             last_norm=self.decoder_norm,
-            drop_path=draw_drop_path(rates, self.adapter.branches, batch, x),
+            drop_path=draw_drop_path(rates, self.adapter.branches, batch, x, sparing=True),
         )
         images = level[0].split(sequences[-1].lengths)
         patches = torch.cat([tokens[:-num_classes] for tokens in images])

@@ -13,12 +13,12 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones import VisionTransformer
 from torch._dynamo.testing import CompileCounter
 
-from msvit_mm.models import msvit
-from msvit_mm.models.msvit import MSViT
-from msvit_mm.ops.gating import budget_decisions, hard_decisions
+from msvit_mm.backbones import MSViT, embedding, executions, msvit
+from msvit_mm.backbones.layers import PackedSequences, Stream
+from msvit_mm.ops.gating import budget_decisions, threshold
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.packing import Packing
-from msvit_mm.ops.regions import RegionGrid, active_slots
+from msvit_mm.ops.tiling import Tiling, active_slots
 
 SIZES = [(64, 96), (96, 64), (70, 90), (48, 113)]
 HOST_OPTIONS = [
@@ -217,7 +217,7 @@ def test_what_pads_the_image_reaches_no_feature(make_msvit, monkeypatch, executi
     features = model(images, fine)
     close(model(by_hand, fine), features)
 
-    def pad_loudly(images, coarse_patch_size):
+    def pad_loudly(images, region_size):
         padded = images.new_full((2, 3, 96, 96), 100.0)
         padded[:, :, :80] = images
         return padded
@@ -241,14 +241,6 @@ def test_attention_within_regions_sees_no_other_region(make_msvit, execution):
         assert torch.equal(difference > 1e-6, reach)
 
 
-def test_macs_of_attention_within_regions(make_msvit, random_decisions):
-    model = make_msvit(**REGION)
-    images = random_images(2, 64, 96, torch.float32)
-    decisions = random_decisions(2, 64, 96)
-    _, gate = model.forward_gated(images, decisions)
-    assert count_macs(model, images, decisions) == model.count_macs(gate.num_tokens, (64, 96)).sum()
-
-
 def test_cells_of_a_coarse_region_share_one_feature(make_msvit, random_decisions):
     model = make_msvit()
     decisions = random_decisions(3, 64, 96)
@@ -257,6 +249,90 @@ def test_cells_of_a_coarse_region_share_one_feature(make_msvit, random_decisions
     spread = (cells - cells[:, :, :, :1, :, :1]).abs().amax((1, 3, 5))
     assert torch.equal(spread == 0, decisions.bool())
     assert gate.num_tokens.tolist() == (24 - 3 * decisions.sum((1, 2))).tolist()
+
+
+# What it costs
+
+
+@pytest.mark.parametrize(('height', 'width'), [(64, 96), (70, 90), (33, 161)])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        REGION,
+        REGION | dict(patch_size=8),
+        dict(with_cls_token=False),
+        dict(layer_cfgs=dict(ffn_type='swiglu_fused')),
+        dict(patch_size=8, gate=dict(type='ScaleGate', sample_size=8, pixels='raw', hidden_dims=16)),
+        dict(gate=dict(type='EdgeGate'), in_channels=5),
+    ],
+    ids=str,
+)
+def test_costs_are_what_a_forward_pass_dispatches(make_msvit, random_decisions, height, width, options):
+    model = make_msvit(**options)
+    images = random_images(3, height, width, torch.float32, options.get('in_channels', 3))
+    decisions = random_decisions(3, height, width)
+    with torch.no_grad():
+        _, gate = model.forward_gated(images, decisions)
+        dispatched = [count_macs(model, images[i : i + 1], decisions[i : i + 1]) for i in range(3)]
+        fine_only = count_macs(model, images[:1], torch.zeros_like(decisions[:1]))
+    assert gate.costs.total.tolist() == dispatched
+    stated = model.costs_of(decisions, (height, width))
+    assert all(torch.equal(x, y) for x, y in zip(stated[:-1], gate.costs[:-1], strict=True))
+    assert torch.equal(stated.num_tokens, gate.num_tokens.expand(2, -1))
+    fine = model.costs_of(torch.zeros_like(decisions[:1]), (height, width))
+    assert fine.total == fine_only
+    dense = model.dense_costs((height, width))
+    assert stated.reference == dense.reference == dense.total
+    if options.get('attention_scope') == 'region':  # the dense network attends to the whole image
+        assert dense.total > fine.total - fine.gate
+    else:
+        assert dense.total == fine.total - fine.gate
+
+
+def test_parts_are_what_each_part_dispatches(make_msvit, random_decisions):
+    model = make_msvit()
+    images, tiling, decisions = random_images(2, dtype=torch.float32), model.tile((70, 90)), random_decisions(2, 70, 90)
+    costs = model.costs_of(decisions, (70, 90))
+    assert costs.gate.tolist() == [count_macs(model.gate, images[:1])] * 2
+    slots = F.pad(active_slots(decisions, tiling).flatten(1), (1, 0), value=True)
+    assert costs.embedding.sum() == count_macs(model.embed, images, tiling, Packing.select(slots))
+    assert costs.encoder[0] == count_macs(model.layers_alone(images[:1], decisions[:1]))
+    assert torch.equal(costs.total, costs.gate + costs.embedding + costs.encoder)
+    dense = model.dense_costs((70, 90))
+    fine = model.costs_of(torch.zeros(1, 3, 3), (70, 90))
+    assert dense.gate == 0 and dense.encoder == fine.encoder and dense.embedding == fine.embedding
+
+
+def halve(index, active):
+    """Before the second layer the first of every two tokens of a sequence stands for both."""
+    if index != 1:
+        return active
+    lengths, first, merged = active.sequences.lengths, 0, []
+    for length in lengths:
+        merged += [first + i // 2 for i in range(length)]
+        first = merged[-1] + 1
+    merged = torch.tensor(merged)
+    kept = torch.cat([torch.arange(length) % 2 == 0 for length in lengths])
+    sequences = PackedSequences([-(-length // 2) for length in lengths], active.sequences.image[kept])
+    return Stream(active.tokens[kept], sequences, merged)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(with_cls_token=False), REGION], ids=str)
+def test_costs_follow_what_steps_between_the_layers_leave(make_msvit, random_decisions, options):
+    model = make_msvit(**options)
+    images, decisions = random_images(3, dtype=torch.float32), random_decisions(3, 70, 90)
+    with torch.no_grad():
+        _, whole = model.forward_gated(images, decisions)
+        model.between = (halve,)
+        (features,), gate = model.forward_gated(images, decisions)
+        dispatched = [count_macs(model, images[i : i + 1], decisions[i : i + 1]) for i in range(3)]
+    assert features.shape == (3, 32, 5, 6)
+    assert gate.costs.total.tolist() == dispatched
+    assert (gate.costs.total < whole.costs.total).all()
+    assert torch.equal(gate.costs.num_tokens[0], whole.num_tokens)
+    assert torch.equal(gate.num_tokens, whole.num_tokens)
+    assert (gate.costs.num_tokens[1] <= 0.75 * whole.num_tokens + 1).all()
 
 
 # The gate's gradient
@@ -276,17 +352,17 @@ def test_counterfactuals_of_all_regions_are_the_masked_reference(make_msvit, opt
 
 def reference_table(model, images, decisions):
     """All candidates after the last layer, each a query of the active ones, (B, R, 1 + 4, C); as plain as can be."""
-    grid = RegionGrid(*images.shape[-2:], 16, 32)
-    num_candidates = 1 + grid.num_regions * grid.slots
+    tiling = Tiling(*images.shape[-2:], (16, 32))
+    num_candidates = 1 + tiling.num_regions * tiling.slots
     candidates = Packing.select(torch.ones(len(images), num_candidates, dtype=torch.bool))
-    x = model.embed(images, grid, candidates).unflatten(0, (-1, num_candidates))
-    active = F.pad(active_slots(decisions, grid).flatten(1), (1, 0), value=True)
+    x = model.embed(images, tiling, candidates).unflatten(0, (-1, num_candidates))
+    active = F.pad(active_slots(decisions, tiling).flatten(1), (1, 0), value=True)
     for layer in model.layers:
         q, k, v = layer.attn.qkv(layer.ln1(x)).unflatten(-1, (3, 2, 16)).permute(2, 0, 3, 1, 4)
         scores = (q @ k.mT / 4).masked_fill(~active[:, None, None], -torch.inf)
         x = x + layer.attn.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
         x = layer.ffn(layer.ln2(x), identity=x)
-    return model.ln1(x)[:, 1:].unflatten(1, (grid.num_regions, grid.slots))
+    return model.ln1(x)[:, 1:].unflatten(1, (tiling.num_regions, tiling.slots))
 
 
 @pytest.mark.parametrize('execution', ['masked', 'counterfactual'])
@@ -313,7 +389,7 @@ def test_a_share_of_the_regions_carries_the_scaled_gradient(make_msvit, monkeypa
     images = random_images()
     _, full, full_parameters, _ = training_step(make_msvit(counterfactual_share=1.0).double(), images, linear=True)
     drawn = (torch.rand(3, 3, 3) < 0.4).double()
-    monkeypatch.setattr(MSViT, 'draw_regions', lambda self, decisions: drawn)
+    monkeypatch.setattr(executions, 'draw_regions', lambda like, share: drawn)
     _, gradient, parameters, _ = training_step(make_msvit(counterfactual_share=0.4).double(), images, linear=True)
     close(gradient, full * drawn * drawn.numel() / drawn.sum())
     for name in parameters:
@@ -341,9 +417,9 @@ def test_trimming_keeps_the_gradient_of_what_it_keeps(make_msvit, scope):
     images, options = random_images(), dict(counterfactual_share=1.0, **scope)
     masked = training_step(make_msvit(train_execution='masked', **options).double(), images)
     trimmed = training_step(make_msvit(train_execution='trimmed', **options).double(), images)
-    decisions, grid = masked[3].decisions, RegionGrid(70, 90, 16, 32)
-    active = active_slots(decisions, grid).flatten(1).tolist()
-    inside = active_slots(torch.zeros_like(decisions), grid).flatten(1).tolist()
+    decisions, tiling = masked[3].decisions, Tiling(70, 90, (16, 32))
+    active = active_slots(decisions, tiling).flatten(1).tolist()
+    inside = active_slots(torch.zeros_like(decisions), tiling).flatten(1).tolist()
     length = 5 if scope else 45
     rows = [(b, begin, begin + length) for b in range(3) for begin in range(0, 45, length)]
     longest = max(sum(active[b][begin:end]) for b, begin, end in rows)
@@ -375,8 +451,8 @@ def test_checkpoints_spare_memory_and_change_no_gradient(make_msvit, options):
 
 
 @pytest.mark.parametrize(('share', 'num_drawn'), [(1.0, 20), (0.5, 10), (0.26, 5), (1e-3, 1)])
-def test_drawn_regions(make_msvit, share, num_drawn):
-    drawn = make_msvit(counterfactual_share=share).draw_regions(torch.zeros(4000, 4, 5))
+def test_drawn_regions(share, num_drawn):
+    drawn = executions.draw_regions(torch.zeros(4000, 4, 5), share)
     assert set(drawn.unique().tolist()) <= {0, 1}
     assert (drawn.sum((1, 2)) == num_drawn).all()
     torch.testing.assert_close(drawn.mean(0), torch.full((4, 5), num_drawn / 20), rtol=0, atol=0.045)
@@ -387,11 +463,11 @@ def test_mask_gradient_is_the_slope_in_the_key_weights(make_msvit, monkeypatch):
     model = make_msvit(train_execution='masked', gate_gradient='mask').double()
     images = random_images(1)
     loss, gradient, _, _ = training_step(model, images)
-    straight_through, step = msvit.straight_through, 1e-6
+    straight_through, step = executions.straight_through, 1e-6
     for row, col in [(0, 0), (1, 2), (2, 1)]:
         nudge = torch.zeros(1, 3, 3, dtype=torch.float64)
         nudge[0, row, col] = step
-        monkeypatch.setattr(msvit, 'straight_through', lambda values, nudge=nudge: straight_through(values) + nudge)
+        monkeypatch.setattr(executions, 'straight_through', lambda x, nudge=nudge: straight_through(x) + nudge)
         slope = (training_step(model, images)[0] - loss) / step
         assert slope.item() == pytest.approx(gradient[0, row, col].item(), rel=1e-4)
 
@@ -436,7 +512,7 @@ def test_frozen_gate_trains_packed_without_noise(make_msvit):
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == (not parameter.requires_grad) == name.startswith('gate.'), name
     assert torch.equal(gate.gate_values, gate.gate_logits.sigmoid())
-    assert count_macs(model, images) == model.count_macs(gate.num_tokens, (70, 90)).sum()  # active tokens alone
+    assert count_macs(model, images) == gate.costs.total.sum()  # active tokens alone
     assert torch.equal(model.eval().forward_gated(images)[1].decisions, gate.decisions)
 
 
@@ -476,8 +552,10 @@ def test_the_gate_is_noisy_in_training_alone(make_msvit):
 
 def test_position_tables_are_kept_where_they_need_no_gradient(make_msvit, monkeypatch):
     model = make_msvit(gate=dict(type='FixedGate', scale='coarse'))
-    made, make_positions = [], MSViT._make_positions
-    monkeypatch.setattr(MSViT, '_make_positions', lambda self, grid: made.append(grid) or make_positions(self, grid))
+    made, make_positions = [], embedding.make_positions
+    monkeypatch.setattr(
+        embedding, 'make_positions', lambda host, tiling: made.append(tiling) or make_positions(host, tiling)
+    )
     images = random_images(dtype=torch.float32)
     with torch.inference_mode():
         first = model(images)
@@ -493,7 +571,7 @@ def test_position_tables_are_kept_where_they_need_no_gradient(make_msvit, monkey
     with torch.no_grad():
         for i in range(40):
             model(images[..., : 32 + i])
-    assert len(model._position_tables) == 8
+    assert len(model.position_tables._tables) == 8
 
 
 def test_position_tables_follow_every_change(make_msvit):
@@ -606,10 +684,9 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
         (dict(gate_gradient='mask'), "'mask' needs train_execution='masked' or 'trimmed', got .*'counterfactual'"),
         (dict(out_type='raw'), "out_type must be one of 'featmap', 'tokens', 'cls_token', got 'raw'"),
         (dict(out_type='cls_token'), "a learned gate needs gate_gradient='mask' or .*, got 'output', 'counterfactual'"),
-        (dict(coarse_patch_size=40), 'coarse_patch_size must be a larger multiple of patch_size 16, got 40'),
+        (dict(coarse_patch_size=40), r'each a larger multiple of the one before, got \(16, 40\)'),
         (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),
         (dict(counterfactual_share=1.1), r'counterfactual_share must lie in \(0, 1\], got 1.1'),
-        (dict(budget_scope='region'), "budget_scope must be one of 'image', 'batch', got 'region'"),
         (dict(attention_scope='batch'), "attention_scope must be one of 'image', 'region', got 'batch'"),
         (dict(attention_scope='region'), "attention_scope='region' needs with_cls_token=False"),
         (dict(gate_temperature=0), 'gate_temperature must be positive, got 0'),
@@ -623,7 +700,9 @@ def test_wrong_arguments(make_msvit, options, message):
 
 
 def test_unknown_gate(make_msvit):
-    with pytest.raises(ValueError, match=r'registered gate \(ScaleGate, StaticGate, .*\), got .*NoGate'):
+    with pytest.raises(
+        ValueError, match='type is one of EdgeGate, .*ScaleGate, StaticGate, got .*NoGate.*did you mean RandomGate'
+    ):
         make_msvit(gate=dict(type='NoGate'))
 
 
@@ -669,18 +748,17 @@ def test_builds_unprefixed_from_every_scope(tiny_arch):
 def test_token_budget_decides_in_evaluation_alone(make_msvit, execution):
     images = random_images()
     _, gate = make_msvit(test_execution=execution).double().forward_gated(images)
-    for scope in ('image', 'batch'):
-        model = make_msvit(test_execution=execution, token_budget=21, budget_scope=scope).double()
-        features, budgeted = model.forward_gated(images)
-        assert torch.equal(budgeted.gate_logits, gate.gate_logits)
-        grid = RegionGrid(*images.shape[-2:], 16, 32)
-        assert torch.equal(budgeted.decisions, budget_decisions(gate.gate_logits, grid, 21, scope))
-        assert not torch.equal(budgeted.decisions, gate.decisions)
-        close(features, model(images, budgeted.decisions))
-        assert torch.equal(model.forward_gated(images, gate.decisions)[1].decisions, gate.decisions)
+    model = make_msvit(test_execution=execution, token_budget=21).double()
+    features, budgeted = model.forward_gated(images)
+    assert torch.equal(budgeted.gate_logits, gate.gate_logits)
+    tiling = Tiling(*images.shape[-2:], (16, 32))
+    assert torch.equal(budgeted.decisions, budget_decisions(gate.gate_logits, tiling, 21))
+    assert not torch.equal(budgeted.decisions, gate.decisions)
+    close(features, model(images, budgeted.decisions))
+    assert torch.equal(model.forward_gated(images, gate.decisions)[1].decisions, gate.decisions)
     model.token_budget = 99
     with pytest.raises(ValueError, match='token_budget: wanted between 9 '):
         model(images)
     model.train()
     _, training = model.forward_gated(images)
-    assert torch.equal(training.decisions, hard_decisions(training.gate_values))
+    assert torch.equal(training.decisions, threshold(training.gate_values))

@@ -3,21 +3,9 @@
 import pytest
 import torch
 
-from msvit_mm.models import DynamicTokenRoutingTransformer
-from msvit_mm.models.choices import RouteChoices
-from msvit_mm.models.msvit import TEST_EXECUTIONS, TRAIN_EXECUTIONS
-from msvit_mm.models.variants import (
-    PlainPVT,
-    StatedBackbone,
-    build_dense,
-    executions_of,
-    lower_resolution,
-    make_variants,
-    random_decisions,
-    random_routes,
-    state_decisions,
-)
+from msvit_mm.backbones import DynamicTokenRoutingTransformer, MSViT
 from msvit_mm.ops.macs import count_macs
+from msvit_mm.studies.forms import StatedBackbone, lower_resolution, make_forms, state_decisions
 
 OPTIONS = [
     dict(),
@@ -34,19 +22,18 @@ def draw(*shape):
 
 @pytest.mark.parametrize('options', OPTIONS, ids=str)
 @pytest.mark.parametrize('size', SIZES)
-def test_dense_host_is_all_fine_and_costs_what_is_counted(make_msvit, tiny_arch, options, size):
+def test_dense_host_is_all_fine_and_costs_what_is_counted(make_msvit, options, size):
     model = make_msvit(gate=dict(type='FixedGate', scale='fine'), **options)
-    dense = build_dense(model, dict(type='MSViT', arch=tiny_arch, gate=dict(), **options), size)
+    dense = model.dense_twin(size)
     dense.eval()
     images = draw(2, 3, *size)
     with torch.no_grad():
         torch.testing.assert_close(dense(images), model(images), rtol=1e-5, atol=1e-5)
-        assert sum(model.dense_macs_of_parts(size).values()) == count_macs(dense, images[:1])
+        assert model.dense_costs(size).total == count_macs(dense, images[:1])
 
 
-def test_tokens_of_the_dense_host_lie_in_memory_order(make_msvit, tiny_arch):
-    options = dict(with_cls_token=False)
-    dense = build_dense(make_msvit(**options), dict(arch=tiny_arch, **options), (64, 96))
+def test_tokens_of_the_dense_host_lie_in_memory_order(make_msvit):
+    dense = make_msvit(with_cls_token=False).dense_twin((64, 96))
     dense.eval()
     seen = []
     dense.layers[0].register_forward_pre_hook(lambda layer, args: seen.append(args[0].is_contiguous()))
@@ -69,14 +56,14 @@ def test_stated_decisions_are_executed_in_every_mode(make_msvit, random_decision
         return features, gate
 
     monkeypatch.setattr(type(model), 'forward_gated', record)
-    for training, executions in ((False, TEST_EXECUTIONS), (True, TRAIN_EXECUTIONS)):
+    for training, executions in ((False, MSViT.test_executions), (True, MSViT.train_executions)):
         for execution in executions:
             stated = StatedBackbone(model, decisions, execution).train(training)
             features = stated(images)
             torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
             done, gate_values, *modes = executed.pop()
             assert torch.equal(done, decisions)
-            assert set(modes) == {execution}
+            assert modes[0 if training else 1] == execution
             assert gate_values.requires_grad  # the gate is at work
             if training and execution != 'packed':
                 own_path = torch.autograd.grad(features[0].square().sum(), gate_values)
@@ -85,17 +72,19 @@ def test_stated_decisions_are_executed_in_every_mode(make_msvit, random_decision
     assert model.token_budget == 30
 
 
-def test_random_decisions_differ_between_images_around_the_ratio():
-    generator = torch.Generator().manual_seed(0)
+def test_random_decisions_differ_between_images_around_the_ratio(make_msvit):
+    model, generator, images = make_msvit(), torch.Generator().manual_seed(0), draw(4, 3, 256, 512)
     for ratio in (0.25, 0.5, 0.75):
-        shares = random_decisions(ratio, (4, 8, 16), generator).mean((1, 2))
+        decisions = model.random_decisions(ratio, images, generator)
+        assert decisions.shape == (4, 8, 16)
+        shares = decisions.mean((1, 2))
         assert shares.mean() == ratio
         assert len(set(shares.tolist())) == 4
-        assert random_decisions(ratio, (1, 8, 16), generator).mean() == ratio
-    assert random_decisions(0.0, (2, 3, 3), generator).sum() == 0
-    assert random_decisions(1.0, (2, 3, 3), generator).mean() == 1
+        assert model.random_decisions(ratio, images[:1], generator).mean() == ratio
+    assert model.random_decisions(0.0, draw(2, 3, 70, 90), generator).sum() == 0
+    assert model.random_decisions(1.0, draw(2, 3, 70, 90), generator).mean() == 1
     with pytest.raises(ValueError, match=r'wanted a number in \[0, 1\], got 1.5'):
-        random_decisions(1.5, (2, 3, 3), generator)
+        model.random_decisions(1.5, images, generator)
 
 
 @pytest.mark.parametrize('num_tokens', [1, 30, 200, 1024, 2048])
@@ -105,33 +94,53 @@ def test_lower_resolution_has_about_as_many_tokens_in_the_same_proportions(num_t
     assert abs(2 * height - width) <= 2 * 16
 
 
-def test_variants_are_all_forms_of_one_batch(make_msvit, tiny_arch, random_decisions):
+def test_forms_are_all_of_one_batch(make_msvit, random_decisions):
     model = make_msvit()
     images, decisions = draw(3, 3, 70, 90), random_decisions(3, 70, 90)
-    variants = list(make_variants(model, dict(arch=tiny_arch), images, dict(half=decisions), ('packed', 'masked')))
-    names = [(variant.decisions, variant.name) for variant in variants]
-    assert names == [('all fine', 'dense'), ('half', 'packed'), ('half', 'masked'), ('half', 'smaller image')]
+    forms = list(make_forms(model, images, dict(half=decisions), ('packed', 'masked')))
+    names = [(form.decisions, form.name) for form in forms]
+    assert names == [('all tokens', 'dense'), ('half', 'packed'), ('half', 'masked'), ('half', 'smaller image')]
     with torch.no_grad():
-        for variant in variants:
-            variant.backbone.eval()
-            features = variant.backbone(variant.images)
+        for form in forms:
+            form.backbone.eval()
+            features = form.backbone(form.images)
             assert len(features[0]) == 3
-            if variant.name != 'masked':  # which computes more than the active tokens
-                assert variant.gmacs == pytest.approx(count_macs(variant.backbone, variant.images) / 3e9)
-    dense, packed, masked, smaller = variants
-    assert masked.blocks is None
-    for variant in (dense, packed, smaller):
+            if form.name != 'masked':  # which computes more than the active tokens
+                assert form.gmacs == pytest.approx(count_macs(form.backbone, form.images) / 3e9)
+    dense, packed, masked, smaller = forms
+    assert masked.layers is None
+    for form in (dense, packed, smaller):
         with torch.no_grad():
-            out = variant.blocks()
-            out = out if torch.is_tensor(out) else out[-1][0]
-            features = variant.backbone(variant.images)[-1]
-        assert variant.block_gmacs == pytest.approx(count_macs(variant.blocks) / 3e9)
-        assert variant.block_gmacs < variant.gmacs
+            out = form.layers()
+            out = out if torch.is_tensor(out) else out.levels[-1][0]
+            features = form.backbone(form.images)[-1]
+        assert form.layer_gmacs == pytest.approx(count_macs(form.layers) / 3e9)
+        assert form.layer_gmacs < form.gmacs
         # the last tokens of the last image lie in its last cell
         torch.testing.assert_close(out.flatten(0, -2)[-1], features[-1, :, -1, -1], rtol=1e-4, atol=1e-5)
     assert dense.num_tokens == 5 * 6
     assert packed.num_tokens == masked.num_tokens == model.forward_gated(images, decisions)[1].num_tokens.float().mean()
+    assert masked.layer_gmacs == packed.layer_gmacs
     assert abs(smaller.num_tokens - packed.num_tokens) <= 5
+
+
+def test_a_span_begins_with_the_layers_and_ends_with_them(make_msvit, random_decisions):
+    for form in make_forms(make_msvit(), draw(1, 3, 70, 90), dict(half=random_decisions(1, 70, 90)), ('packed',)):
+        form.backbone.eval()
+        events, host = [], getattr(form.backbone, 'backbone', form.backbone)
+        hooks = [
+            module.register_forward_hook(lambda *args, name=name, events=events: events.append(name))
+            for name, module in host.named_modules()
+            if name in ('drop_after_pos', 'ln1') or name.endswith(('attn.qkv', '.ffn'))
+        ]
+        hooks.append(form.span[0].register_forward_pre_hook(lambda *args, events=events: events.append('begin')))
+        hooks.append(form.span[1].register_forward_hook(lambda *args, events=events: events.append('end')))
+        with torch.no_grad():
+            form.backbone(form.images)
+        for hook in hooks:
+            hook.remove()
+        layers = [f'layers.{i}.{part}' for i in range(2) for part in ('attn.qkv', 'ffn')]
+        assert events == ['drop_after_pos', 'begin', *layers, 'end', 'ln1']
 
 
 @pytest.fixture
@@ -143,44 +152,54 @@ def router(perturb):
 
 def test_plain_pvt_is_the_staircase_and_costs_what_is_counted(router):
     images = draw(2, 3, 64, 100)
-    own = router.gate
     with torch.no_grad():
-        dense, *_ = make_variants(router, {}, images, {}, ())
+        (dense,) = make_forms(router, images, {}, ())
         plain = dense.backbone(images)
-        router.gate = RouteChoices(router).build_gate(dict(type='FixedRoutes', routes='staircase'))
-        wanted, output = router.forward_gated(images)
-        router.gate = own
+        with router.configured(gate=dict(type='FixedRoutes', routes='staircase')):
+            wanted, output = router.forward_gated(images)
         torch.testing.assert_close(plain, wanted, rtol=1e-5, atol=1e-5)
         assert all(x.is_contiguous() for x in plain)
         assert dense.num_tokens == output.num_tokens.float().mean()
         assert dense.gmacs == pytest.approx(count_macs(dense.backbone, images[:1]) / 1e9)
-    with pytest.raises(ValueError, match=r"wanted PVTv2's \(2, 2, 2, 2\) blocks, got \(2, 0, 2, 2\)"):
-        matrix = [[2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2]]
-        PlainPVT(DynamicTokenRoutingTransformer('b0', num_stages=4, depth_matrix=matrix))
+    assert (dense.layers, dense.span) == (None, None)
 
 
-def test_route_variants_are_all_forms_of_one_batch(router):
+def test_forms_of_routes_are_all_of_one_batch(router):
     images = draw(3, 3, 64, 100)
     with torch.no_grad():
         choices = state_decisions(router, images, [0.8], own=True, seed=0)
         assert list(choices) == ['gate', 'random 0.8']
-    variants = list(make_variants(router, {}, images, choices, executions_of(router, False)))
-    names = [(variant.decisions, variant.name) for variant in variants]
-    assert names == [('staircase', 'dense'), *((name, x) for name in choices for x in ('masked', 'sparse'))]
+    forms = list(make_forms(router, images, choices, router.test_executions))
+    names = [(form.decisions, form.name) for form in forms]
+    assert names == [('all tokens', 'dense'), *((name, x) for name in choices for x in ('masked', 'sparse'))]
     own = router.gate, router.test_execution
     with torch.no_grad():
-        for variant in variants[1:]:
-            features = variant.backbone(images)
-            wanted, output = router.forward_gated(images, choices[variant.decisions])
+        for form in forms[1:]:
+            features = form.backbone(images)
+            wanted, output = router.forward_gated(images, choices[form.decisions])
             torch.testing.assert_close(features, wanted, rtol=1e-4, atol=1e-4)
-            assert variant.gmacs == pytest.approx(output.macs.mean().item() / 1e9)
+            assert form.gmacs == pytest.approx(output.costs.total.mean().item() / 1e9)
+            assert form.layer_gmacs == pytest.approx(output.costs.encoder.mean().item() / 1e9)
+            assert form.num_tokens == output.num_tokens.double().mean()
     assert (router.gate, router.test_execution) == own
-    assert variants[-1].gmacs == pytest.approx(0.8 * variants[0].gmacs, rel=0.1)
+    assert forms[-1].gmacs == pytest.approx(0.8 * forms[0].gmacs, rel=0.1)
+
+
+def test_the_seed_alone_decides_what_is_random(router, make_msvit):
+    for backbone, images, ratio in ((router, draw(2, 3, 64, 100), 0.8), (make_msvit(), draw(2, 3, 70, 90), 0.5)):
+        state = torch.get_rng_state()
+        first, second, other = (
+            state_decisions(backbone, images, [ratio], own=False, seed=seed)[f'random {ratio}'] for seed in (0, 0, 1)
+        )
+        assert torch.equal(torch.get_rng_state(), state)
+        first, second, other = (list(x.values()) if isinstance(x, dict) else [x] for x in (first, second, other))
+        assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+        assert not all(torch.equal(x, y) for x, y in zip(first, other, strict=True))
 
 
 def test_stated_routes_are_executed_in_training_with_the_gradient_of_the_gate(router):
     images = draw(2, 3, 64, 100)
-    decisions = random_routes(router, 0.8, images)
+    decisions = router.random_decisions(0.8, images)
     stated = StatedBackbone(router, decisions, 'masked').train()
     executed = []
     forward_gated = router.forward_gated

@@ -1,8 +1,10 @@
+import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from msvit_mm.models import build_route_gate
+from msvit_mm.gates import TokenGate, build_gate
+from msvit_mm.ops.macs import count_macs
 
 EDGES = {('row', 0, 0): 8, ('row', 1, 1): 16, ('row', 0, 1): 8, ('merge', 0, 2): 8}
 
@@ -20,18 +22,18 @@ def test_merge_logit_is_the_mean_over_its_sources():
 
 def test_random_routes_have_their_share():
     tokens = torch.zeros(200, 40, 8)
-    gate = build_route_gate(dict(type='RandomRoutes', active_ratio=0.3), EDGES)
+    gate = build_gate(dict(type='RandomRoutes', active_ratio=0.3), TokenGate, edges=EDGES)
     shares = (gate(('row', 0, 0), tokens, (5, 8)) > 0).float().mean(1)
     assert abs(shares.mean() - 0.3) < 0.02
-    gate = build_route_gate(dict(type='RandomRoutes', active_ratio=(0.0, 1.0)), EDGES)
+    gate = build_gate(dict(type='RandomRoutes', active_ratio=(0.0, 1.0)), TokenGate, edges=EDGES)
     wide = (gate(('row', 0, 0), tokens, (5, 8)) > 0).float().mean(1)
     assert wide.std() > 2 * shares.std() and abs(wide.mean() - 0.5) < 0.1
     assert not gate.learnable
 
 
 def test_shuffled_routes_open_as_many_tokens_elsewhere():
-    learned = build_route_gate(dict(type='RouteGate', initial_ratio=0.5), EDGES)
-    shuffled = build_route_gate(dict(type='ShuffledRoutes', gate=learned), EDGES)
+    learned = build_gate(dict(type='RouteGate', initial_ratio=0.5), TokenGate, edges=EDGES)
+    shuffled = build_gate(dict(type='ShuffledRoutes', gate=learned), TokenGate, edges=EDGES)
     tokens = torch.randn(3, 400, 8)
     wanted, got = (gate(('row', 0, 0), tokens, (20, 20)) for gate in (learned, shuffled))
     assert (got.sort(1).values == wanted.sort(1).values).all()
@@ -44,14 +46,30 @@ def test_fixed_routes():
     tokens = torch.zeros(2, 12, 8)
     wanted = dict(open=[1, 1, 1, 1], closed=[0, 0, 0, 0], staircase=[1, 1, 0, 0])
     for routes, decisions in wanted.items():
-        gate = build_route_gate(dict(type='FixedRoutes', routes=routes), EDGES)
+        gate = build_gate(dict(type='FixedRoutes', routes=routes), TokenGate, edges=EDGES)
         logits = [gate(edge, tokens, (3, 4)) for edge in EDGES]
         assert [int((x > 0).all()) for x in logits] == decisions
         assert [x.shape[1] for x in logits] == [12, 12, 12, 4]
 
 
 def test_start_and_freezing_of_the_learned_gate():
-    gate = build_route_gate(dict(type='RouteGate', initial_ratio=0.8), EDGES)
+    gate = build_gate(dict(type='RouteGate', initial_ratio=0.8), TokenGate, edges=EDGES)
     shares = gate(('row', 1, 1), torch.randn(2, 12, 16), (3, 4)).sigmoid()
     assert (shares - 0.8).abs().max() < 0.05
-    assert gate.learnable and not build_route_gate(dict(type='RouteGate', frozen=True), EDGES).learnable
+    assert gate.learnable and not build_gate(dict(type='RouteGate', frozen=True), TokenGate, edges=EDGES).learnable
+
+
+def test_macs_are_what_all_edges_dispatch():
+    gate = build_gate(dict(type='RouteGate'), TokenGate, edges=EDGES)
+    sizes = [(6, 10), (3, 5)]
+    tokens = [torch.randn(1, 60, 8), torch.randn(1, 15, 16)]
+    dispatched = sum(count_macs(gate, edge, tokens[edge[1]], sizes[edge[1]]) for edge in EDGES)
+    assert gate.macs(sizes) == dispatched > 0
+    assert build_gate(dict(type='FixedRoutes'), TokenGate, edges=EDGES).macs(sizes) == 0
+
+
+def test_a_gate_of_another_family_is_refused():
+    with pytest.raises(
+        ValueError, match='one of FixedRoutes, RandomRoutes, RouteGate, ShuffledRoutes, got .*ScaleGate'
+    ):
+        build_gate(dict(type='ScaleGate'), TokenGate, edges=EDGES)

@@ -1,8 +1,7 @@
-import pytest
 import torch
 from torch import nn
 
-from msvit_mm.models.pvt import ConvMLP, PatchEmbed, to_map, to_tokens
+from msvit_mm.backbones.pvt import ConvMLP, PatchEmbed
 from msvit_mm.ops.packing import Packing
 
 
@@ -33,11 +32,3 @@ def test_single_patches_are_those_of_the_convolution(perturb):
     packing = Packing.select(torch.rand(2, 12) < 0.4)
     torch.testing.assert_close(embed.forward_sparse(x, packing), packing.pack(wanted))
     assert isinstance(embed.norm, nn.LayerNorm) and embed.norm.eps == 1e-5
-
-
-@pytest.mark.parametrize('batch', [1, 2])
-def test_maps_lie_channels_last_also_for_one_image(batch):
-    tokens = torch.randn(batch, 20, 8)
-    x = to_map(tokens, (4, 5))
-    assert x.stride() == (160, 1, 40, 8)  # a stride of 8 for one image would make convolutions several times slower
-    assert torch.equal(to_tokens(x), tokens)

@@ -4,12 +4,14 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from msvit_mm.models.gates import BaseGate, EdgeGate, FixedGate, RandomGate, ScaleGate, StaticGate, rank_logits
-from msvit_mm.models.msvit import MSViT
-from msvit_mm.ops.gating import hard_decisions, relaxed_gate_sample
+from msvit_mm.backbones import MSViT
+from msvit_mm.gates import EdgeGate, FixedGate, RandomGate, RegionGate, ScaleGate, StaticGate, build_gate, gates_of
+from msvit_mm.gates.region import rank_logits
+from msvit_mm.ops.gating import relaxed_gate_sample, threshold
 from msvit_mm.ops.macs import count_macs
+from msvit_mm.ops.tiling import Tiling
 
-GATES = sorted(name for name, cls in MODELS.module_dict.items() if issubclass(cls, BaseGate))
+GATES = [*gates_of(RegionGate)]
 
 
 def build(name, **kwargs):
@@ -18,6 +20,8 @@ def build(name, **kwargs):
 
 def test_all_gates_are_found():
     assert set(GATES) >= {'ScaleGate', 'StaticGate', 'RandomGate', 'FixedGate', 'EdgeGate'}
+    assert all(issubclass(cls, RegionGate) for cls in gates_of(RegionGate).values())
+    assert not {'RouteGate', 'MSViT'} & set(GATES)
 
 
 @pytest.mark.parametrize(('height', 'width'), [(64, 96), (70, 90), (1, 33)])
@@ -32,7 +36,8 @@ def test_interface(name, height, width):
     assert gate_logits.isfinite().all()
     assert (gate_logits != 0).all()
     assert torch.equal(images, before)
-    assert count_macs(gate, images) == gate_logits.numel() * gate.macs_per_region()
+    assert count_macs(gate, images) == 2 * gate.macs(Tiling(height, width, (16, 32)))
+    assert gate.macs(Tiling(height, width, (16, 32))) == gate_logits[0].numel() * gate.macs_per_region()
 
 
 @pytest.mark.parametrize('name', GATES)
@@ -51,7 +56,7 @@ def test_an_image_alone_gets_the_same_logits(name):
 
 def test_base_gate_has_no_rule():
     with pytest.raises(NotImplementedError):
-        BaseGate()(torch.rand(1, 3, 64, 96))
+        RegionGate()(torch.rand(1, 3, 64, 96))
 
 
 # ScaleGate
@@ -86,7 +91,7 @@ def test_scale_gate_starts_at_its_ratio(initial_ratio):
     gate = ScaleGate(initial_ratio=initial_ratio)
     gate_logits = gate(torch.randn(64, 3, 128, 128))
     assert gate_logits.mean().item() == pytest.approx(math.log(initial_ratio / (1 - initial_ratio)), abs=0.25)
-    decisions = hard_decisions(relaxed_gate_sample(gate_logits))
+    decisions = threshold(relaxed_gate_sample(gate_logits))
     assert decisions.mean().item() == pytest.approx(initial_ratio, abs=0.08)
 
 
@@ -99,10 +104,10 @@ def test_frozen_scale_gate_does_not_learn():
 def test_scale_gate_costs_less_than_a_hundredth_of_its_backbone():
     with torch.device('meta'):
         model = MSViT(arch='deit-small', img_size=512)
-    num_regions = model.grid_size[0] * model.grid_size[1]
-    num_tokens = torch.tensor([num_regions * 1.75])  # three regions of four are coarse
-    total = model.count_macs(num_tokens.cpu(), (512, 512)).item()
-    assert 0 < num_regions * model.gate.macs_per_region() < 0.01 * total
+    decisions = torch.ones(1, *model.grid_size)
+    decisions[:, ::2, ::2] = 0  # three regions of four are coarse
+    costs = model.costs_of(decisions, (512, 512))
+    assert 0 < costs.gate < 0.01 * costs.total
 
 
 # StaticGate
@@ -204,7 +209,7 @@ def test_blur_keeps_noise_from_being_an_edge(blur, fine_column):
 @pytest.mark.parametrize(('scale', 'decision'), [('fine', 0), ('coarse', 1)])
 def test_fixed_gate(scale, decision):
     gate_logits = FixedGate(scale)(torch.rand(2, 3, 70, 90))
-    assert (hard_decisions(gate_logits.sigmoid()) == decision).all()
+    assert (threshold(gate_logits.sigmoid()) == decision).all()
 
 
 @pytest.mark.parametrize('num_coarse', [0, 1, 5, 12, torch.tensor([0, 4, 12])[:, None, None]])
@@ -241,3 +246,30 @@ def test_rank_logits_choose_the_lowest_scores(num_coarse):
 def test_errors(config, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(config)
+
+
+def test_a_gate_of_another_family_is_refused():
+    with pytest.raises(ValueError, match=r"one of EdgeGate, .*, StaticGate, got \{'type': 'RouteGate'\}"):
+        build_gate(dict(type='RouteGate'), RegionGate)
+    with pytest.raises(ValueError, match=r"got \{'type': 'ScalGate'\} \(did you mean ScaleGate or"):
+        build_gate(dict(type='ScalGate'), RegionGate)
+    with pytest.raises(ValueError, match=r'got \{\}$'):
+        build_gate({}, RegionGate)
+
+
+def test_the_backbone_fills_words_in():
+    gate = build_gate(dict(type=EdgeGate, coarse_ratio=0.5), RegionGate, coarse_patch_size=64)
+    assert (gate.coarse_ratio, gate.coarse_patch_size) == (0.5, 64)
+
+
+@pytest.mark.parametrize('name', ['ScaleGate', 'StaticGate'])
+def test_logits_shift_together(name, perturb):
+    gate, images = perturb(build(name)), torch.rand(2, 3, 70, 90)
+    before = gate(images)
+    gate.shift_logits(0.75)
+    torch.testing.assert_close(gate(images), before + 0.75)
+
+
+def test_a_rule_has_no_logits_to_shift():
+    with pytest.raises(ValueError, match=r'whose logits can shift \(ScaleGate, StaticGate\), got EdgeGate'):
+        EdgeGate().shift_logits(1.0)
