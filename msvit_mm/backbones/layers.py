@@ -134,12 +134,21 @@ class MaskedRows:
         return masked_attention(query, key, value, self.key_mask, dropout)
 
 
+@dataclass(frozen=True)
 class EqualRows:
-    """Sequences of one length as rows of a batch, all of whose tokens are keys; without stochastic depth."""
+    """Sequences of one length as rows of a batch, without stochastic depth.
+
+    Attributes:
+        is_key: Which tokens are keys, boolean, shape (B, N); None if all are.
+    """
+
+    is_key: Tensor | None = None
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, keys: None = None) -> Tensor:
-        """Attention of all tokens to those of their row."""
-        return row_attention(query, key, value, dropout)
+        """Attention of all tokens to those of their row that are keys."""
+        if self.is_key is None:
+            return row_attention(query, key, value, dropout)
+        return masked_attention(query, key, value, self.is_key, dropout)
 
 
 class Stream(NamedTuple):

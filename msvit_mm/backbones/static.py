@@ -18,7 +18,7 @@ from ..ops.gating import budget_decisions
 from ..ops.mixed_grid import TokenRows
 from ..ops.tiling import Tiling, active_slots, cell_slots, cell_tokens, nodes_to_slots, pad_to_regions, shrink
 from .embedding import embed_patches, make_positions
-from .layers import EqualRows, MaskedRows, Stream, run_layers
+from .layers import EqualRows, Stream, run_layers
 
 if TYPE_CHECKING:
     from .base import Features
@@ -53,19 +53,20 @@ class StaticMSViT(nn.Module):
         """Features of images (B, 3, H, W), as the backbone returns them; ``'tokens'`` are TokenRows here."""
         self.check(images)
         gate_logits = self.gate(images)
-        tokens, sequences, cells = self.arrange(images, gate_logits)
+        tokens, cells, is_key = self.arrange(images, gate_logits)
+        with_extra = None if is_key is None else F.pad(is_key, (self.num_extra_tokens, 0), value=True)
         extra = self.extra.expand(len(images), -1, -1)
         tokens = self.pre_norm(self.drop_after_pos(torch.cat([extra, tokens], dim=1)))
         levels, _ = run_layers(
             self.layers,
             self.adapter,
-            Stream(tokens, sequences),
+            Stream(tokens, EqualRows(with_extra)),
             out_indices=self.out_indices,
             last_norm=self.last_norm,
         )
         if self.out_type == 'cls_token':
             return tuple(tokens[:, 0] for tokens, _ in levels)
-        rows = tuple(TokenRows(tokens[:, self.num_extra_tokens :], cells) for tokens, _ in levels)
+        rows = tuple(TokenRows(tokens[:, self.num_extra_tokens :], cells, is_key) for tokens, _ in levels)
         return rows if self.out_type == 'tokens' else tuple(x.scatter(x.tokens) for x in rows)
 
     def check(self, images: Tensor) -> None:
@@ -81,8 +82,8 @@ class StaticMSViT(nn.Module):
             raise ValueError(f'images: wanted shape (B, 3, {size[0]}, {size[1]}), got {tuple(images.shape)}')
 
     @abstractmethod
-    def arrange(self, images: Tensor, gate_logits: Tensor) -> tuple[Tensor, EqualRows | MaskedRows, Tensor]:
-        """Positioned tokens (B, N, C), who attends to whom, and the token of each cell (B, h, w), in [0, N)."""
+    def arrange(self, images: Tensor, gate_logits: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Positioned tokens (B, N, C), the token of each cell (B, h, w), and which are keys (B, N) if not all."""
 
     def patches(self, images: Tensor) -> list[Tensor]:
         """Pixels of all candidates of each scale, the largest first, (B, R, k * k, 3, p, p)."""
@@ -121,7 +122,7 @@ class BudgetedMSViT(StaticMSViT):
         """Patch tokens of each image."""
         return self.tiling.num_regions + self.num_fine * (self.per_region - 1)
 
-    def arrange(self, images: Tensor, gate_logits: Tensor) -> tuple[Tensor, EqualRows, Tensor]:
+    def arrange(self, images: Tensor, gate_logits: Tensor) -> tuple[Tensor, Tensor, None]:
         ranks = rank(gate_logits.flatten(1))
         order = ranks.argsort(dim=1)
         fine, coarse = order.split([self.num_fine, self.tiling.num_regions - self.num_fine], dim=1)
@@ -130,7 +131,7 @@ class BudgetedMSViT(StaticMSViT):
         at_fine = F.embedding(fine, self.positions[:, 1:].flatten(1)).unflatten(2, (self.per_region, -1)).flatten(1, 2)
         positions = [F.embedding(coarse, self.positions[:, 0]), at_fine]
         tokens = self.embed(patches) + torch.cat(positions, dim=1)
-        return tokens, EqualRows(), self.token_of_cell(ranks)
+        return tokens, self.token_of_cell(ranks), None
 
     def token_of_cell(self, ranks: Tensor) -> Tensor:
         """Token of each cell: the coarse ones come first, in the order of their ranks, (B, R) -> (B, h, w)."""
@@ -143,12 +144,10 @@ class BudgetedMSViT(StaticMSViT):
 class MaskedMSViT(StaticMSViT):
     """Every candidate is a query and the active ones are keys: exact for any decisions, without any saving."""
 
-    def arrange(self, images: Tensor, gate_logits: Tensor) -> tuple[Tensor, MaskedRows, Tensor]:
+    def arrange(self, images: Tensor, gate_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         decisions = (gate_logits > 0).to(gate_logits)
         tokens = self.embed(torch.cat(self.patches(images), dim=2).flatten(1, 2)) + self.positions.flatten(0, 1)
-        is_key = F.pad(active_slots(decisions, self.tiling).flatten(1), (self.num_extra_tokens, 0), value=True)
-        image = torch.arange(len(images), device=images.device)[:, None]
-        return tokens, MaskedRows(is_key, image), cell_tokens(decisions, self.tiling)
+        return tokens, cell_tokens(decisions, self.tiling), active_slots(decisions, self.tiling).flatten(1)
 
 
 def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,6 +61,21 @@ def load_graph(path: str | Path, threads: int | None = None) -> Callable[[Tensor
     session = runtime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     (images_name,) = (x.name for x in session.get_inputs())
     return lambda images: tuple(map(torch.from_numpy, session.run(None, {images_name: images.numpy()})))
+
+
+def run_graph(content: bytes, form: str, images: Tensor) -> tuple[Tensor, ...]:
+    """The outputs of the content of a file for these images."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f'network.{form}')
+        path.write_bytes(content)
+        return load_graph(path)(images)
+
+
+@torch.no_grad()
+def differences(network: nn.Module, content: bytes, form: str, images: Tensor) -> list[Tensor]:
+    """How far the outputs of a file's content are from those of the network."""
+    wanted = _as_tuple(network(images))
+    return [x - y for x, y in zip(run_graph(content, form, images), wanted, strict=True)]
 
 
 def require(name: str) -> ModuleType:

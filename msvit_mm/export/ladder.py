@@ -82,12 +82,19 @@ def make_engines(
 
 
 @torch.no_grad()
-def describe_engines(engines: Sequence[Engine], files: Sequence[str], images: Tensor) -> dict[str, Any]:
-    """What a caller has to know to pick a file: for each its fine regions, tokens, and multiply-adds per image."""
-    rows = []
-    for engine, file in zip(engines, files, strict=True):
-        gmacs = count_macs(engine.network, images) / len(images) / 1e9
-        rows.append(dict(file=file, num_fine=engine.num_fine, num_tokens=engine.num_tokens, gmacs=gmacs))
-    budgeted = sorted((row for row in rows if row['num_fine'] is not None), key=lambda row: row['num_fine'])
-    named = {engine.name: row for engine, row in zip(engines, rows, strict=True) if engine.num_fine is None}
-    return dict(batch_size=len(images), image_size=list(images.shape[-2:]), engines=budgeted, **named)
+def describe_engine(engine: Engine, file: str, images: Tensor, differences: Sequence[Tensor]) -> dict[str, Any]:
+    """What a caller has to know of a file to pick it, with the multiply-adds per image, and how exact it is."""
+    return dict(
+        file=file,
+        num_fine=engine.num_fine,
+        num_tokens=engine.num_tokens,
+        gmacs=count_macs(engine.network, images) / len(images) / 1e9,
+        max_difference=max(x.abs().max().item() for x in differences),
+    )
+
+
+def list_engines(engines: Sequence[Engine], described: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The list of a ladder: ``engines``, those with the fewest fine regions first; ``gate`` and ``masked`` if there."""
+    pairs = list(zip(engines, described, strict=True))
+    ladder = sorted((row for engine, row in pairs if engine.num_fine is not None), key=lambda row: row['num_fine'])
+    return dict(engines=ladder, **{engine.name: row for engine, row in pairs if engine.num_fine is None})

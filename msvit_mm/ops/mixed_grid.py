@@ -93,10 +93,12 @@ class TokenRows(NamedTuple):
     Attributes:
         tokens: Shape (B, N, C).
         cells: Token of each cell, in [0, N), shape (B, h, w).
+        is_key: Which tokens the others attend to, boolean, shape (B, N); None if all are.
     """
 
     tokens: Tensor
     cells: Tensor
+    is_key: Tensor | None = None
 
     def scatter(self, values: Tensor) -> Tensor:
         """Give every cell what its token has, (B, N, C) -> (B, C, h, w)."""

@@ -6,21 +6,24 @@ Without --token-budget every token is computed and masked: exact for what the ga
 Networks take normalised images and return class scores at the images' size.
 """
 
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmengine.config import Config
 from rich.console import Console
 
 from ...checkpoints import check_new, use_safe_loader, write_files
-from ...export import FORMATS, describe_engines, export_graph, load_graph, make_engines
+from ...export import FORMATS, describe_engine, differences, export_graph, list_engines, make_engines
 from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_inputs
 from ..models import build_gated_model
 from ..records import describe_run, json_bytes, make_table
+
+PREPROCESSING = ('type', 'mean', 'std', 'bgr_to_rgb', 'to_rgb')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -60,23 +63,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         with one_line_errors(ImportError):
             contents = [export_graph(engine.network, images, form, engine.outputs) for engine in engines]
 
-    differences = [compare(engine.network, images, content, form) for engine, content in zip(engines, contents)]
-    described = describe_engines(engines, [file.name for file in files], images)
-    rows = [*described['engines'], *(row for row in described.values() if isinstance(row, dict))]
-    for row in rows:
-        row['max_difference'] = dict(zip((file.name for file in files), differences))[row['file']]
-    record = {**described, 'compared_on': source, **describe_run(vars(args), seed_of(cfg), 'cpu')}
-    write_files({**dict(zip(files, contents)), listing: json_bytes(record)})
+    rows = [
+        describe_engine(engine, file.name, images, differences(engine.network, content, form, images))
+        for engine, file, content in zip(engines, files, contents, strict=True)
+    ]
+    inputs = dict(batch_size=args.batch_size, image_size=size, preprocessing=preprocessing(cfg), compared_on=source)
+    record = {**list_engines(engines, rows), **inputs, **describe_run(vars(args), seed_of(cfg), 'cpu')}
+    write_files({**dict(zip(files, contents, strict=True)), listing: json_bytes(record)})
     Console().print(make_table(rows))
     print(f'written     {len(files)} files and {listing}')
 
 
-def compare(network: torch.nn.Module, images: torch.Tensor, content: bytes, form: str) -> float:
-    """The largest difference between what a network and its file compute."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f'network.{form}')
-        path.write_bytes(content)
-        got = load_graph(path)(images)
-    wanted = network(images)
-    wanted = (wanted,) if isinstance(wanted, torch.Tensor) else wanted
-    return max((x - y).abs().max().item() for x, y in zip(got, wanted, strict=True))
+def preprocessing(cfg: Config) -> dict[str, Any]:
+    """What images go through before they are a network's input, in the words of the config."""
+    config = {**(cfg.get('data_preprocessor') or {}), **(cfg.model.get('data_preprocessor') or {})}
+    return {name: value for name, value in config.items() if name in PREPROCESSING}

@@ -46,7 +46,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         """
         features = self._transform_inputs(inputs)
         if isinstance(features, TokenRows):
-            return features.scatter(self.score_rows(features.tokens))
+            return features.scatter(self.score_rows(features.tokens, features.is_key))
         if isinstance(features, Tensor):
             batch, _, *size = features.shape
             patches = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
@@ -101,11 +101,12 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         with torch.no_grad():
             return scores, None if queries is None else self._compare(level[1], other_lengths, classes)
 
-    def score_rows(self, patches: Tensor) -> Tensor:
+    def score_rows(self, patches: Tensor, is_key: Tensor | None = None) -> Tensor:
         """Class scores of as many tokens in each image, in evaluation mode, (B, N, C) -> (B, N, classes)."""
+        is_key = None if is_key is None else F.pad(is_key, (0, self.num_classes), value=True)
         x = torch.cat([self.dec_proj(patches), self.cls_emb.expand(len(patches), -1, -1)], dim=1)
         last = len(self.layers) - 1
-        stream, norm = Stream(x, EqualRows()), self.decoder_norm
+        stream, norm = Stream(x, EqualRows(is_key)), self.decoder_norm
         (level,), _ = run_layers(self.layers, self.adapter, stream, out_indices=[last], last_norm=norm)
         patches, classes = level[0].split([patches.shape[1], self.num_classes], dim=1)
         patches, classes = self.patch_proj(patches), self.classes_proj(classes)
