@@ -60,6 +60,20 @@ def test_a_ladder_with_its_gate(run, checkpoint, tmp_path):
         torch.testing.assert_close(load_graph(out.parent / picked['file'])(image)[0], wanted, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize('config', ['msvit_upernet_scenes', 'msvit_mixedsegmenter_scenes'])
+def test_times_beside_the_dense_network(run, tmp_path, config):
+    weights = save(CONFIGS / f'{config}.py', tmp_path / 'random.pth')
+    run('export', config, weights, tmp_path / 'x.pt2', '--token-budget', 60, 144, *SIZE, '--with-gate', '--time', 2)
+    listed = json.loads((tmp_path / 'x.json').read_text())
+    small, full = listed['engines']
+    assert listed['dense']['time_ratio'] == listed['dense']['efficiency'] == 1
+    for row in (small, full):
+        assert {'time_ms', 'time_ratio', 'efficiency'} <= set(row)
+    assert 'time_ms' not in listed['gate']
+    # a gate costs multiply-adds that the dense network saves
+    assert small['efficiency'] * small['time_ratio'] < 1 <= full['efficiency'] * full['time_ratio'] < 1.05
+
+
 def test_without_a_budget_it_masks(run, checkpoint, tmp_path):
     run('export', CONFIG, checkpoint, tmp_path / 'scenes', '--format', 'pt2', *SIZE, '--batch-size', 2)
     listed = json.loads((tmp_path / 'scenes.json').read_text())
@@ -81,6 +95,7 @@ def test_without_a_budget_it_masks(run, checkpoint, tmp_path):
         (['x.pt2', '--token-budget', 20, *SIZE], 'token_budget: wanted between 36'),
         (['x.pt2', '--token-budget', 60, '--size', 100, 96], 'image size of multiples of 16 pixels'),
         (['x.pt2', '--token-budget', 60, 61, *SIZE], 'wanted each to give another number of fine regions'),
+        (['x.pt2', '--time', 3, *SIZE], '--time: wanted a --token-budget whose saving is timed, got none'),
         (['x.pt2', '--token-budget', 60, '--batch-size', 0, *SIZE], '--batch-size: wanted at least 1, got 0'),
     ],
 )

@@ -17,12 +17,15 @@ from rich.console import Console
 
 from ...checkpoints import check_new, use_safe_loader, write_files
 from ...export import FORMATS, describe_engine, differences, export_graph, list_engines, make_engines
+from ...studies.exported import add_times
 from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_inputs
 from ..models import build_gated_model
-from ..records import describe_run, json_bytes, make_table
+from ..records import COST_COLUMNS, Column, describe_run, json_bytes, make_table
 
+COLUMNS = [Column('', '{file}'), Column('fine regions', '{num_fine}'), *COST_COLUMNS]
+COLUMNS += [Column('file - network', '{max_difference:.1e}')]
 PREPROCESSING = ('type', 'mean', 'std', 'bgr_to_rgb', 'to_rgb')
 
 
@@ -37,6 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--with-gate', action='store_true', help='the gate alone, too, to pick a budget for each image')
     parser.add_argument('--images', help='a folder to compare on, instead of the test images of the config')
+    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time the files beside the exported dense network')
     parser.add_argument('--overwrite', action='store_true', help='replace existing files of these names')
     return parser.parse_args(argv)
 
@@ -52,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"output '{output}': wanted a name that ends in {' or '.join(f'.{x}' for x in FORMATS)}.")
         if args.batch_size < 1:
             raise ValueError(f'--batch-size: wanted at least 1, got {args.batch_size}.')
+        if args.time and not args.token_budget:
+            raise ValueError('--time: wanted a --token-budget whose saving is timed, got none.')
         cfg = load_config(args.config, args.cfg_options)
         torch.manual_seed(seed_of(cfg))
         model = build_gated_model(cfg, args.checkpoint, 'cpu')
@@ -67,10 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         describe_engine(engine, file.name, images, differences(engine.network, content, form, images))
         for engine, file, content in zip(engines, files, contents, strict=True)
     ]
+    write_files(dict(zip(files, contents, strict=True)))
+    if args.time:
+        dense, *rows = add_times(rows, files, model, images, args.time)
     inputs = dict(batch_size=args.batch_size, image_size=size, preprocessing=preprocessing(cfg), compared_on=source)
+    if args.time:
+        inputs |= dict(dense=dense, clock='processor time of a batch, 1 thread')
     record = {**list_engines(engines, rows), **inputs, **describe_run(vars(args), seed_of(cfg), 'cpu')}
-    write_files({**dict(zip(files, contents, strict=True)), listing: json_bytes(record)})
-    Console().print(make_table(rows))
+    write_files({listing: json_bytes(record)})
+    Console().print(make_table(rows, COLUMNS))
     print(f'written     {len(files)} files and {listing}')
 
 
