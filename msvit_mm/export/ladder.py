@@ -50,7 +50,11 @@ class GateAlone(nn.Module):
 
 
 def make_engines(
-    model: GatedModel, image_size: tuple[int, int], budgets: Sequence[float | None], with_gate: bool = False
+    model: GatedModel,
+    image_size: tuple[int, int],
+    budgets: Sequence[float | None],
+    with_gate: bool = False,
+    backbone: bool = False,
 ) -> list[Engine]:
     """The static networks of some budgets, in their order, and the gate's at the end.
 
@@ -59,26 +63,35 @@ def make_engines(
         image_size: (height, width) of the images in pixels.
         budgets: Active patch tokens of each image; None for the masked network without a budget.
         with_gate: Whether the gate alone follows.
+        backbone: Only the backbone, to its features, in place of the whole model.
 
     Raises:
-        ValueError: If there is no static form, or two budgets have the same number of fine regions.
+        ValueError: If there is no static form, the backbone alone returns neither maps nor class tokens, or two budgets
+            have the same number of fine regions.
     """
+    if backbone and model.token_head is not None:
+        raise ValueError("export of a backbone alone: wanted out_type='featmap' or 'cls_token', got 'tokens'")
     engines = []
     for budget in budgets:
-        network = model.static(image_size, budget)
+        network = (model.backbone if backbone else model).static(image_size, budget)
+        static = network if backbone else network.model.backbone
         name = 'masked' if budget is None else f'{budget:g}'
-        backbone = network.model.backbone
-        fine = getattr(backbone, 'num_fine', None)
-        engines.append(Engine(name, network, ('scores',), fine, getattr(backbone, 'num_tokens', None)))
+        fine, tokens = (getattr(static, word, None) for word in ('num_fine', 'num_tokens'))
+        engines.append(Engine(name, network, output_names(model, backbone), fine, tokens))
     numbers = [engine.num_fine for engine in engines]
     if len(set(numbers)) < len(numbers):
         raise ValueError(
             f'token budgets: wanted each to give another number of fine regions, got {numbers} from {list(budgets)}'
         )
     if with_gate:
-        gate = GateAlone(engines[0].network.model.backbone.gate)
+        gate = GateAlone(static.gate)
         engines.append(Engine('gate', gate, ('gate_logits', 'num_fine')))
     return engines
+
+
+def output_names(model: GatedModel, backbone: bool = False) -> tuple[str, ...]:
+    """``'scores'``, or of the backbone alone one name per level, after its layer."""
+    return tuple(f'layer{index}' for index in model.backbone.out_indices) if backbone else ('scores',)
 
 
 @torch.no_grad()

@@ -7,13 +7,21 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..export import Engine, describe_engine, differences, export_graph, load_graph
+from ..export import Engine, describe_engine, differences, export_graph, load_graph, output_names
 from ..models.gated import GatedModel
 from .timing import compare_calls, process_ms
 
 
-def dense_engine(model: GatedModel, image_size: tuple[int, int]) -> Engine:
-    """The whole model over its dense host, without a gate; over tokens the ladder's top, with all regions fine."""
+def dense_engine(model: GatedModel, image_size: tuple[int, int], backbone: bool = False) -> Engine:
+    """The whole model over its dense host, without a gate; over tokens the ladder's top, with all regions fine.
+
+    Args:
+        backbone: The dense host alone.
+    """
+    if backbone:
+        host = model.backbone.dense_twin(image_size)
+        host.eval()
+        return Engine('dense', host.requires_grad_(False), output_names(model, backbone))
     num_cells = model.backbone.dense_costs(image_size).num_tokens[0].item()
     if model.token_head is not None:
         return Engine('dense', model.static(image_size, num_cells), ('scores',))
@@ -50,12 +58,9 @@ def time_engines(
         return compare_calls(calls, {'dense': described['gmacs'], **gmacs}, references, process_ms, rounds)
 
 
-def add_times(
-    rows: Sequence[dict], files: Sequence[Path], model: GatedModel, images: Tensor, rounds: int
-) -> list[dict]:
+def add_times(rows: Sequence[dict], files: Sequence[Path], dense: Engine, images: Tensor, rounds: int) -> list[dict]:
     """The rows of :func:`describe_engine` with times, the dense network's first; the gate alone stays as it is."""
     timed = {row['file']: file for row, file in zip(rows, files, strict=True) if row['num_tokens'] is not None}
     gmacs = {row['file']: row['gmacs'] for row in rows}
-    size = tuple(images.shape[-2:])
-    times = time_engines(timed, gmacs, dense_engine(model, size), images, rounds)
+    times = time_engines(timed, gmacs, dense, images, rounds)
     return [dict(file='dense', **times['dense']), *(row | times.get(row['file'], {}) for row in rows)]

@@ -74,6 +74,18 @@ def test_times_beside_the_dense_network(run, tmp_path, config):
     assert small['efficiency'] * small['time_ratio'] < 1 <= full['efficiency'] * full['time_ratio'] < 1.05
 
 
+def test_the_backbone_alone(run, checkpoint, tmp_path):
+    options = ('--token-budget', 60, *SIZE, '--backbone', '--time', 1)
+    run('export', CONFIG, checkpoint, tmp_path / 'maps.pt2', *options)
+    cfg = load_config(CONFIG)
+    model = build_gated_model(cfg, str(checkpoint), 'cpu')
+    images, _ = load_inputs(cfg, model, 1, (96, 96))
+    with torch.no_grad(), model.backbone.configured(token_budget=60):
+        wanted = model.backbone(images)
+    for got, maps in zip(load_graph(tmp_path / 'maps-60.pt2')(images), wanted, strict=True):
+        torch.testing.assert_close(got, maps, atol=1e-4, rtol=1e-4)
+
+
 def test_without_a_budget_it_masks(run, checkpoint, tmp_path):
     run('export', CONFIG, checkpoint, tmp_path / 'scenes', '--format', 'pt2', *SIZE, '--batch-size', 2)
     listed = json.loads((tmp_path / 'scenes.json').read_text())

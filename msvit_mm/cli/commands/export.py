@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ...checkpoints import check_new, use_safe_loader, write_files
 from ...export import FORMATS, describe_engine, differences, export_graph, list_engines, make_engines
-from ...studies.exported import add_times
+from ...studies.exported import add_times, dense_engine
 from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_inputs
@@ -39,6 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the images in pixels')
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--with-gate', action='store_true', help='the gate alone, too, to pick a budget for each image')
+    parser.add_argument('--backbone', action='store_true', help='the backbone alone, to its maps')
     parser.add_argument('--images', help='a folder to compare on, instead of the test images of the config')
     parser.add_argument('--time', type=int, metavar='ROUNDS', help='time the files beside the exported dense network')
     parser.add_argument('--overwrite', action='store_true', help='replace existing files of these names')
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args.config, args.cfg_options)
         torch.manual_seed(seed_of(cfg))
         model = build_gated_model(cfg, args.checkpoint, 'cpu')
-        engines = make_engines(model, size, args.token_budget or [None], args.with_gate)
+        engines = make_engines(model, size, args.token_budget or [None], args.with_gate, args.backbone)
         files = [output.with_name(f'{output.stem}-{engine.name}.{form}') for engine in engines]
         listing = output.with_suffix('.json')
         check_new([*files, listing], args.overwrite)
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     write_files(dict(zip(files, contents, strict=True)))
     if args.time:
-        dense, *rows = add_times(rows, files, model, images, args.time)
+        dense, *rows = add_times(rows, files, dense_engine(model, size, args.backbone), images, args.time)
     inputs = dict(batch_size=args.batch_size, image_size=size, preprocessing=preprocessing(cfg), compared_on=source)
     if args.time:
         inputs |= dict(dense=dense, clock='processor time of a batch, 1 thread')
