@@ -39,7 +39,7 @@ def test_every_page_is_in_the_navigation():
         page for entry in nav for pages in (entry.values() if isinstance(entry, dict) else [[entry]]) for page in pages
     ]
     generated = [name for pages in listed for name in pages] if isinstance(listed[0], list) else listed
-    missing = {path.name for path in PAGES} - set(generated) - set(docs_pages.OPTIONAL_PAGES)
+    missing = {path.name for path in PAGES} - set(generated)
     assert not missing
 
 

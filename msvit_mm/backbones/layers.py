@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops.attention import masked_attention, packed_attention
+from ..ops.attention import masked_attention, packed_attention, row_attention
 from ..ops.packing import Packing
 
 HostLayer = Any  # a transformer layer of a host, which is not typed
@@ -158,6 +158,23 @@ class MaskedRows:
         raise ValueError('merge: wanted an execution on active tokens (packed, counterfactual), got masked rows')
 
 
+@dataclass(frozen=True)
+class EqualRows:
+    """Sequences of one length as rows of a batch, without stochastic depth.
+
+    Attributes:
+        is_key: Which tokens are keys, boolean, shape (B, N); None if all are.
+    """
+
+    is_key: Tensor | None = None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, keys: None = None) -> Tensor:
+        """Attention of all tokens to those of their row that are keys."""
+        if self.is_key is None:
+            return row_attention(query, key, value, dropout)
+        return masked_attention(query, key, value, self.is_key, dropout)
+
+
 class Stream(NamedTuple):
     """Tokens on their way through the layers.
 
@@ -168,7 +185,7 @@ class Stream(NamedTuple):
     """
 
     tokens: Tensor
-    sequences: PackedSequences | MaskedRows
+    sequences: PackedSequences | MaskedRows | EqualRows
     merged_into: Tensor | None = None
 
     def merge(self, into: Tensor, tokens: Tensor | None = None) -> 'Stream':
@@ -217,7 +234,7 @@ class Passed(NamedTuple):
     """
 
     levels: list[tuple[Tensor, Tensor | None]]
-    sequences: list[PackedSequences | MaskedRows]
+    sequences: list[PackedSequences | MaskedRows | EqualRows]
 
 
 def run_layers(

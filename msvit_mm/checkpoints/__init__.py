@@ -1,4 +1,5 @@
 from .convert import Conversion, describe_backbone, fit_weights, rename_keys, resize_patch_kernel
+from .hub import load_from_hub
 from .loading import (
     check_coverage,
     check_finite,
@@ -30,6 +31,7 @@ __all__ = [
     'find_resumable',
     'fit_weights',
     'load_checkpoint_safely',
+    'load_from_hub',
     'load_gate',
     'load_kept_config',
     'load_weights_safely',

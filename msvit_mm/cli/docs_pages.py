@@ -18,15 +18,6 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ROOT / 'msvit_mm' / 'cli' / 'commands'
-OPTIONAL_PAGES = {'export.md': 'Guide'}  # are in the navigation where they exist
-
-
-def on_config(config: Any) -> Any:
-    """Add the pages to the navigation that only some clones have."""
-    for name, section in OPTIONAL_PAGES.items():
-        if (ROOT / 'docs' / name).is_file():
-            next(entry[section] for entry in config.nav if isinstance(entry, dict) and section in entry).append(name)
-    return config
 
 
 def on_files(files: Any, config: Any) -> Any:

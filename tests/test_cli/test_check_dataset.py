@@ -96,7 +96,7 @@ def test_generated_data(run):
             "MSViT: wanted words .*, got 'coarse_patchsize'; close are coarse_patch_size",
         ),
         ('model.backbone.gate.type=ScaleGat', "gate of MSViT: .* got 'ScaleGat'; close are ScaleGate"),
-        ('model.backbone.gate.type=RouteGate', "gate of MSViT: wanted one of ContextGate, EdgeGate, .* got 'RouteGate'"),
+        ('model.backbone.gate.type=RouteGate', "gate of MSViT: wanted one of ContextGate, .* got 'RouteGate'"),
         ('model.backbone.gate.hidden_dim=32', "gate ScaleGate: .* got 'hidden_dim'; close are hidden_dims"),
         ('model.backbone.type=MSVit', "backbone: wanted a registered one, got 'MSVit'; close are MSViT"),
     ],
