@@ -70,3 +70,13 @@ def make_segmentor(tiny_arch, perturb):
             return perturb(MODELS.build(config | heads[kind]), std=0.1).eval()
 
     return make
+
+
+# One export of each kind; the others take minutes and run in `make check-slow`.
+FAST = ('test_exported_is_eager[maps-1-30-scenes-onnx]', 'test_exported_is_eager[maps-1-30-scenes-pt2]')
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name == 'test_graphs.py' and item.name not in FAST:
+            item.add_marker(pytest.mark.slow)

@@ -28,6 +28,7 @@ def run(model, images, budget):
     'words',
     [
         dict(out_indices=[0, 1]),
+        dict(out_indices=[0, 1], coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1))),
         dict(with_cls_token=False),
         dict(pre_norm=True, final_norm=False),
         dict(coarse_patch_size=16, patch_size=8, gate=dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)),
