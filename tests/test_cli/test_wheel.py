@@ -84,4 +84,4 @@ def test_train_by_name_and_by_base(run, installed, tmp_path):
 def test_help_of_every_command(run, installed):
     assert 'compare-gates' in run(installed / 'bin' / 'msvit', '--help')
     printed = run('-c', ALL_HELP)
-    assert printed.count('usage: msvit ') == 11
+    assert printed.count('usage: msvit ') == 15
