@@ -25,7 +25,7 @@ SEED ?= 0
 demo: setup
 	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo --cfg-options randomness.seed=$(SEED)
 	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" \
-		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --cfg-options randomness.seed=$(SEED)
+		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --overwrite --cfg-options randomness.seed=$(SEED)
 
 # Two processes of one thread each: more threads only wait for each other on networks this small.
 test: setup

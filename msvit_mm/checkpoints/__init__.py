@@ -8,7 +8,7 @@ from .loading import (
     use_safe_loader,
 )
 from .publish import load_kept_config
-from .saving import check_new, checkpoint_bytes, write_files
+from .saving import check_folder, check_new, checkpoint_bytes, write_files
 from .transfer import (
     compare_scale_maps,
     load_gate,
@@ -18,6 +18,7 @@ from .transfer import (
 __all__ = [
     'Conversion',
     'check_coverage',
+    'check_folder',
     'check_new',
     'check_resumable',
     'check_shapes',

@@ -20,6 +20,7 @@ import yaml
 from mmengine.config import Config
 from torch import nn
 
+from ..datasets.configs import leaf_datasets, type_name
 from .loading import _first, check_coverage, check_shapes, load_checkpoint_safely
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
@@ -227,14 +228,12 @@ def update_metafile(
 def step_unit(cfg: Config) -> str:
     """In what a config's training counts its steps: ``'iter'`` or ``'epoch'``."""
     loop = cfg.get('train_cfg') or {}
-    return 'epoch' if loop.get('by_epoch') or loop.get('type') == 'EpochBasedTrainLoop' else 'iter'
+    return 'epoch' if loop.get('by_epoch') or type_name(loop) == 'EpochBasedTrainLoop' else 'iter'
 
 
 def _dataset_name(cfg: Config, split: str) -> str:
-    dataset = cfg[f'{split}_dataloader']['dataset']
-    while 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset['dataset']
-    return dataset['type'].removesuffix('Dataset')
+    names = (type_name(dataset) for dataset in leaf_datasets(cfg[f'{split}_dataloader']['dataset']))
+    return ', '.join(dict.fromkeys(name.removesuffix('Dataset') for name in names))
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from msvit_mm.cli.images import UnlabelledImages, check_data, find_images
+from msvit_mm.cli.images import UnlabelledImages, check_data, find_images, load_split
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -60,3 +60,17 @@ def test_folder_without_data(tmp_path, folder, got):
     check_data(cfg, 'val')
     with pytest.raises(ValueError, match=f"train data: wanted files in '.*{folder}', got {got}"):
         check_data(cfg, 'train', 'val')
+
+
+def test_wrapped_data_sets_and_scoped_types():
+    pipeline = [dict(type=name) for name in ('LoadImageFromFile', 'mmseg.LoadAnnotations', 'mmseg.PackSegInputs')]
+    few = dict(SCENES, num_images=3, pipeline=pipeline)
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[few, SCENES]))
+    cfg = Config(dict(test_dataloader=dict(dataset=wrapped)))
+    images = load_split(cfg, 'test')
+    assert len(images) == 3 + 9
+    assert images[0]['inputs'][0].shape[0] == 3
+    folders = dict(type='BaseSegDataset', data_root='data', data_prefix=dict(img_path='images', seg_map_path='absent'))
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[SCENES, folders]))))
+    with pytest.raises(ValueError, match="test data: wanted files in 'data/images', got no such folder"):
+        check_data(cfg, 'test')

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if output.suffix == '.json':
             raise ValueError(f"OUT: wanted the name of a checkpoint, got '{output}', the name of its report.")
-        check_new(paths, args.overwrite)
+        check_new(paths, args.overwrite, [args.config, args.checkpoint])
         cfg = load_config(args.config, args.cfg_options)
         model = build_gated_model(cfg, args.checkpoint, args.device)
         check_regions(model, cfg)
@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = calibrated_checkpoint(args.checkpoint, model, report)
 
     record = report | describe_run(vars(args), seed_of(cfg), args.device)
-    write_files(dict(zip(paths, (checkpoint_bytes(checkpoint), json_bytes(record)), strict=True)))
+    with one_line_errors():
+        write_files(dict(zip(paths, (checkpoint_bytes(checkpoint), json_bytes(record)), strict=True)))
     console.print(format_report(report), highlight=False)
     console.print(f'written    {paths[0]}, {paths[1]}', highlight=False, soft_wrap=True)

@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     target = Path(args.target)
     with one_line_errors():
-        check_new([target], args.overwrite)
+        check_new([target], args.overwrite, [args.source, args.config])
         weights, entry = load_weights_safely(args.source)
         conversion = rename_keys(weights, args.prefix)
         config = target_config(args, conversion)
@@ -97,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         fit_weights(conversion, backbone.state_dict(), grid, args.source_grid)
 
     meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
-    write_files({target: checkpoint_bytes(dict(state_dict=conversion.state_dict, meta=meta))})
+    with one_line_errors():
+        write_files({target: checkpoint_bytes(dict(state_dict=conversion.state_dict, meta=meta))})
     print(f'source      {args.source}' + (f", entry '{entry}'" if entry else ''))
     print(conversion.format_report())
     if conversion.family in NOTES:

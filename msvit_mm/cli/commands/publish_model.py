@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if output.suffix != '.pth':
             raise ValueError(f"output '{output}': wanted a name that ends in .pth, got '{output.suffix}'.")
+        check_new([metafile, hashed_name(output, b'')], overwrite=True, inputs=[args.config, args.checkpoint])
         checkpoint = load_checkpoint_safely(args.checkpoint)
         kept_text(checkpoint, args.checkpoint)
         cfg = load_config(args.config)
@@ -51,11 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         published = strip_checkpoint(checkpoint, metrics)
         content = checkpoint_bytes(published)
         target = hashed_name(output, content)
-        check_new([target], args.overwrite)
+        check_new([target], args.overwrite, [args.checkpoint])
         entry = describe_model(output.stem, target.name, cfg, os.path.relpath(args.config), model, published['meta'])
         listing = update_metafile(metafile, entry, args.overwrite, model.backbone.paper)
 
-    write_files({target: content, metafile: listing.encode()})
+    with one_line_errors():
+        write_files({target: content, metafile: listing.encode()})
     before, after = Path(args.checkpoint).stat().st_size / 1e6, len(content) / 1e6
     print(f'size        {after:.1f} MB, from {before:.1f} MB')
     print(f'metrics     {format_metrics(metrics) or "none of these weights, in the checkpoint or the log of its run"}')
