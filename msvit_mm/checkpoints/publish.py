@@ -22,6 +22,7 @@ from torch import nn
 
 from ..datasets.configs import leaf_datasets, type_name
 from .loading import _first, check_coverage, check_shapes, load_checkpoint_safely
+from .names import check_names
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
 TIMES = ('time', 'data_time')
@@ -62,7 +63,7 @@ def parse_config(text: str) -> dict[str, Any]:
                     config[name] = value(node.value)
                 case _:
                     raise ValueError(ast.unparse(node))
-    except (ValueError, SyntaxError, TypeError, RecursionError) as error:
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f'the kept config: wanted values as mmengine prints them, got {_line(error)}.') from None
     return config
 
@@ -70,12 +71,15 @@ def parse_config(text: str) -> dict[str, Any]:
 def load_kept_config(path: str | PathLike) -> Config:
     """The config that a checkpoint keeps, for the hosts' inferencers; nothing in the file is executed.
 
-    Building it is another matter: mmengine calls whatever importable name a config gives as a ``type``.
+    mmengine would call whatever importable name a config gives as a ``type``. Here it must be registered by msvit_mm or
+    a host, so that building the config runs their code and no other. Config *files* are code, and have no such check.
 
     Raises:
-        ValueError: If the file is no checkpoint that may be loaded, or keeps no config.
+        ValueError: If the file is no checkpoint that may be loaded, keeps no config, or one that names anything else.
     """
-    return Config(parse_config(kept_text(load_checkpoint_safely(path), path)))
+    config = parse_config(kept_text(load_checkpoint_safely(path), path))
+    check_names(config)
+    return Config(config)
 
 
 def kept_text(checkpoint: Mapping[str, Any], path: str | PathLike) -> str:
@@ -123,7 +127,7 @@ def find_metrics(checkpoint: Mapping[str, Any], path: str | PathLike, unit: str)
         checkpoint: As loaded from ``path``.
         unit: In which the run counts: ``'iter'`` or ``'epoch'``.
     """
-    meta, hub = checkpoint['meta'], checkpoint.get('message_hub') or {}
+    meta, hub = checkpoint.get('meta') or {}, checkpoint.get('message_hub') or {}
     step = meta.get(unit)
     best = [str(value) for key, value in hub.get('runtime_info', {}).items() if key.startswith('best_ckpt')]
     scalars = hub.get('log_scalars', {})
@@ -133,7 +137,7 @@ def find_metrics(checkpoint: Mapping[str, Any], path: str | PathLike, unit: str)
         found = {key[4:]: buffer.current() for key, buffer in scalars.items() if key.startswith('val/')}
     else:
         found = _logged_metrics(Path(path), str(meta.get('experiment_name', '')), step)
-    numbers = {name: float(number) for name, number in found.items() if name not in TIMES}
+    numbers = {name: float(number) for name, number in found.items() if name not in TIMES and _is_number(number)}
     return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
@@ -234,6 +238,10 @@ def step_unit(cfg: Config) -> str:
 def _dataset_name(cfg: Config, split: str) -> str:
     names = (type_name(dataset) for dataset in leaf_datasets(cfg[f'{split}_dataloader']['dataset']))
     return ', '.join(dict.fromkeys(name.removesuffix('Dataset') for name in names))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number)
 
 
 def _plain(value: Any) -> Any:

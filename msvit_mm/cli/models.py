@@ -10,13 +10,16 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
 
 from ..backbones import GatedBackbone
 from ..checkpoints import check_coverage, check_shapes, load_checkpoint_safely
+from ..checkpoints.starting import check_start, use_checked_init, weights_below
+from .errors import one_line_errors
 from .images import check_data
 from .machine import check_device, check_machine
 
@@ -72,6 +75,7 @@ def build_runner(cfg: Config) -> Runner:
     A checkpoint is written beside its final name and then renamed: an interrupted save leaves the older file as it was.
     """
     register_backend('local', _AtomicLocalBackend, force=True, prefixes='')
+    use_checked_init()
     if cfg.launcher == 'mpi':
         os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', '0'))
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
@@ -80,7 +84,9 @@ def build_runner(cfg: Config) -> Runner:
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
         cfg.pop('sync_bn', None)
         _replace_sync_bn(cfg.model)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(_CheckWeightsHook(), priority='LOWEST')
+    return runner
 
 
 def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
@@ -133,6 +139,29 @@ def unwrap(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+class _CheckWeightsHook(Hook):
+    """Stop, in one line, at weights that the host would skip with a warning."""
+
+    def before_run(self, runner: Runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop) or runner._resume:
+            return  # weights of recipes would go anyway
+        with one_line_errors():
+            for name, module in unwrap(runner.model).named_modules():
+                recipe = getattr(module, 'init_cfg', None)
+                if isinstance(recipe, dict) and recipe.get('type') == 'Pretrained':
+                    checkpoint = CheckpointLoader.load_checkpoint(recipe['checkpoint'], 'cpu')
+                    where = f"init_cfg '{recipe['checkpoint']}'" + (f' of {name}' if name else '')
+                    check_start(module, weights_below(checkpoint, recipe.get('prefix')), where)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        with one_line_errors():
+            model, weights = unwrap(runner.model), checkpoint.get('state_dict', checkpoint)
+            if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+                check_start(model, weights, f"load_from '{runner._load_from}'")
+            else:
+                check_fits(model, weights)
 
 
 class _AtomicLocalBackend(LocalBackend):
