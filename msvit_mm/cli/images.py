@@ -1,5 +1,6 @@
 """Images for a command: files, data sets without their labels, and inputs of one size."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,27 @@ def check_data(cfg: Config, *splits: str) -> None:
                     f"{split} data: wanted files in '{path}', got {got}; "
                     f'link the dataset there or set {split}_dataloader.dataset.data_root by --cfg-options.'
                 )
+        for line in left_out(cfg, split):
+            print(line, file=sys.stderr)
+
+
+def left_out(cfg: Config, split: str) -> list[str]:
+    """A line on each folder some of whose images a data set leaves out, since their names end otherwise."""
+    lines = []
+    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+        prefix, suffix = dataset.get('data_prefix', {}), dataset.get('img_suffix')
+        folder = prefix.get('img_path') if isinstance(prefix, dict) else None
+        if not folder or not suffix or dataset.get('ann_file') or '://' in str(folder):
+            continue
+        path = Path(dataset.get('data_root') or '', folder)
+        images = [file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES]
+        others = sorted(file.name for file in images if not file.name.endswith(suffix))
+        if others:
+            lines.append(
+                f"{split} data: {len(others)} of {len(images)} images in '{path}' do not end in '{suffix}' "
+                f'and are left out, such as {others[0]}'
+            )
+    return lines
 
 
 def data_folders(cfg: Config, split: str) -> list[Path]:

@@ -156,8 +156,8 @@ class StaticGate(RegionGate):
     def forward(self, images: Tensor) -> Tensor:
         size = self.num_regions(images)
         # antialiased, so that a smaller grid averages positions instead of skipping some
-        logits = F.interpolate(self.logits[None, None], size, mode='bilinear', antialias=True)
-        return logits[0].expand(len(images), *size)
+        logits = F.interpolate(self.logits[None, None].float(), size, mode='bilinear', antialias=True)  # none in half
+        return logits[0].to(self.logits.dtype).expand(len(images), *size)
 
 
 @MODELS.register_module()

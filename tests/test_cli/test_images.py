@@ -74,3 +74,14 @@ def test_wrapped_data_sets_and_scoped_types():
     cfg = Config(dict(test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[SCENES, folders]))))
     with pytest.raises(ValueError, match="test data: wanted files in 'data/images', got no such folder"):
         check_data(cfg, 'test')
+
+
+def test_images_that_are_left_out_are_said(tmp_path, capsys):
+    for name in ('a.jpg', 'b.jpeg', 'c.JPG'):
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        (tmp_path / 'images' / name).touch()
+    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), img_suffix='.jpg')
+    dataset |= dict(data_prefix=dict(img_path='images'))
+    check_data(Config(dict(train_dataloader=dict(dataset=dataset))), 'train')
+    said = capsys.readouterr().err
+    assert "train data: 2 of 3 images in '" in said and "do not end in '.jpg' and are left out, such as b.jpeg" in said

@@ -159,7 +159,7 @@ def test_a_token_budget_out_of_reach(fail, tmp_path):
     torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), checkpoint)
     options = ('--work-dir', tmp_path, '--cfg-options', 'model.backbone.token_budget=1')
     message = fail('test', config, checkpoint, *options)
-    assert 'token_budget: wanted between 36 (all regions coarse) and 144 (all fine) tokens' in message
+    assert 'token_budget: wanted at least 36 tokens (all regions coarse) for images of (96, 96)' in message
 
 
 def test_weights_alone_cannot_be_resumed(fail, trained, tmp_path, toy_config):
