@@ -55,10 +55,11 @@ def source_grid(count: int, own: tuple[int, int], stated: tuple[int, int] | None
         if math.prod(stated) != count:
             raise ValueError(f'pos_embed: wanted {" x ".join(map(str, stated))} positions, as stated, got {count}')
         return tuple(stated)
-    side, scale = math.isqrt(max(count, 0)), math.sqrt(max(count, 0) / math.prod(own))
+    count = max(count, 0)
+    side, scale = math.isqrt(count), math.sqrt(count / math.prod(own))
     like_own = round(own[0] * scale), round(own[1] * scale)
-    grids = {(side, side)} if side**2 == count else set()
-    if math.prod(like_own) == count and like_own[0] * own[1] == like_own[1] * own[0]:
+    grids = {(side, side)} if side**2 == count > 0 else set()
+    if math.prod(like_own) == count > 0 and like_own[0] * own[1] == like_own[1] * own[0]:
         grids.add(like_own)
     if len(grids) != 1:
         got = ' or '.join(f'{rows} x {cols}' for rows, cols in sorted(grids)) or f'{count}, which are no square either'

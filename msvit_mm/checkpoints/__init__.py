@@ -1,5 +1,6 @@
 from .convert import Conversion, describe_backbone, fit_weights, rename_keys, resize_patch_kernel
 from .loading import (
+    carry_metadata,
     check_coverage,
     check_resumable,
     check_shapes,
@@ -17,6 +18,7 @@ from .transfer import (
 
 __all__ = [
     'Conversion',
+    'carry_metadata',
     'check_coverage',
     'check_folder',
     'check_new',

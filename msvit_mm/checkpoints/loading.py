@@ -9,6 +9,7 @@ import hashlib
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -141,6 +142,17 @@ def check_shapes(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[st
             raise ValueError(f'{unfit}: {key}: wanted {wanted.dtype}, got {tensor.dtype}.')
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise ValueError(f'{unfit}: {key}: wanted finite numbers, got NaN or infinity.')
+
+
+def carry_metadata(weights: Mapping[str, Tensor], source: Mapping[str, Any]) -> 'OrderedDict[str, Tensor]':
+    """Weights with what the modules that saved another state dict said of themselves (``_metadata``).
+
+    Of :class:`~msvit_mm.backbones.MSViT` this is the grid of its positions. Saving keeps it.
+    """
+    carried = OrderedDict(weights)
+    metadata = getattr(source, '_metadata', {})
+    carried._metadata = OrderedDict((key.removeprefix('module.'), value) for key, value in metadata.items())
+    return carried
 
 
 def check_resumable(checkpoint: Mapping[str, Any]) -> None:

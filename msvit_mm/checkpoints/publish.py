@@ -21,7 +21,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..datasets.configs import leaf_datasets, type_name
-from .loading import _first, check_coverage, check_shapes, load_checkpoint_safely
+from .loading import _first, carry_metadata, check_coverage, check_shapes, load_checkpoint_safely
 from .names import check_names
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
@@ -129,12 +129,12 @@ def find_metrics(checkpoint: Mapping[str, Any], path: str | PathLike, unit: str)
     """
     meta, hub = checkpoint.get('meta') or {}, checkpoint.get('message_hub') or {}
     step = meta.get(unit)
-    best = [str(value) for key, value in hub.get('runtime_info', {}).items() if key.startswith('best_ckpt')]
+    best = [str(value) for key, value in hub.get('runtime_info', {}).items() if str(key).startswith('best_ckpt')]
     scalars = hub.get('log_scalars', {})
-    if 'metrics' in meta:
+    if isinstance(meta.get('metrics'), dict):
         found = meta['metrics']
     elif any(re.search(rf'_{unit}_{step}\.pth$', name) for name in best):
-        found = {key[4:]: buffer.current() for key, buffer in scalars.items() if key.startswith('val/')}
+        found = {key[4:]: buffer.current() for key, buffer in scalars.items() if str(key).startswith('val/')}
     else:
         found = _logged_metrics(Path(path), str(meta.get('experiment_name', '')), step)
     numbers = {name: float(number) for name, number in found.items() if name not in TIMES and _is_number(number)}
@@ -156,9 +156,10 @@ def strip_checkpoint(checkpoint: Mapping[str, Any], metrics: Mapping[str, float]
     ``meta`` keeps the config as text, the data set's classes and palette, iteration, epoch, seed, time and name of the
     run, and gets the metrics. Optimizer, schedules, message hub and the weights behind an average go.
     """
-    meta = {name: _plain(checkpoint['meta'][name]) for name in META if name in checkpoint['meta']}
+    kept = checkpoint.get('meta') or {}
+    meta = {name: _plain(kept[name]) for name in META if name in kept}
     weights = {key.removeprefix('module.'): tensor for key, tensor in checkpoint['state_dict'].items()}
-    return dict(meta=meta | dict(metrics=dict(metrics)), state_dict=weights)
+    return dict(meta=meta | dict(metrics=dict(metrics)), state_dict=carry_metadata(weights, checkpoint['state_dict']))
 
 
 def hashed_name(path: Path, content: bytes) -> Path:

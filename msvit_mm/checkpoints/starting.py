@@ -1,6 +1,7 @@
 """Start from weights: whether those of a file are meant for the model, before a host skips what does not fit."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def check_start(module: nn.Module, weights: Mapping[str, Tensor], where: str) ->
     check_shapes({}, {key: weights[key] for key in of_classes})
 
 
-def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> dict[str, Tensor]:
+def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> 'OrderedDict[str, Tensor]':
     """The weights of a loaded checkpoint, or of the part below a prefix, by the names of this part.
 
     What the saving modules said of themselves (``_metadata``) stays with them.
@@ -51,17 +52,10 @@ def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> dict[str
     weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
     metadata = getattr(checkpoint.get('state_dict', checkpoint), '_metadata', {})
-    inner = StateDict((key.removeprefix(prefix), value) for key, value in weights.items() if key.startswith(prefix))
+    inner = OrderedDict((key.removeprefix(prefix), value) for key, value in weights.items() if key.startswith(prefix))
     below = ((f'{key}.', value) for key, value in metadata.items())
     inner._metadata = {key.removeprefix(prefix)[:-1]: value for key, value in below if key.startswith(prefix)}
     return inner
-
-
-class StateDict(dict):
-    """Weights by name that can carry ``_metadata``, as torch's do."""
-
-    def copy(self) -> 'StateDict':
-        return StateDict(self)
 
 
 class CheckedPretrained(PretrainedInit):

@@ -41,9 +41,9 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Mo
         got = f'{type(model).__name__} over {type(getattr(model, "backbone", None)).__name__}'
         raise ValueError(f"config '{cfg.filename}': wanted a model over a gated backbone such as MSViT, got {got}.")
     if checkpoint:
-        weights = load_checkpoint_safely(checkpoint)['state_dict']
+        weights = weights_below(load_checkpoint_safely(checkpoint), None)
         check_fits(model, weights)
-        model.load_state_dict({name.removeprefix('module.'): value for name, value in weights.items()}, strict=False)
+        model.load_state_dict(weights, strict=False)
     return model.to(device).eval()
 
 
@@ -124,8 +124,7 @@ def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If the checkpoint does not fit.
     """
-    weights = load_checkpoint_safely(path)['state_dict']
-    weights = {key.removeprefix('module.'): tensor for key, tensor in weights.items()}
+    weights = weights_below(load_checkpoint_safely(path), None)
     state = model.state_dict()
     check_coverage(state, weights, allowed_missing=('gate', 'gate_loss'))
     check_shapes(state, weights)

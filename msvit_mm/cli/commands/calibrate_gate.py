@@ -11,7 +11,14 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from ...checkpoints import check_new, checkpoint_bytes, load_checkpoint_safely, use_safe_loader, write_files
+from ...checkpoints import (
+    carry_metadata,
+    check_new,
+    checkpoint_bytes,
+    load_checkpoint_safely,
+    use_safe_loader,
+    write_files,
+)
 from ...studies.calibration import SIGNS, calibrate_gate
 from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
@@ -55,7 +62,7 @@ def calibrated_checkpoint(path: str, model: torch.nn.Module, report: dict) -> di
         if name.startswith(GATE):
             weights[key] = state[name].cpu()
     meta = dict(checkpoint.get('meta', {}), metrics={}, gate_calibration=report)
-    return dict(meta=meta, state_dict=weights)
+    return dict(meta=meta, state_dict=carry_metadata(weights, checkpoint['state_dict']))
 
 
 def format_report(report: dict) -> str:

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 from ...backbones import registered_backbones
 from ...checkpoints import (
     Conversion,
+    carry_metadata,
     check_new,
     checkpoint_bytes,
     describe_backbone,
@@ -98,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
     with one_line_errors():
-        write_files({target: checkpoint_bytes(dict(state_dict=conversion.state_dict, meta=meta))})
+        weights = carry_metadata(conversion.state_dict, backbone.state_dict())
+        write_files({target: checkpoint_bytes(dict(state_dict=weights, meta=meta))})
     print(f'source      {args.source}' + (f", entry '{entry}'" if entry else ''))
     print(conversion.format_report())
     if conversion.family in NOTES:

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from ...checkpoints import (
+    carry_metadata,
     check_new,
     checkpoint_bytes,
     compare_scale_maps,
@@ -101,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     report |= {name: Path(getattr(args, name)).name for name in ('source_config', 'source_checkpoint', 'target_config')}
     report['target_checkpoint'] = args.target_checkpoint and Path(args.target_checkpoint).name
     meta = dict(source=report['source_checkpoint'], report=report)
-    contents = checkpoint_bytes(dict(state_dict=others | moved, meta=meta)), json_bytes(report)
+    written = carry_metadata({**others, **moved}, others)
+    contents = checkpoint_bytes(dict(state_dict=written, meta=meta)), json_bytes(report)
     with one_line_errors():
         write_files(dict(zip(paths, contents, strict=True)))
     print(format_report(report))
