@@ -6,6 +6,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from msvit_mm.gates import ScaleGate
+
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)
 GATES = [dict(type='ScaleGate', initial_ratio=0.5), dict(type='StaticGate', initial_ratio=0.5, grid_size=(3, 5))]
 GATES += [dict(type='RandomGate'), dict(type='EdgeGate'), dict(type='FixedGate', scale='coarse')]
@@ -63,3 +65,20 @@ def test_a_budget_above_all_fine_is_all_fine():
     model.token_budget = 3
     with pytest.raises(ValueError, match='wanted at least 4 tokens .all regions coarse. for images of .40, 50. pixels'):
         model.forward_gated(torch.randn(2, 3, 40, 50))
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_other_channels(channels):
+    images = torch.randn(1, channels, 40, 50)
+    words = dict(type='MSViT', arch=ARCH, img_size=(64, 96), in_channels=channels)
+    with pytest.raises(
+        ValueError, match=f'ScaleGate: wanted images of 3 channels, got {channels}; StaticGate takes any'
+    ):
+        MODELS.build(words).eval().forward_gated(images)
+    (features,), _ = MODELS.build(words | dict(gate=dict(type='StaticGate'))).eval().forward_gated(images)
+    assert features.shape == (1, 16, 3, 4)
+
+
+def test_gates_by_their_class():
+    model = MODELS.build(dict(type='MSViT', arch=ARCH, img_size=(64, 96), gate=dict(type=ScaleGate, frozen=True)))
+    assert isinstance(model.gate, ScaleGate) and not model.gate.learnable
