@@ -25,7 +25,7 @@ SEED ?= 0
 demo: setup
 	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo --cfg-options randomness.seed=$(SEED)
 	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" \
-		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --cfg-options randomness.seed=$(SEED)
+		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --overwrite --cfg-options randomness.seed=$(SEED)
 
 # The page of `msvit demo` on the demo's network, which is trained first if it is not there.
 demo-page: setup

@@ -21,7 +21,15 @@ from msvit_mm.cli.config import load_config
 from msvit_mm.cli.errors import one_line_errors
 from msvit_mm.cli.images import load_inputs
 from msvit_mm.cli.models import build_gated_model
-from msvit_mm.cli.records import COST_COLUMNS, Column, describe_run, make_table, write_record
+from msvit_mm.cli.records import (
+    COST_COLUMNS,
+    Column,
+    add_out_arguments,
+    check_record,
+    describe_run,
+    make_table,
+    write_record,
+)
 from msvit_mm.studies.timing import clock_of
 
 CONFIGS = {'cells': 'msvit_segmenter_ade20k', 'tokens': 'msvit_mixedsegmenter_ade20k'}
@@ -51,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--threads', type=int, default=1, help='on the CPU')
-    parser.add_argument('--out', help='JSON file of the table')
+    add_out_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -76,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     with one_line_errors():
         check_args(args)
+        check_record(args, args.images)
         tome_modules = args.tome and tome.import_tome(args.tome)
         algm_modules = args.algm and algm.import_algm(args.algm, args.device)
         torch.manual_seed(SEED)
@@ -102,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     peers = {name: commit_of(path) for name, path in (('tome', args.tome), ('algm', args.algm)) if path}
     numbers = dict(clock=clock, images=source, peers=peers, batch_sizes=results, notes=NOTES)
     options = vars(args) | dict(config=list(CONFIGS.values()))
-    write_record(args.out, numbers, describe_run(options, SEED, args.device))
+    with one_line_errors():
+        write_record(args.out, numbers, describe_run(options, SEED, args.device))
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """Positioned tokens of the candidates that run, and of no others."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,42 @@ def insert_class_tokens(tokens: Tensor, cls_token: Tensor, places: Tensor) -> Te
 def places_of(chosen: Packing) -> Tensor:
     """Candidate of its image that each packed token is, shape (T,)."""
     return chosen.index % chosen.shape[1]
+
+
+def source_grid(count: int, own: tuple[int, int], stated: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of positions that come from elsewhere.
+
+    As stated beside them. Else, of what they may be: a grid of the own proportions, or a square.
+
+    Args:
+        count: How many they are.
+        own: Rows and columns of the network that they come into.
+        stated: What the network that saved them said, if it did.
+
+    Raises:
+        ValueError: If they can be none of these, or both.
+
+    Example:
+        >>> source_grid(24, (4, 6), None), source_grid(9, (4, 6), None)
+        ((4, 6), (3, 3))
+    """
+    if stated is not None:
+        if math.prod(stated) != count:
+            raise ValueError(f'pos_embed: wanted {" x ".join(map(str, stated))} positions, as stated, got {count}')
+        return tuple(stated)
+    count = max(count, 0)
+    side, scale = math.isqrt(count), math.sqrt(count / math.prod(own))
+    like_own = round(own[0] * scale), round(own[1] * scale)
+    grids = {(side, side)} if side**2 == count > 0 else set()
+    if math.prod(like_own) == count > 0 and like_own[0] * own[1] == like_own[1] * own[0]:
+        grids.add(like_own)
+    if len(grids) != 1:
+        got = ' or '.join(f'{rows} x {cols}' for rows, cols in sorted(grids)) or f'{count}, which are no square either'
+        raise ValueError(
+            f'pos_embed: wanted positions of a grid like {own[0]} x {own[1]}, got {got}; '
+            'tools/convert_checkpoint.py --source-grid ROWS COLUMNS says which'
+        )
+    return grids.pop()
 
 
 class PositionTables:

@@ -1,5 +1,6 @@
 """MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
 from .base import Costs, Features, check_choice, check_images
 from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
-from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of
+from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of, source_grid
 from .executions import EXECUTIONS, Batch, Encoding
 from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
 from .region import Counterfactual, GateOutput, RegionBackbone
@@ -202,6 +203,25 @@ class MSViT(RegionBackbone, VisionTransformer):
                 f'out_type={self.out_type!r}'
             )
         return detail
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Save, and state the grid of the positions beside, which their number does not tell."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, '_metadata'):
+            destination._metadata.setdefault(prefix[:-1], {})['position_grid'] = tuple(self.patch_resolution)
+
+    def _prepare_pos_embed(self, state_dict: dict[str, Any], prefix: str, metadata: dict, *others: Any) -> None:
+        """Resize positions of another grid before they are loaded; the host takes every grid for a square one."""
+        positions = state_dict.get(f'{prefix}pos_embed')
+        if not isinstance(positions, Tensor) or positions.ndim != 3:
+            return
+        own, extra = tuple(self.patch_resolution), self.num_extra_tokens
+        if not extra and positions.shape[1] == math.prod(metadata.get('position_grid', own)) + 1:
+            positions = positions[:, 1:]  # the first is a class token's, which this network has not
+        grid = source_grid(positions.shape[1] - extra, own, metadata.get('position_grid'))
+        if grid != own:
+            positions = self.resize_pos_embed(positions, grid, own, self.interpolate_mode, extra)
+        state_dict[f'{prefix}pos_embed'] = positions
 
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""

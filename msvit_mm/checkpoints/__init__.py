@@ -1,6 +1,7 @@
 from .convert import Conversion, describe_backbone, fit_weights, rename_keys, resize_patch_kernel
 from .hub import load_from_hub
 from .loading import (
+    carry_metadata,
     check_coverage,
     check_finite,
     check_resumable,
@@ -11,7 +12,7 @@ from .loading import (
 )
 from .publish import load_kept_config
 from .resuming import find_resumable
-from .saving import check_new, checkpoint_bytes, write_files
+from .saving import check_folder, check_new, checkpoint_bytes, write_files
 from .transfer import (
     compare_scale_maps,
     load_gate,
@@ -20,8 +21,10 @@ from .transfer import (
 
 __all__ = [
     'Conversion',
+    'carry_metadata',
     'check_coverage',
     'check_finite',
+    'check_folder',
     'check_new',
     'check_resumable',
     'check_shapes',

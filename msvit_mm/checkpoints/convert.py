@@ -17,7 +17,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 from torch.nn import functional as F
 
-from .loading import _first, check_shapes
+from .loading import _first, check_shapes, check_values
 
 _MM = (  # mmpretrain's names are MSViT's own; mmseg's differ in attention and pre-norm
     (r'cls_token|pos_embed', r'\g<0>'),
@@ -177,6 +177,7 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
         raise ValueError(
             f'no rule of {family} explains {len(unexplained)} of {len(weights)} keys: {_first(unexplained)}.'
         )
+    check_values(state_dict, 'the weights')
     tensors = {name: weights[key] for key, name in inner.items()}
     registers = [tensors[name].shape[1] for name in ('reg_token', 'register_tokens') if name in tensors]
     extra_tokens = int('cls_token' in tensors), int('dist_token' in tensors), sum(registers)

@@ -5,8 +5,11 @@ built-in ``getattr``, which reaches far beyond tensors. The allow list here hold
 """
 
 import contextlib
+import hashlib
 import pickle
+import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -26,6 +29,9 @@ except ImportError:  # numpy 1
     from numpy.core import multiarray
 
 RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
+RESIZED = ('pos_embed', 'gate_loss.mean_logits', 'gate_loss.log_temperatures')
+# Published files end in the first digits of their SHA-256; eight digits that are a date are none.
+HASH_IN_NAME = r'-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.\w+$'
 # Under which name training programs save weights, averaged ones first: users mean those.
 WEIGHT_ENTRIES = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'teacher')
 
@@ -37,12 +43,15 @@ def load_checkpoint_safely(path: str | PathLike) -> dict[str, Any]:
         path: A local file that holds a dict with a ``state_dict``, as mmengine saves it.
 
     Raises:
-        ValueError: If the file is missing, damaged, holds anything but tensors and plain values, or no ``state_dict``.
+        ValueError: If the file is missing, damaged, holds anything but tensors and plain values, or no ``state_dict``,
+            or anything but plain tensors as weights.
     """
     checkpoint = _load(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), Mapping):
         got = f'the keys {_first(checkpoint)}' if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"checkpoint '{path}': wanted a dict with a 'state_dict', got {got}.")
+    _check_parts(checkpoint, path)
+    check_values(checkpoint['state_dict'], f"checkpoint '{path}'")
     return checkpoint
 
 
@@ -96,18 +105,56 @@ def check_coverage(
         )
 
 
-def check_shapes(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor]) -> None:
-    """Check that weights of one name have one shape, apart from position embeddings, which are resized on loading.
+def check_values(weights: Mapping[str, Any], where: str = 'the checkpoint') -> None:
+    """Check that weights are tensors that a layer can hold: hosts copy others into a model, or skip them in silence.
+
+    Args:
+        weights: By name.
+        where: Begins the message.
 
     Raises:
-        ValueError: If shapes differ.
+        ValueError: If one is no tensor, or a sparse, quantized or complex one, one without content, or one that
+            repeats fewer numbers than its shape says.
+
+    Example:
+        >>> check_values({'weight': torch.zeros(2)})
     """
+    for key, tensor in weights.items():
+        if not isinstance(key, str):
+            raise ValueError(f'{where}: wanted names of weights, got {type(key).__name__}.')
+        if kind := _unfit_kind(tensor):
+            raise ValueError(f'{where}: {key}: wanted a dense tensor of real numbers, got {kind}.')
+
+
+def check_shapes(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor]) -> None:
+    """Check that weights of one name have one shape and kind, and are finite where they count.
+
+    The shapes of position embeddings and of a gate loss's priors may differ: these are resized on loading.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    unfit = 'the checkpoint does not fit the model'
+    check_values(checkpoint_state, unfit)
     for key, tensor in checkpoint_state.items():
-        wanted = model_state.get(key.removeprefix('module.'), tensor).shape
-        if wanted != tensor.shape and not key.endswith('pos_embed'):
-            raise ValueError(
-                f'the checkpoint does not fit the model: {key}: wanted {tuple(wanted)}, got {tuple(tensor.shape)}.'
-            )
+        wanted = model_state.get(key.removeprefix('module.'), tensor)
+        if wanted.shape != tensor.shape and not key.endswith(RESIZED):
+            raise ValueError(f'{unfit}: {key}: wanted {tuple(wanted.shape)}, got {tuple(tensor.shape)}.')
+        if wanted.is_floating_point() != tensor.is_floating_point():
+            raise ValueError(f'{unfit}: {key}: wanted {wanted.dtype}, got {tensor.dtype}.')
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise ValueError(f'{unfit}: {key}: wanted finite numbers, got NaN or infinity.')
+
+
+def carry_metadata(weights: Mapping[str, Tensor], source: Mapping[str, Any]) -> 'OrderedDict[str, Tensor]':
+    """Weights with what the modules that saved another state dict said of themselves (``_metadata``).
+
+    Of :class:`~msvit_mm.backbones.MSViT` this is the grid of its positions. Saving keeps it.
+    """
+    carried = OrderedDict(weights)
+    metadata = getattr(source, '_metadata', {})
+    carried._metadata = OrderedDict((key.removeprefix('module.'), value) for key, value in metadata.items())
+    return carried
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
@@ -128,6 +175,8 @@ def check_resumable(checkpoint: Mapping[str, Any]) -> None:
         ValueError: If a part is missing.
     """
     missing = [key for key in RESUME_KEYS if key not in checkpoint]
+    meta = checkpoint.get('meta') or {}
+    missing += [f'{name} in meta' for name in ('epoch', 'iter') if meta and not isinstance(meta.get(name), int)]
     if missing:
         raise ValueError(
             f'cannot resume from this checkpoint: wanted {missing} beside the weights, got {_first(checkpoint)}; '
@@ -142,9 +191,7 @@ def use_safe_loader() -> None:
 
 
 def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"checkpoint '{path}': wanted a file, got none.")
+    path = _check_file(path)
     try:
         _check_archive(path)
         with _allow_list():
@@ -170,9 +217,7 @@ def _load_safetensors(path: str | PathLike) -> dict[str, Tensor]:
         raise ValueError(
             f"checkpoint '{path}': wanted the package safetensors, got none; pip install safetensors."
         ) from error
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"checkpoint '{path}': wanted a file, got none.")
+    path = _check_file(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -183,8 +228,67 @@ def _check_archive(path: Path) -> None:
     # torch.load does not compare checksums: flipped bits would become weights.
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            # torch.save stores without compression: more than the file holds is a bomb.
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile
             if archive.testzip():
                 raise zipfile.BadZipFile
+
+
+def _check_file(path: str | PathLike) -> Path:
+    """The local file that is meant, readable and, if its name ends in a hash, with the content of this hash.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if '://' in str(path):
+        raise ValueError(f"checkpoint '{path}': wanted a local file, got an address; download it first.")
+    try:
+        path = Path(path).expanduser()
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"checkpoint '{str(path)[:80]}': wanted a file, got {error}.") from None
+    if not found:
+        raise ValueError(f"checkpoint '{path}': wanted a file, got none.")
+    try:
+        with path.open('rb') as file:
+            hashed = re.search(HASH_IN_NAME, path.name)
+            digest = hashlib.file_digest(file, 'sha256').hexdigest() if hashed else ''
+    except OSError as error:
+        raise ValueError(f"checkpoint '{path}': wanted a file that can be read, got {error.strerror}.") from None
+    if hashed and not digest.startswith(hashed[1]):
+        raise ValueError(
+            f"checkpoint '{path}': wanted content of SHA-256 {hashed[1]}..., as its name says, got {digest[:8]}...: "
+            'damaged, or changed and to be renamed.'
+        )
+    return path
+
+
+def _unfit_kind(value: Any) -> str:
+    """Why a value is no weight; empty if it is one."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+        return f'{value.dtype} of layout {value.layout}'
+    if value.is_meta:
+        return 'a tensor without content'
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f'shape {tuple(value.shape)} over {value.untyped_storage().nbytes()} bytes'
+    return ''
+
+
+def _check_parts(checkpoint: Mapping[str, Any], path: str | PathLike) -> None:
+    """Check that what stands beside the weights is of the kind that programs expect there."""
+    hub = checkpoint.get('message_hub')
+    parts = {name: checkpoint[name] for name in ('meta', 'message_hub') if checkpoint.get(name) is not None}
+    if isinstance(hub, Mapping):
+        parts |= {name: hub[name] for name in ('runtime_info', 'log_scalars') if name in hub}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise ValueError(f"checkpoint '{path}': wanted a dict as '{name}', got {type(part).__name__}.")
+    odd = [value for value in parts.get('log_scalars', {}).values() if not isinstance(value, HistoryBuffer)]
+    if odd:
+        raise ValueError(f"checkpoint '{path}': wanted histories in 'log_scalars', got {type(odd[0]).__name__}.")
 
 
 def _damaged(path: Path, writer: str = 'torch.save') -> ValueError:

@@ -20,7 +20,9 @@ import yaml
 from mmengine.config import Config
 from torch import nn
 
-from .loading import _first, check_coverage, check_finite, check_shapes, load_checkpoint_safely
+from ..datasets.configs import leaf_datasets, type_name
+from .loading import _first, carry_metadata, check_coverage, check_finite, check_shapes, load_checkpoint_safely
+from .names import check_names
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
 TIMES = ('time', 'data_time')
@@ -61,7 +63,7 @@ def parse_config(text: str) -> dict[str, Any]:
                     config[name] = value(node.value)
                 case _:
                     raise ValueError(ast.unparse(node))
-    except (ValueError, SyntaxError, TypeError, RecursionError) as error:
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f'the kept config: wanted values as mmengine prints them, got {_line(error)}.') from None
     return config
 
@@ -69,12 +71,15 @@ def parse_config(text: str) -> dict[str, Any]:
 def load_kept_config(path: str | PathLike) -> Config:
     """The config that a checkpoint keeps, for the hosts' inferencers; nothing in the file is executed.
 
-    Building it is another matter: mmengine calls whatever importable name a config gives as a ``type``.
+    mmengine would call whatever importable name a config gives as a ``type``. Here it must be registered by msvit_mm or
+    a host, so that building the config runs their code and no other. Config *files* are code, and have no such check.
 
     Raises:
-        ValueError: If the file is no checkpoint that may be loaded, or keeps no config.
+        ValueError: If the file is no checkpoint that may be loaded, keeps no config, or one that names anything else.
     """
-    return Config(parse_config(kept_text(load_checkpoint_safely(path), path)))
+    config = parse_config(kept_text(load_checkpoint_safely(path), path))
+    check_names(config)
+    return Config(config)
 
 
 def kept_text(checkpoint: Mapping[str, Any], path: str | PathLike) -> str:
@@ -123,17 +128,17 @@ def find_metrics(checkpoint: Mapping[str, Any], path: str | PathLike, unit: str)
         checkpoint: As loaded from ``path``.
         unit: In which the run counts: ``'iter'`` or ``'epoch'``.
     """
-    meta, hub = checkpoint['meta'], checkpoint.get('message_hub') or {}
+    meta, hub = checkpoint.get('meta') or {}, checkpoint.get('message_hub') or {}
     step = meta.get(unit)
-    best = [str(value) for key, value in hub.get('runtime_info', {}).items() if key.startswith('best_ckpt')]
+    best = [str(value) for key, value in hub.get('runtime_info', {}).items() if str(key).startswith('best_ckpt')]
     scalars = hub.get('log_scalars', {})
-    if 'metrics' in meta:
+    if isinstance(meta.get('metrics'), dict):
         found = meta['metrics']
     elif any(re.search(rf'_{unit}_{step}\.pth$', name) for name in best):
-        found = {key[4:]: buffer.current() for key, buffer in scalars.items() if key.startswith('val/')}
+        found = {key[4:]: buffer.current() for key, buffer in scalars.items() if str(key).startswith('val/')}
     else:
         found = _logged_metrics(Path(path), str(meta.get('experiment_name', '')), step)
-    numbers = {name: float(number) for name, number in found.items() if name not in TIMES}
+    numbers = {name: float(number) for name, number in found.items() if name not in TIMES and _is_number(number)}
     return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
@@ -152,9 +157,10 @@ def strip_checkpoint(checkpoint: Mapping[str, Any], metrics: Mapping[str, float]
     ``meta`` keeps the config as text, the data set's classes and palette, iteration, epoch, seed, time and name of the
     run, and gets the metrics. Optimizer, schedules, message hub and the weights behind an average go.
     """
-    meta = {name: _plain(checkpoint['meta'][name]) for name in META if name in checkpoint['meta']}
+    kept = checkpoint.get('meta') or {}
+    meta = {name: _plain(kept[name]) for name in META if name in kept}
     weights = {key.removeprefix('module.'): tensor for key, tensor in checkpoint['state_dict'].items()}
-    return dict(meta=meta | dict(metrics=dict(metrics)), state_dict=weights)
+    return dict(meta=meta | dict(metrics=dict(metrics)), state_dict=carry_metadata(weights, checkpoint['state_dict']))
 
 
 def hashed_name(path: Path, content: bytes) -> Path:
@@ -228,14 +234,16 @@ def update_metafile(
 def step_unit(cfg: Config) -> str:
     """In what a config's training counts its steps: ``'iter'`` or ``'epoch'``."""
     loop = cfg.get('train_cfg') or {}
-    return 'epoch' if loop.get('by_epoch') or loop.get('type') == 'EpochBasedTrainLoop' else 'iter'
+    return 'epoch' if loop.get('by_epoch') or type_name(loop) == 'EpochBasedTrainLoop' else 'iter'
 
 
 def _dataset_name(cfg: Config, split: str) -> str:
-    dataset = cfg[f'{split}_dataloader']['dataset']
-    while 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset['dataset']
-    return dataset['type'].removesuffix('Dataset')
+    names = (type_name(dataset) for dataset in leaf_datasets(cfg[f'{split}_dataloader']['dataset']))
+    return ', '.join(dict.fromkeys(name.removesuffix('Dataset') for name in names))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number)
 
 
 def _plain(value: Any) -> Any:

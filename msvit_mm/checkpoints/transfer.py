@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from ..ops.priors import resample_prior
 from .loading import _first, check_coverage, check_shapes
 
 GATE = 'backbone.gate.'
@@ -114,26 +115,6 @@ def fold_pixel_map(weight: Tensor, bias: Tensor, pixels: str, mix: Tensor, offse
     if pixels != 'normalized':
         bias = (bias.double() + parts[:, 0].sum(-1) @ offset).to(bias.dtype)
     return torch.einsum('opik,ij->opjk', parts, mix).flatten(1).to(weight.dtype), bias
-
-
-def resample_prior(values: Tensor, grid: tuple[int, int], as_probability: bool) -> Tensor:
-    """Resample priors, one per region, to another grid of regions, bilinearly.
-
-    Args:
-        values: Logits of means, or logarithms of temperatures, shape (rows, cols).
-        grid: The new (rows, cols).
-        as_probability: Average probabilities instead of their logits: a prior's mean is the share of images in which
-            its region is coarse, and the share of a larger region is the mean of its parts' shares.
-
-    Example:
-        >>> resample_prior(torch.tensor([[-2.0, 2.0]]), (1, 1), as_probability=True).abs() < 1e-6
-        tensor([[True]])
-    """
-    if values.shape == tuple(grid):
-        return values.clone()
-    exact = values.double().sigmoid() if as_probability else values.double()
-    resampled = F.interpolate(exact[None, None], size=tuple(grid), mode='bilinear', antialias=True)[0, 0]
-    return (resampled.logit(eps=1e-9) if as_probability else resampled).to(values.dtype)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Images for a command: files, data sets without their labels, and inputs of one size."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS
 
 from ..datasets import LABEL_STEPS
+from ..datasets.configs import leaf_datasets, type_name
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -25,18 +27,45 @@ def check_data(cfg: Config, *splits: str) -> None:
         ValueError: If a folder is missing or empty.
     """
     for split in splits:
-        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
-        while 'dataset' in dataset:  # wrappers such as RepeatDataset
-            dataset = dataset['dataset']
-        prefixes = dataset.get('data_prefix', {})
-        for folder in prefixes.values() if isinstance(prefixes, dict) else ():
-            path = Path(dataset.get('data_root') or '', folder)
-            if '://' not in str(folder) and not (path.is_dir() and any(path.iterdir())):
+        for path in data_folders(cfg, split):
+            if not (path.is_dir() and any(path.iterdir())):
                 got = 'an empty folder' if path.is_dir() else 'no such folder'
                 raise ValueError(
                     f"{split} data: wanted files in '{path}', got {got}; "
                     f'link the dataset there or set {split}_dataloader.dataset.data_root by --cfg-options.'
                 )
+        for line in left_out(cfg, split):
+            print(line, file=sys.stderr)
+
+
+def left_out(cfg: Config, split: str) -> list[str]:
+    """A line on each folder some of whose images a data set leaves out, since their names end otherwise."""
+    lines = []
+    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+        prefix, suffix = dataset.get('data_prefix', {}), dataset.get('img_suffix')
+        folder = prefix.get('img_path') if isinstance(prefix, dict) else None
+        if not folder or not suffix or dataset.get('ann_file') or '://' in str(folder):
+            continue
+        path = Path(dataset.get('data_root') or '', folder)
+        images = [file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES]
+        others = sorted(file.name for file in images if not file.name.endswith(suffix))
+        if others:
+            lines.append(
+                f"{split} data: {len(others)} of {len(images)} images in '{path}' do not end in '{suffix}' "
+                f'and are left out, such as {others[0]}'
+            )
+    return lines
+
+
+def data_folders(cfg: Config, split: str) -> list[Path]:
+    """Folders of images and labels of a split, below all wrappers."""
+    folders = []
+    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+        prefixes = dataset.get('data_prefix', {})
+        for folder in prefixes.values() if isinstance(prefixes, dict) else ():
+            if '://' not in str(folder):
+                folders.append(Path(dataset.get('data_root') or '', folder))
+    return folders
 
 
 def find_images(path: Path) -> list[Path]:
@@ -58,7 +87,7 @@ class UnlabelledImages(Sequence):
     """Images as the test pipeline prepares them, without their labels, evenly spaced over a data set or a folder.
 
     Args:
-        dataset: Config of the data set.
+        dataset: Config of the data set; of several below a wrapper the first has the pipeline.
         num_images: How many; all by default, and all if there are fewer.
         folder: Take the image files below this folder instead of those of the data set.
 
@@ -67,12 +96,13 @@ class UnlabelledImages(Sequence):
     """
 
     def __init__(self, dataset: dict, num_images: int | None = None, folder: str | None = None) -> None:
-        self.pipeline = Compose([step for step in dataset['pipeline'] if step['type'] not in LABEL_STEPS])
+        leaves = leaf_datasets(dataset)
+        self.pipeline = Compose([step for step in leaves[0]['pipeline'] if type_name(step) not in LABEL_STEPS])
         if folder:
             infos = [dict(img_path=str(path)) for path in find_images(Path(folder))]
         else:
-            built = DATASETS.build(dataset)
-            infos = [built.get_data_info(i) for i in range(len(built))]
+            built = [DATASETS.build(leaf) for leaf in leaves]
+            infos = [leaf.get_data_info(i) for leaf in built for i in range(len(leaf))]
         count = len(infos) if num_images is None else min(num_images, len(infos))
         if count < 1:
             raise ValueError(f'images: wanted at least one, got {count} of {len(infos)}.')
@@ -97,10 +127,10 @@ def load_split(cfg: Config, split: str, num_images: int | None = None, folder: s
         raise ValueError(f"config '{cfg.filename}': wanted data sets {splits}, got no {missing[0]}_dataloader.")
     if not folder:
         check_data(cfg, split)
-    dataset = {} if folder else cfg[f'{split}_dataloader'].dataset
-    while 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset['dataset']
-    return UnlabelledImages(dict(dataset, pipeline=cfg.test_dataloader.dataset.pipeline), num_images, folder)
+    leaves = [{}] if folder else leaf_datasets(cfg[f'{split}_dataloader'].dataset)
+    pipeline = leaf_datasets(cfg.test_dataloader.dataset)[0]['pipeline']
+    dataset = dict(datasets=[dict(leaf, pipeline=pipeline) for leaf in leaves])
+    return UnlabelledImages(dataset, num_images, folder)
 
 
 def load_inputs(

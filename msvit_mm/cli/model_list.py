@@ -1,6 +1,7 @@
 """Models that a command is given by name, config and checkpoint: on the command line, and in a list file."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def read_models(args: Namespace) -> list[dict]:
     if len(set(names)) < len(names):
         raise ValueError(f'models: wanted each name once, got {names}.')
     return models
+
+
+def input_files(models: Iterable[dict]) -> list[str]:
+    """Configs and checkpoints of the models."""
+    return [model[name] for model in models for name in ('config', 'checkpoint')]
 
 
 def read_list(path: str) -> list[dict]:

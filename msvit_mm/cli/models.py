@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, RUNNERS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
 
 from ..backbones import GatedBackbone
 from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely, load_kept_config
+from ..checkpoints.starting import check_start, use_checked_init, weights_below
 from ..engine.storage import use_atomic_files
 from .config import load_config
 from .config_checks import classes_of, innermost
+from .errors import one_line_errors
 from .images import check_data
 from .machine import check_device, check_machine
 
@@ -40,9 +43,9 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Mo
         got = f'{type(model).__name__} over {type(getattr(model, "backbone", None)).__name__}'
         raise ValueError(f"config '{cfg.filename}': wanted a model over a gated backbone such as MSViT, got {got}.")
     if checkpoint:
-        weights = load_checkpoint_safely(checkpoint)['state_dict']
+        weights = weights_below(load_checkpoint_safely(checkpoint), None)
         check_fits(model, weights)
-        model.load_state_dict({name.removeprefix('module.'): value for name, value in weights.items()}, strict=False)
+        model.load_state_dict(weights, strict=False)
     return model.to(device).eval()
 
 
@@ -117,6 +120,7 @@ def build_runner(cfg: Config) -> Runner:
     A checkpoint is written beside its final name and then renamed: an interrupted save leaves the older file as it was.
     """
     use_atomic_files()
+    use_checked_init()
     if cfg.launcher == 'mpi':
         os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', '0'))
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
@@ -125,7 +129,9 @@ def build_runner(cfg: Config) -> Runner:
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
         cfg.pop('sync_bn', None)
         _replace_sync_bn(cfg.model)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(_CheckWeightsHook(), priority='LOWEST')
+    return runner
 
 
 def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
@@ -164,8 +170,7 @@ def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If the checkpoint does not fit.
     """
-    weights = load_checkpoint_safely(path)['state_dict']
-    weights = {key.removeprefix('module.'): tensor for key, tensor in weights.items()}
+    weights = weights_below(load_checkpoint_safely(path), None)
     state = model.state_dict()
     check_coverage(state, weights, allowed_missing=('gate', 'gate_loss'))
     check_shapes(state, weights)
@@ -179,6 +184,29 @@ def unwrap(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+class _CheckWeightsHook(Hook):
+    """Stop, in one line, at weights that the host would skip with a warning."""
+
+    def before_run(self, runner: Runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop) or runner._resume:
+            return  # weights of recipes would go anyway
+        with one_line_errors():
+            for name, module in unwrap(runner.model).named_modules():
+                recipe = getattr(module, 'init_cfg', None)
+                if isinstance(recipe, dict) and recipe.get('type') == 'Pretrained':
+                    checkpoint = CheckpointLoader.load_checkpoint(recipe['checkpoint'], 'cpu')
+                    where = f"init_cfg '{recipe['checkpoint']}'" + (f' of {name}' if name else '')
+                    check_start(module, weights_below(checkpoint, recipe.get('prefix')), where)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        with one_line_errors():
+            model, weights = unwrap(runner.model), checkpoint.get('state_dict', checkpoint)
+            if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+                check_start(model, weights, f"load_from '{runner._load_from}'")
+            else:
+                check_fits(model, weights)
 
 
 def _replace_sync_bn(node: Any) -> None:

@@ -1,10 +1,20 @@
 """Transforms: a check of labels, and further crops that only the gate sees."""
 
+import logging
+from pathlib import Path
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 from mmseg.datasets.transforms import PackSegInputs
+from PIL import Image
+
+DEEP_MODES = ('I', 'F', 'I;16', 'I;16B', 'I;16L', 'I;16N')  # of PIL, more than 8 bits
+TURNING_SUFFIXES = ('.jpg', '.jpeg', '.tif', '.tiff', '.webp')
+ORIENTATION_TAG = 0x0112
+MAX_NAMED = 5  # files that a warning names
 
 LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')  # what a pipeline does without where there are no labels
 
@@ -13,8 +23,11 @@ LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')  # what a pipeline does without
 class CheckLabels(BaseTransform):
     """Stop at labels that are neither a class nor ignored: metrics drop them in silence, losses fail unclearly.
 
-    Comes after ``LoadAnnotations``, which applies `reduce_zero_label`. Samples without labels pass unchanged, because
-    inferencers remove ``LoadAnnotations`` alone from the test pipeline.
+    Comes right after ``LoadAnnotations``, which applies `reduce_zero_label`. Samples without labels pass unchanged,
+    because inferencers remove ``LoadAnnotations`` alone from the test pipeline. Labels in disguise stop as well:
+    numbers above 255, which loading wraps; masks of several channels; masks that lie otherwise than the image, which
+    loading turns by its EXIF tag; and masks of two classes, 0 and 255, of which the second is ignored. Of an image
+    whose pixels are all ignored a warning names the file.
 
     Args:
         num_classes: Labels 0 to ``num_classes - 1`` are classes.
@@ -22,7 +35,7 @@ class CheckLabels(BaseTransform):
 
     Raises:
         ValueError: If `num_classes` is not positive; when called, if ``results['gt_seg_map']``, shape (height, width),
-            holds another label.
+            holds another label or is something else in disguise. The message names the file.
 
     Example:
         >>> CheckLabels(num_classes=2)(dict(gt_seg_map=np.array([[0, 1, 255]])))['gt_seg_map']
@@ -34,22 +47,86 @@ class CheckLabels(BaseTransform):
             raise ValueError(f'num_classes: wanted at least 1, got {num_classes}')
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self._named: set[str | None] = set()
 
     def transform(self, results: dict) -> dict:
         """Return `results` unchanged, or raise."""
         if 'gt_seg_map' not in results:
             return results
-        labels = results['gt_seg_map']
-        wrong = (labels != self.ignore_index) & ((labels < 0) | (labels >= self.num_classes))
+        labels, file = results['gt_seg_map'], results.get('seg_map_path')
+        if labels.ndim != 2:
+            raise ValueError(f'wanted a mask of one channel, got shape {labels.shape} in {file!r}')
+        _check_depth(file)
+        _check_orientation(results)
+        ignored = labels == self.ignore_index
+        wrong = ~ignored & ((labels < 0) | (labels >= self.num_classes))
         if wrong.any():
             raise ValueError(
                 f'wanted labels in [0, {self.num_classes - 1}] or {self.ignore_index}, '
-                f'got {np.unique(labels[wrong]).tolist()} in {results.get("seg_map_path")!r}'
+                f'got {np.unique(labels[wrong]).tolist()} in {file!r}'
+            )
+        if ignored.all():
+            self._warn_of_ignored(file)
+        elif self._looks_binary(labels, ignored) and not results.get('reduce_zero_label'):
+            raise ValueError(
+                f'wanted labels in [0, {self.num_classes - 1}], got 0 and {self.ignore_index} alone, which counts for '
+                f'nothing, in {file!r}; if it is a binary mask, divide it by 255'
             )
         return results
 
+    def _looks_binary(self, labels: np.ndarray, ignored: np.ndarray) -> bool:
+        return self.num_classes <= 2 and self.ignore_index == 255 and ignored.any() and not labels[~ignored].any()
+
+    def _warn_of_ignored(self, file: str | None) -> None:
+        if file not in self._named and len(self._named) < MAX_NAMED:
+            self._named.add(file)
+            message = f'CheckLabels: all pixels are ignored in {file!r}: the image teaches and tests nothing.'
+            print_log(message, logger='current', level=logging.WARNING)
+
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
+
+
+def _is_local(file: str | None) -> bool:
+    return file is not None and '://' not in str(file) and Path(file).is_file()
+
+
+def _check_depth(file: str | None) -> None:
+    """Check that a mask of more than 8 bits has no number that loading, which keeps 8, would wrap.
+
+    Raises:
+        ValueError: If it has.
+    """
+    if not _is_local(file):
+        return
+    with Image.open(file) as mask:
+        largest = int(np.max(np.asarray(mask))) if mask.mode in DEEP_MODES else 0
+    if largest > 255:
+        raise ValueError(f'wanted labels up to 255, which loading keeps, got {largest} in {file!r}')
+
+
+def _check_orientation(results: dict) -> None:
+    """Check that mask and image lie alike: loading turns an image by its EXIF tag, and not the mask.
+
+    Raises:
+        ValueError: If they do not, or their shapes do not tell.
+    """
+    labels, file = results['gt_seg_map'], results.get('seg_map_path')
+    shapes = [results[name] for name in ('ori_shape', 'img_shape') if name in results]
+    shapes += [results['img'].shape] if 'img' in results else []
+    sizes = [tuple(shape[:2]) for shape in shapes]
+    if sizes and labels.shape not in sizes:
+        hint = ' (turned by its EXIF tag?)' if labels.shape[::-1] in sizes else ''
+        raise ValueError(f'wanted a mask of the size of its image{hint}, {sizes[0]}, got {labels.shape} in {file!r}')
+    image = results.get('img_path')
+    if sizes and _is_local(image) and str(image).lower().endswith(TURNING_SUFFIXES):
+        with Image.open(image) as photo:
+            tag = photo.getexif().get(ORIENTATION_TAG, 1)
+        if tag in (2, 3, 4) or (tag > 4 and labels.shape[0] == labels.shape[1]):
+            raise ValueError(
+                f'wanted an image that no EXIF tag turns, got orientation {tag} in {image!r}: loading turns it, and '
+                f'not its mask {file!r}; turn both and remove the tag'
+            )
 
 
 @TRANSFORMS.register_module()
@@ -58,7 +135,8 @@ class GateCrops(BaseTransform):
 
     A gate is cheap, and its loss compares distributions over the batch: more images make it sharper. Comes before
     ``RandomCrop``; each crop is flipped horizontally half of the time. Smaller images are padded with zeros below and
-    to the right. Adds ``results['gate_crops']``, uint8, shape (num_crops, height, width, 3), channels as in the image.
+    to the right. Adds ``results['gate_crops']``, uint8, shape (num_crops, height, width, channels), channels as in the
+    image.
 
     Args:
         num_crops: Crops per image, at least 1.
@@ -87,7 +165,8 @@ class GateCrops(BaseTransform):
         if img.dtype != np.uint8:
             raise ValueError(f'GateCrops: wanted an image of uint8, got {img.dtype}; leave normalisation to the model')
         height, width = self.crop_size
-        crops = np.zeros((self.num_crops, height, width, 3), np.uint8)
+        img = img[..., None] if img.ndim == 2 else img
+        crops = np.zeros((self.num_crops, height, width, img.shape[2]), np.uint8)
         for target in crops:
             top = np.random.randint(max(img.shape[0] - height, 0) + 1)
             left = np.random.randint(max(img.shape[1] - width, 0) + 1)

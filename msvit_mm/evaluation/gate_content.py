@@ -52,7 +52,9 @@ class GateContentMetric(BaseMetric):
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         classes = self.dataset_meta['classes']
         num_classes = len(classes)
-        shapes = torch.tensor([classes.index(name) for name in self.dataset_meta.get('shape_classes', ())])
+        shapes = torch.tensor(
+            [classes.index(name) for name in self.dataset_meta.get('shape_classes', ()) if name in classes]
+        )
         for sample in data_samples:
             (scale_name, size), (logits_name, _) = _region_maps(sample)
             scale_map = sample[scale_name]['data'][0].float().cpu()

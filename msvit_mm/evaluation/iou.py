@@ -51,7 +51,8 @@ def small_indices(dataset_meta: dict) -> list[int]:
         >>> small_indices(dict(classes=('sky', 'road', 'sign'), small_classes=('sign',)))
         [2]
     """
-    return [dataset_meta['classes'].index(name) for name in dataset_meta.get('small_classes') or ()]
+    classes = dataset_meta['classes']  # perhaps a subset
+    return [classes.index(name) for name in dataset_meta.get('small_classes') or () if name in classes]
 
 
 def mean_iou(areas: np.ndarray) -> np.ndarray:

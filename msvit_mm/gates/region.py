@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..ops.tiling import Tiling, pad_to_regions, shrink
 from .base import CERTAIN, Gate, linear_macs
 
+CHANNELS = 3
 PIXEL_CHANNELS = {'raw': 3, 'normalized': 3, 'both': 6}
 FIXED_LOGITS = {'fine': -CERTAIN, 'coarse': CERTAIN}
 
@@ -104,6 +105,10 @@ class ScaleGate(RegionGate):
             self.layers[-1].bias.add_(offset)
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] != CHANNELS:
+            raise ValueError(
+                f'ScaleGate: wanted images of {CHANNELS} channels, got {images.shape[1]}; StaticGate takes any'
+            )
         rows, cols = self.num_regions(images)
         size = self.coarse_patch_size
         images = shrink(pad_to_regions(images, size), size // self.sample_size)
@@ -161,8 +166,8 @@ class StaticGate(RegionGate):
     def forward(self, images: Tensor) -> Tensor:
         size = self.num_regions(images)
         # antialiased, so that a smaller grid averages positions instead of skipping some
-        logits = F.interpolate(self.logits[None, None], size, mode='bilinear', antialias=True)
-        return logits[0].expand(len(images), *size)
+        logits = F.interpolate(self.logits[None, None].float(), size, mode='bilinear', antialias=True)  # none in half
+        return logits[0].to(self.logits.dtype).expand(len(images), *size)
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..ops.priors import GATE_CLIP, beta_cdf, cramer_von_mises, normal_cdf, relaxed_bernoulli_cdf
+from ..ops.priors import GATE_CLIP, beta_cdf, cramer_von_mises, normal_cdf, relaxed_bernoulli_cdf, resample_prior
 from .gather import GateLoss
 
 
@@ -96,6 +96,15 @@ class BatchShapingLoss(GateLoss):
             'loss_gate_hyper': self.weight * cramer_von_mises(means[:, None], self.hyperprior_cdf),
             'loss_gate_temperature': self.temperature_weight * temperatures.mean(),
         }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: object) -> None:
+        """Bring priors of another image size to the grid of this one, and load them."""
+        for name in ('mean_logits', 'log_temperatures'):
+            values = state_dict.get(f'{prefix}{name}')
+            if isinstance(values, Tensor) and values.ndim == 2:
+                resampled = resample_prior(values, self.grid_size, as_probability=name == 'mean_logits')
+                state_dict[f'{prefix}{name}'] = resampled
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _warn_of_small_batch(self, n: int) -> None:
         # Measured: with n + 1 <= 2 / (share of the rarer scale), batch-shaping alone collapses to the commoner scale.

@@ -48,9 +48,10 @@ class BudgetError(ValueError):
 def budget_decisions(gate_logits: Maps, tiling: Tiling, token_budget: float) -> Maps:
     """Decisions under a budget: in the order of the logits, lowest first, nodes are split until the next is too much.
 
-    So no image has more than ``token_budget`` tokens, and one more split would exceed it. Nodes cut by the border have
-    fewer children and cost accordingly. A node never comes before the one that contains it; equal logits go from the
-    largest scale to the smallest, in raster order within each.
+    So no image has more than ``token_budget`` tokens, and one more split would exceed it; under a budget that is above
+    all nodes split, as it may be in small images, all are. Nodes cut by the border have fewer children and cost
+    accordingly. A node never comes before the one that contains it; equal logits go from the largest scale to the
+    smallest, in raster order within each.
 
     Args:
         gate_logits: Shape (B, rows, cols), per scale but the smallest.
@@ -61,18 +62,18 @@ def budget_decisions(gate_logits: Maps, tiling: Tiling, token_budget: float) -> 
         1 = one token, 0 = split; same shapes and dtype.
 
     Raises:
-        BudgetError: If all nodes unsplit cost more, or all split cost less.
+        BudgetError: If all nodes unsplit cost more.
 
     Example:
         >>> tiling = Tiling(height=32, width=80, patch_sizes=(16, 32))  # regions of 4, 4 and 2 cells
         >>> budget_decisions(torch.tensor([[[-1.0, 2.0, -3.0]]]), tiling, token_budget=7)
         tensor([[[0., 1., 0.]]])
     """
-    num_regions, num_cells = tiling.num_regions, tiling.num_cells
-    if not num_regions <= token_budget <= num_cells:
+    num_regions = tiling.num_regions
+    if not token_budget >= num_regions:  # nor NaN
         raise BudgetError(
-            f'token_budget: wanted between {num_regions} (all regions coarse) and {num_cells} (all fine) tokens for '
-            f'images of {(tiling.height, tiling.width)} pixels, got {token_budget}'
+            f'token_budget: wanted at least {num_regions} tokens (all regions coarse) for images of '
+            f'{(tiling.height, tiling.width)} pixels, got {token_budget}'
         )
     bounded = [per_scale(gate_logits)[0]]
     for (parent, child), logits in zip(pairwise(tiling.scales), per_scale(gate_logits)[1:], strict=False):

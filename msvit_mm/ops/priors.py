@@ -3,10 +3,31 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 GATE_CLIP = 1e-3
+
+
+def resample_prior(values: Tensor, grid: tuple[int, int], as_probability: bool) -> Tensor:
+    """Resample priors, one per region, to another grid of regions, bilinearly.
+
+    Args:
+        values: Logits of means, or logarithms of temperatures, shape (rows, cols).
+        grid: The new (rows, cols).
+        as_probability: Average probabilities instead of their logits: a prior's mean is the share of images in which
+            its region is coarse, and the share of a larger region is the mean of its parts' shares.
+
+    Example:
+        >>> resample_prior(torch.tensor([[-2.0, 2.0]]), (1, 1), as_probability=True).abs() < 1e-6
+        tensor([[True]])
+    """
+    if values.shape == tuple(grid):
+        return values.clone()
+    exact = values.double().sigmoid() if as_probability else values.double()
+    resampled = F.interpolate(exact[None, None], size=tuple(grid), mode='bilinear', antialias=True)[0, 0]
+    return (resampled.logit(eps=1e-9) if as_probability else resampled).to(values.dtype)
 
 
 def relaxed_bernoulli_cdf(x: Tensor, mean: Tensor, temperature: Tensor) -> Tensor:

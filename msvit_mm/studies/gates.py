@@ -1,11 +1,10 @@
 """One trained network under its own gate and under stand-ins of its cost or fixed ones: scores, and what each chose."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
@@ -30,19 +29,19 @@ def evaluate_gates(runner: Runner, announce: Callable[[str], object] = str) -> d
     return rows
 
 
-def draw_gates(runner: Runner, rows: dict[str, dict[str, float]], num_images: int, path: Path) -> None:
+def draw_gates(runner: Runner, rows: dict[str, dict[str, float]], num_images: int) -> Figure:
     """A row of pictures per gate that chooses: what it chose on test images, evenly spaced, and their labels.
 
     Args:
         rows: What :func:`evaluate_gates` returned.
-        path: The PNG file to write.
     """
     dataset = runner.test_dataloader.dataset
     samples = [dataset[i * len(dataset) // num_images] for i in range(num_images)]
     stand_ins = runner.model.backbone.stand_ins(rows[LEARNED])
     gates = {LEARNED: None} | {name: x for name, x in stand_ins.items() if not x['type'].startswith('Fixed')}
     size = 3 * num_images, 3 * len(gates) + 3
-    fig, axes = plt.subplots(len(gates) + 1, num_images, figsize=size, squeeze=False)
+    fig = Figure(figsize=size)
+    axes = fig.subplots(len(gates) + 1, num_images, squeeze=False)
     palette = torch.tensor([*dataset.metainfo['palette'], *[[0, 0, 0]] * 256])
     for column, sample in zip(axes.T, samples, strict=True):
         image = cv2.cvtColor(sample['inputs'].permute(1, 2, 0).numpy(), cv2.COLOR_BGR2RGB)
@@ -59,8 +58,7 @@ def draw_gates(runner: Runner, rows: dict[str, dict[str, float]], num_images: in
     for ax in axes.flat:
         ax.set_axis_off()
     fig.tight_layout()
-    fig.savefig(path, dpi=100)
-    plt.close(fig)
+    return fig
 
 
 def _plain_numbers(metrics: dict) -> dict[str, float]:

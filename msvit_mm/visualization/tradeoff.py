@@ -1,7 +1,6 @@
 """Accuracy against cost: every result a point, the Pareto front marked."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,16 +26,13 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> np.ndarray:
     return ~(no_worse & better).any(1)
 
 
-def draw_tradeoff(
-    points: Sequence[Mapping], costs: Mapping[str, str], scores: Mapping[str, str], path: str | Path
-) -> None:
-    """Draw each score against each cost, a row of plots per score, and save the picture.
+def draw_tradeoff(points: Sequence[Mapping], costs: Mapping[str, str], scores: Mapping[str, str]) -> Figure:
+    """Draw each score against each cost, a row of plots per score.
 
     Args:
         points: Each with a ``series``, whose points are joined, and its costs and scores by name.
         costs: Titles of the horizontal axes by name.
         scores: Titles of the vertical axes by name.
-        path: The picture to write.
     """
     fig = Figure(figsize=(7 * len(costs), 4.5 * len(scores)), layout='constrained')
     axes = fig.subplots(len(scores), len(costs), squeeze=False)
@@ -54,4 +50,4 @@ def draw_tradeoff(
             ax.set(xlabel=cost_title, ylabel=score_title)
             ax.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=8)
-    fig.savefig(path, dpi=120)
+    return fig

@@ -1,4 +1,5 @@
 import argparse
+import hashlib
 import os
 import pickle
 import zipfile
@@ -14,6 +15,7 @@ from msvit_mm.checkpoints import (
     check_resumable,
     check_shapes,
     load_checkpoint_safely,
+    load_weights_safely,
     use_safe_loader,
 )
 
@@ -34,7 +36,7 @@ def checkpoint():
     return dict(
         state_dict={'layer.weight': torch.arange(6.0).reshape(2, 3)},
         optimizer={},
-        meta=dict(iter=2, dataset_meta=dict(classes=('a', 'b'), palette=np.zeros((2, 3), np.uint8))),
+        meta=dict(epoch=0, iter=2, dataset_meta=dict(classes=('a', 'b'), palette=np.zeros((2, 3), np.uint8))),
         message_hub=dict(
             log_scalars={'train/loss': HistoryBuffer([1.0, 2.0], [1, 1])},
             runtime_info=dict(best_score=np.float32(0.5), eta=np.float64(1), iter=np.int64(2), done=np.bool_(True)),
@@ -168,3 +170,95 @@ def test_check_resumable(checkpoint):
     del checkpoint['optimizer']
     with pytest.raises(ValueError, match=r"wanted \['optimizer'\] .* set `load_from`"):
         check_resumable(checkpoint)
+
+
+UNFIT = {
+    'NoneType': None,
+    'str': 'weight',
+    'a tensor without content': torch.zeros(3, device='meta'),
+    'layout torch.sparse_coo': torch.eye(3).to_sparse(),
+    'complex64': torch.zeros(3, dtype=torch.complex64),
+    r'shape \(1000000,\) over 4 bytes': torch.zeros(1).expand(10**6),
+}
+
+
+@pytest.mark.parametrize('kind', UNFIT)
+def test_what_is_no_weight(tmp_path, kind):
+    torch.save(dict(state_dict={'layer.weight': UNFIT[kind]}), tmp_path / 'odd.pth')
+    with pytest.raises(ValueError, match=f'layer.weight: wanted a dense tensor of real numbers, got .*{kind}'):
+        load_checkpoint_safely(tmp_path / 'odd.pth')
+
+
+def test_kinds_and_values_of_weights():
+    model = {'weight': torch.zeros(2), 'count': torch.zeros(2, dtype=torch.int64)}
+    check_shapes(model, dict(weight=torch.ones(2).half(), count=torch.ones(2, dtype=torch.int32)))
+    for wrong in (torch.ones(2, dtype=torch.bool), torch.ones(2, dtype=torch.int64)):
+        with pytest.raises(ValueError, match='weight: wanted torch.float32, got torch'):
+            check_shapes(model, dict(weight=wrong))
+    for wrong in (float('nan'), float('inf')):
+        for dtype in (torch.float32, torch.bfloat16):
+            with pytest.raises(ValueError, match='weight: wanted finite numbers, got NaN or infinity'):
+                check_shapes(model, dict(weight=torch.tensor([0.0, wrong], dtype=dtype)))
+    priors = {'gate_loss.mean_logits': torch.zeros(2, 3)}
+    check_shapes(priors, {'gate_loss.mean_logits': torch.zeros(3, 3)})
+
+
+def test_a_zip_bomb_is_not_read(path, tmp_path, monkeypatch):
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+        target.writestr('good/data/9', bytes(10**7))
+    monkeypatch.setattr(zipfile.ZipFile, 'testzip', lambda archive: pytest.fail('read'))
+    with pytest.raises(ValueError, match='truncated, corrupt or of another kind'):
+        load_checkpoint_safely(tmp_path / 'bomb.pth')
+
+
+def test_a_hash_in_the_name_is_checked(path, tmp_path):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    good, bad = tmp_path / f'a-{digest[:8]}.pth', tmp_path / 'a-0123abcd.pth'
+    for name in (good, tmp_path / f'a-{digest}.pth', tmp_path / 'run-20261128.pth', bad):
+        name.write_bytes(path.read_bytes())
+        if name != bad:
+            load_checkpoint_safely(name)
+    with pytest.raises(ValueError, match=r'wanted content of SHA-256 0123abcd..., as its name says, got ' + digest[:8]):
+        load_checkpoint_safely(bad)
+    tensors = pytest.importorskip('safetensors.torch')
+    content = tensors.save({'weight': torch.ones(100)})
+    flipped = bytearray(content)
+    flipped[-7] ^= 1
+    name = tmp_path / f'a-{hashlib.sha256(content).hexdigest()[:8]}.safetensors'
+    name.write_bytes(content)
+    load_weights_safely(name)
+    name.write_bytes(flipped)
+    with pytest.raises(ValueError, match='wanted content of SHA-256'):
+        load_weights_safely(name)
+
+
+def test_files_that_cannot_be_read(path, monkeypatch):
+    with pytest.raises(ValueError, match="'https://host/a.pth': wanted a local file, got an address"):
+        load_checkpoint_safely('https://host/a.pth')
+    with pytest.raises(ValueError, match='wanted a file, got'):
+        load_checkpoint_safely('a' * 5000)
+    with pytest.raises(ValueError, match='wanted a file, got'):
+        load_checkpoint_safely('\0')
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr('pathlib.Path.open', refuse)
+    with pytest.raises(ValueError, match='wanted a file that can be read, got Permission denied'):
+        load_checkpoint_safely(path)
+
+
+@pytest.mark.parametrize('part', ['meta', 'message_hub', 'runtime_info', 'log_scalars'])
+def test_odd_parts(checkpoint, path, part):
+    holder = checkpoint if part in checkpoint else checkpoint['message_hub']
+    holder[part] = ['odd']
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=f"wanted a dict as '{part}', got list"):
+        load_checkpoint_safely(path)
+    checkpoint['message_hub'] = dict(log_scalars=dict(loss=1))
+    checkpoint['meta'] = {}
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match="wanted histories in 'log_scalars', got int"):
+        load_checkpoint_safely(path)

@@ -13,6 +13,7 @@ from mmengine.logging import HistoryBuffer
 
 from msvit_mm.backbones import DynamicTokenRoutingTransformer, MSViT
 from msvit_mm.checkpoints import load_kept_config
+from msvit_mm.checkpoints.names import check_names
 from msvit_mm.checkpoints.publish import (
     describe_model,
     find_metrics,
@@ -65,6 +66,43 @@ def test_checkpoint_without_a_config(tmp_path):
         torch.save(checkpoint, tmp_path / 'bare.pth')
         with pytest.raises(ValueError, match=f"bare.pth': wanted one of a training run, .* got .*{got}"):
             load_kept_config(tmp_path / 'bare.pth')
+
+
+@pytest.mark.parametrize(
+    'config, message',
+    [
+        (dict(model=dict(type='os.system', command='touch ran')), "model.type: wanted a name .* got 'os.system'"),
+        (dict(model=dict(type='os')), "model.type: .* got 'os'"),
+        (dict(a=[dict(b=dict(type='mmengine.mkdir_or_exist'))]), "a.0.b.type: .* got 'mmengine.mkdir_or_exist'"),
+        (dict(model=dict(type='mmseg.os.system')), "got 'mmseg.os.system'"),
+        (dict(model=dict(type=3)), 'got 3'),
+        (dict(default_scope='antigravity'), "default_scope: wanted one of mmengine, .* got 'antigravity'"),
+        (dict(model=dict(type='LN', _scope_='antigravity')), '_scope_: wanted one of'),
+        (dict(custom_imports=dict(imports=['msvit_mm', 'antigravity'])), "custom_imports: .* got 'antigravity'"),
+        (dict(custom_imports='antigravity'), "custom_imports: .* got 'antigravity'"),
+    ],
+)
+def test_a_kept_config_names_what_is_registered(tmp_path, config, message):
+    torch.save(dict(state_dict={}, meta=dict(cfg=Config(config).pretty_text)), tmp_path / 'odd.pth')
+    with pytest.raises(ValueError, match=message):
+        load_kept_config(tmp_path / 'odd.pth')
+
+
+def test_kept_configs_of_this_package_are_accepted(tmp_path):
+    for path in sorted(CONFIGS.glob('*scenes*.py'))[:6]:
+        torch.save(dict(state_dict={}, meta=dict(cfg=Config.fromfile(path).pretty_text)), tmp_path / 'kept.pth')
+        assert load_kept_config(tmp_path / 'kept.pth').model.type
+    names = ('mmseg.LoadAnnotations', 'msvit_mm.backbones.msvit.MSViT', 'mmengine.SGD')
+    check_names(dict(pipeline=[dict(type=name) for name in names]))
+
+
+ODD_TEXTS = '(' * 10_000, 'a = ' + '-' * 100_000 + '1', 'a = {[]: 1}', 'a = 1 .b', 'a = dict(**3)'
+
+
+@pytest.mark.parametrize('text', ODD_TEXTS, ids=range(5))
+def test_odd_texts_of_configs(text):
+    with pytest.raises(ValueError, match='the kept config: wanted values as mmengine prints them, got'):
+        parse_config(text)
 
 
 # The metrics

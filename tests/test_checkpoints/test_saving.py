@@ -1,8 +1,10 @@
 """Writing outputs: all of them or none, and nothing that is in the way is lost."""
 
+import os
+
 import pytest
 
-from msvit_mm.checkpoints import check_new, checkpoint_bytes, write_files
+from msvit_mm.checkpoints import check_folder, check_new, checkpoint_bytes, write_files
 
 
 def test_an_interrupted_write_loses_nothing(tmp_path):
@@ -32,3 +34,33 @@ def test_what_is_in_the_way(tmp_path):
 def test_equal_checkpoints_have_equal_bytes():
     assert checkpoint_bytes(dict(meta={'iter': 1})) == checkpoint_bytes(dict(meta={'iter': 1}))
     assert checkpoint_bytes(dict(meta={'iter': 1})) != checkpoint_bytes(dict(meta={'iter': 2}))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def no_space(descriptor):
+        raise OSError(28, 'No space left on device')
+
+    (tmp_path / 'a.txt').write_bytes(b'old')
+    monkeypatch.setattr(os, 'fsync', no_space)
+    with pytest.raises(ValueError, match="a.txt': wanted to write it, got No space left on device"):
+        write_files({tmp_path / 'a.txt': b'new'})
+    assert [path.name for path in tmp_path.iterdir()] == ['a.txt']
+    assert (tmp_path / 'a.txt').read_bytes() == b'old'
+
+
+def test_inputs_and_folders(tmp_path):
+    file = tmp_path / 'a.txt'
+    file.touch()
+    (tmp_path / 'link').symlink_to(file)
+    with pytest.raises(ValueError, match='wanted another file than the inputs'):
+        check_new([tmp_path / 'link'], overwrite=True, inputs=[None, file])
+    with pytest.raises(ValueError, match="wanted a folder above it, got the file '.*a.txt'"):
+        check_new([file / 'b' / 'c.txt'], overwrite=False)
+    check_new([tmp_path / 'new' / 'folder' / 'c.txt'], overwrite=False)
+    check_folder(tmp_path / 'new', overwrite=False)
+    check_folder(tmp_path, overwrite=True)
+    with pytest.raises(ValueError, match='wanted a new or empty folder'):
+        check_folder(tmp_path, overwrite=False)
+    with pytest.raises(ValueError, match='wanted another folder than those of the inputs'):
+        check_folder(tmp_path, overwrite=True, inputs=[tmp_path / 'x' / '..'])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.txt', 'link']

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
 from msvit_mm.checkpoints import compare_scale_maps, load_gate, transfer_gate
-from msvit_mm.checkpoints.transfer import resample_prior
+from msvit_mm.ops.priors import resample_prior
 
 PLAIN = dict(mean=[127.5] * 3, std=[63.75] * 3)
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -239,8 +239,14 @@ def test_checkpoints_that_do_not_fit(make_segmentor, edit, message):
 
 def test_checkpoint_of_another_image_size(make_segmentor):
     weights = make_segmentor(img_size=(96, 96)).state_dict()
-    with pytest.raises(ValueError, match=r'gate_loss.mean_logits: wanted \(2, 3\), got \(3, 3\)'):
-        load_gate(make_segmentor(), weights)
+    model = make_segmentor()
+    load_gate(model, weights)
+    for name in ('gate.layers.0.weight', 'gate.layers.6.bias'):
+        assert torch.equal(model.backbone.state_dict()[name], weights[f'backbone.{name}'])
+    wanted = resample_prior(weights['gate_loss.mean_logits'], (2, 3), as_probability=True)
+    assert torch.equal(model.gate_loss.mean_logits, wanted)
+    wanted = resample_prior(weights['gate_loss.log_temperatures'], (2, 3), as_probability=False)
+    assert torch.equal(model.gate_loss.log_temperatures, wanted)
 
 
 def test_load_gate_takes_the_gate_alone(make_segmentor):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from msvit_mm.cli.images import UnlabelledImages, check_data, find_images
+from msvit_mm.cli.images import UnlabelledImages, check_data, find_images, load_split
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -60,3 +60,28 @@ def test_folder_without_data(tmp_path, folder, got):
     check_data(cfg, 'val')
     with pytest.raises(ValueError, match=f"train data: wanted files in '.*{folder}', got {got}"):
         check_data(cfg, 'train', 'val')
+
+
+def test_wrapped_data_sets_and_scoped_types():
+    pipeline = [dict(type=name) for name in ('LoadImageFromFile', 'mmseg.LoadAnnotations', 'mmseg.PackSegInputs')]
+    few = dict(SCENES, num_images=3, pipeline=pipeline)
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[few, SCENES]))
+    cfg = Config(dict(test_dataloader=dict(dataset=wrapped)))
+    images = load_split(cfg, 'test')
+    assert len(images) == 3 + 9
+    assert images[0]['inputs'][0].shape[0] == 3
+    folders = dict(type='BaseSegDataset', data_root='data', data_prefix=dict(img_path='images', seg_map_path='absent'))
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[SCENES, folders]))))
+    with pytest.raises(ValueError, match="test data: wanted files in 'data/images', got no such folder"):
+        check_data(cfg, 'test')
+
+
+def test_images_that_are_left_out_are_said(tmp_path, capsys):
+    for name in ('a.jpg', 'b.jpeg', 'c.JPG'):
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        (tmp_path / 'images' / name).touch()
+    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), img_suffix='.jpg')
+    dataset |= dict(data_prefix=dict(img_path='images'))
+    check_data(Config(dict(train_dataloader=dict(dataset=dataset))), 'train')
+    said = capsys.readouterr().err
+    assert "train data: 2 of 3 images in '" in said and "do not end in '.jpg' and are left out, such as b.jpeg" in said

@@ -128,12 +128,38 @@ def test_other_number_of_classes(fail, trained, tmp_path, toy_config):
     assert 'decode_head.conv_seg.weight: wanted (4, 8, 1, 1), got (3, 8, 1, 1)' in message
 
 
+def test_starts_from_weights_of_something_else(fail, run, trained, tmp_path, toy_config):
+    def error(*options):
+        return fail('train', toy_config, '--work-dir', tmp_path / 'new', '--cfg-options', *options)
+
+    wider = ('model.backbone.arch.embed_dims=32', 'model.decode_head.in_channels=32')
+    message = error(f'load_from={trained / "iter_2.pth"}', *wider)
+    assert re.search(r"load_from '.*iter_2.pth': |does not fit the model: backbone.*: wanted .*32", message)
+    checkpoint = load_checkpoint_safely(trained / 'iter_2.pth')
+    weights = {f'encoder.{key}': value for key, value in checkpoint['state_dict'].items()}
+    torch.save(dict(state_dict=weights), tmp_path / 'foreign.pth')
+    start = 'model.backbone.init_cfg'
+    recipe = (f'{start}.type=Pretrained', f'{start}.checkpoint={tmp_path / "foreign.pth"}')
+    message = error(*recipe)
+    assert "foreign.pth' of backbone: wanted some of the" in message and 'got encoder.backbone' in message
+    assert 'wanted some of the' in error(*recipe, f'{start}.prefix=neck')
+    weights = {key: value * torch.nan if value.ndim else value for key, value in checkpoint['state_dict'].items()}
+    torch.save(checkpoint | dict(state_dict=weights), tmp_path / 'nan.pth')
+    assert 'wanted finite numbers, got NaN' in error(f'load_from={tmp_path / "nan.pth"}')
+    assert 'wanted finite numbers, got NaN' in fail('test', toy_config, tmp_path / 'nan.pth', '--work-dir', tmp_path)
+    resumed = fail('train', toy_config, '--work-dir', tmp_path / 'new', '--resume', tmp_path / 'nan.pth')
+    assert 'wanted finite numbers, got NaN' in resumed
+    assert not list(tmp_path.rglob('iter_*.pth'))
+    new_classes = ('model.decode_head.num_classes=4', f'load_from={trained / "iter_2.pth"}')
+    run('train', toy_config, '--work-dir', tmp_path / 'new', '--cfg-options', *new_classes)
+
+
 def test_a_token_budget_out_of_reach(fail, tmp_path):
     config, checkpoint = ROOT / 'configs' / 'msvit_upernet_scenes.py', tmp_path / 'random.pth'
     torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), checkpoint)
     options = ('--work-dir', tmp_path, '--cfg-options', 'model.backbone.token_budget=1')
     message = fail('test', config, checkpoint, *options)
-    assert 'token_budget: wanted between 36 (all regions coarse) and 144 (all fine) tokens' in message
+    assert 'token_budget: wanted at least 36 tokens (all regions coarse) for images of (96, 96)' in message
 
 
 def test_weights_alone_cannot_be_resumed(fail, trained, tmp_path, toy_config):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
+from PIL import Image
 
 from msvit_mm.datasets import CheckLabels, GateCrops, PackGatedSegInputs
 
@@ -132,3 +133,59 @@ def test_bad_input_says_wanted_and_got(call, message):
 def test_types_build_without_prefix_in_every_scope(scope, transform):
     init_default_scope(scope)
     assert type(TRANSFORMS.build(transform)).__name__ == transform['type']
+
+
+# Labels in disguise
+
+
+def load_labels(folder, mask, image=None, exif=None, num_classes=3):
+    """What the usual pipeline makes of a mask and an image in files."""
+    Image.fromarray(mask).save(folder / 'mask.png')
+    photo = Image.fromarray(np.zeros((*mask.shape[:2], 3), np.uint8) if image is None else image)
+    tags = Image.Exif()
+    if exif:
+        tags[0x0112] = exif
+    photo.save(folder / 'photo.jpg', exif=tags)
+    steps = [dict(type=name) for name in ('LoadImageFromFile', 'LoadAnnotations')]
+    pipeline = Compose([*steps, dict(type='CheckLabels', num_classes=num_classes)])
+    info = dict(img_path=str(folder / 'photo.jpg'), seg_map_path=str(folder / 'mask.png'), seg_fields=[])
+    return pipeline(info | dict(reduce_zero_label=False))['gt_seg_map']
+
+
+def test_labels_in_disguise_name_their_file(tmp_path):
+    def check_fails(message, *args, **kwargs):
+        with pytest.raises(ValueError, match=message + ".*mask.png'"):
+            load_labels(tmp_path, *args, **kwargs)
+
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5] = 2
+    assert np.array_equal(load_labels(tmp_path, mask), mask)
+    assert np.array_equal(load_labels(tmp_path, mask.astype(np.uint16)), mask)
+    check_fails('wanted labels up to 255, which loading keeps, got 258 in', mask.astype(np.uint16) + 256)
+    check_fails(r'wanted a mask of one channel, got shape \(20, 30, 3\) in', np.stack([mask] * 3, -1))
+    turned = dict(image=np.zeros((20, 30, 3), np.uint8), exif=6)
+    check_fails(r'of the size of its image .turned by its EXIF tag\?., \(30, 20\), got \(20, 30\) in', mask, **turned)
+    assert load_labels(tmp_path, mask.T.copy(), **turned).shape == (30, 20)
+    check_fails('wanted an image that no EXIF tag turns, got orientation 3 in', mask, exif=3)
+    check_fails('wanted an image that no EXIF tag turns, got orientation 8 in', mask[:, :20].copy(), exif=8)
+    binary = (mask > 0).astype(np.uint8) * 255
+    check_fails('got 0 and 255 alone, which counts for nothing, in', binary, num_classes=2)
+    load_labels(tmp_path, binary, num_classes=3)
+    check_fails('wanted a mask of the size of its image', mask, np.zeros((21, 30, 3), np.uint8))
+
+
+def test_an_ignored_image_is_named_once(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('msvit_mm.datasets.transforms.print_log', lambda message, **words: said.append(message))
+    check = CheckLabels(num_classes=3)
+    for name in ('a.png', 'a.png', *(f'{i}.png' for i in range(9))):
+        check(dict(gt_seg_map=np.full((2, 3), 255, np.uint8), seg_map_path=f'scenes://{name}'))
+    assert len(said) == 5 and 'all pixels are ignored in ' in said[0] and 'a.png' in said[0]
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_crops_keep_the_channels(channels):
+    img = np.random.randint(0, 255, (20, 30, channels), np.uint8)
+    crops = GateCrops(num_crops=2, crop_size=(8, 8))(dict(img=img))['gate_crops']
+    assert crops.shape == (2, 8, 8, channels)
+    assert GateCrops(num_crops=1, crop_size=(8, 8))(dict(img=img[..., 0]))['gate_crops'].shape == (1, 8, 8, 1)

@@ -30,7 +30,7 @@ def test_every_score_is_drawn_against_every_cost(tmp_path):
         (dict(mIoU='mIoU'), dict(gmacs='GMACs')),
         (dict(mIoU='mIoU', small='small'), dict(gmacs='GMACs', time_ms='ms')),
     ):
-        draw_tradeoff(points, costs, scores, tmp_path / 'plot.png')
+        draw_tradeoff(points, costs, scores).savefig(tmp_path / 'plot.png')
         image = cv2.imread(str(tmp_path / 'plot.png'))
         assert image.std() > 5
         heights.append(image.shape[0])

@@ -21,7 +21,7 @@ from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_inputs
 from ..models import build_gated_model, check_segmentor
-from ..records import COST_COLUMNS, Column, describe_run, make_table, write_record
+from ..records import COST_COLUMNS, Column, add_out_arguments, check_record, describe_run, make_table, write_record
 
 COLUMNS = (
     Column('decisions', '{decisions}'),
@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--threads', type=int, default=1, help='on the CPU')
-    parser.add_argument('--out', help='JSON file of the table')
+    add_out_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     use_safe_loader()
     console = Console()
     with one_line_errors():
+        check_record(args, args.config, args.checkpoint)
         cfg = load_config(args.config, args.cfg_options)
         seed = seed_of(cfg)
         torch.manual_seed(seed)
@@ -114,4 +115,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     notes += [UNTRAINED] * (not args.checkpoint)
     console.print(*notes, sep='\n')
     numbers = dict(phase=phase, clock=clock, images=source, size=size, batch_sizes=results, notes=notes)
-    write_record(args.out, numbers, describe_run(vars(args), seed, args.device))
+    with one_line_errors():
+        write_record(args.out, numbers, describe_run(vars(args), seed, args.device))

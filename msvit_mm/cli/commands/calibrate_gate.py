@@ -11,7 +11,14 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from ...checkpoints import check_new, checkpoint_bytes, load_checkpoint_safely, use_safe_loader, write_files
+from ...checkpoints import (
+    carry_metadata,
+    check_new,
+    checkpoint_bytes,
+    load_checkpoint_safely,
+    use_safe_loader,
+    write_files,
+)
 from ...studies.calibration import SIGNS, calibrate_gate
 from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
@@ -55,7 +62,7 @@ def calibrated_checkpoint(path: str, model: torch.nn.Module, report: dict) -> di
         if name.startswith(GATE):
             weights[key] = state[name].cpu()
     meta = dict(checkpoint.get('meta', {}), metrics={}, gate_calibration=report)
-    return dict(meta=meta, state_dict=weights)
+    return dict(meta=meta, state_dict=carry_metadata(weights, checkpoint['state_dict']))
 
 
 def format_report(report: dict) -> str:
@@ -77,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if output.suffix == '.json':
             raise ValueError(f"OUT: wanted the name of a checkpoint, got '{output}', the name of its report.")
-        check_new(paths, args.overwrite)
+        check_new(paths, args.overwrite, [args.config, args.checkpoint])
         cfg = load_config(args.config, args.cfg_options)
         model = build_gated_model(cfg, args.checkpoint, args.device)
         check_regions(model, cfg)
@@ -88,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = calibrated_checkpoint(args.checkpoint, model, report)
 
     record = report | describe_run(vars(args), seed_of(cfg), args.device)
-    write_files(dict(zip(paths, (checkpoint_bytes(checkpoint), json_bytes(record)), strict=True)))
+    with one_line_errors():
+        write_files(dict(zip(paths, (checkpoint_bytes(checkpoint), json_bytes(record)), strict=True)))
     console.print(format_report(report), highlight=False)
     console.print(f'written    {paths[0]}, {paths[1]}', highlight=False, soft_wrap=True)

@@ -7,14 +7,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.config import Config
 from rich.console import Console
+from torch import nn
 
-from ...checkpoints import use_safe_loader
+from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
 from ...studies.gates import draw_gates, evaluate_gates
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
-from ..models import build_test_runner
-from ..records import Column, describe_run, make_table, write_record
+from ..models import build_test_runner, check_segmentor
+from ..outputs import png_bytes
+from ..records import Column, describe_run, json_bytes, make_table
 
 COLUMNS = (
     Column('gate', '{gate}'),
@@ -35,7 +38,20 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('--out-dir', help='folder of gates.json and gates.png; default <work dir>/gates')
     parser.add_argument('--num-images', type=int, default=5, help='images in the picture')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing gates.json and gates.png')
     return parser.parse_args(argv)
+
+
+def check_comparable(model: nn.Module, cfg: Config) -> None:
+    """Check that a network has a gate of its own to compare with others.
+
+    Raises:
+        ValueError: If it is no segmentor over a gated backbone, or its gate has no weights.
+    """
+    check_segmentor(model, cfg)
+    if not any(True for _ in model.backbone.gate.parameters()):
+        got = type(model.backbone.gate).__name__
+        raise ValueError(f"config '{cfg.filename}': wanted a gate that has learned something, got {got}.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,16 +60,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
+        out_dir = Path(args.out_dir or Path(cfg.work_dir) / 'gates')
+        paths = out_dir / 'gates.json', out_dir / 'gates.png'
+        check_new(paths, args.overwrite, [args.config, args.checkpoint])
+        check_folder(Path(cfg.work_dir), overwrite=True)
         runner = build_test_runner(cfg, args.checkpoint)
+        check_comparable(runner.model, cfg)
 
     rows = evaluate_gates(runner, announce=lambda name: console.print(f'{name} ...'))
-    out_dir = Path(args.out_dir or Path(cfg.work_dir) / 'gates')
     device = str(next(runner.model.parameters()).device)
     run = describe_run(vars(args), cfg.randomness['seed'], device)
-    write_record(out_dir / 'gates.json', dict(gates=rows), run)
-    draw_gates(runner, rows, args.num_images, out_dir / 'gates.png')
+    picture = png_bytes(draw_gates(runner, rows, args.num_images), dpi=100)
+    with one_line_errors():
+        write_files(dict(zip(paths, (json_bytes(dict(gates=rows) | run), picture), strict=True)))
     table = [dict(gate=name, **metrics) for name, metrics in rows.items()]
     console.print(make_table(table, COLUMNS, title='One network under several gates'))
-    console.print(
-        f'1 MAC = 1 FLOP, as the papers count. Table: {out_dir / "gates.json"}, picture: {out_dir / "gates.png"}'
-    )
+    console.print(f'1 MAC = 1 FLOP, as the papers count. Table: {paths[0]}, picture: {paths[1]}')

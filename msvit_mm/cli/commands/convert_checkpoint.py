@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 from ...backbones import registered_backbones
 from ...checkpoints import (
     Conversion,
+    carry_metadata,
     check_new,
     checkpoint_bytes,
     describe_backbone,
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     target = Path(args.target)
     with one_line_errors():
-        check_new([target], args.overwrite)
+        check_new([target], args.overwrite, [args.source, args.config])
         weights, entry = load_weights_safely(args.source)
         conversion = rename_keys(weights, args.prefix)
         config = target_config(args, conversion)
@@ -97,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         fit_weights(conversion, backbone.state_dict(), grid, args.source_grid)
 
     meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
-    write_files({target: checkpoint_bytes(dict(state_dict=conversion.state_dict, meta=meta))})
+    with one_line_errors():
+        weights = carry_metadata(conversion.state_dict, backbone.state_dict())
+        write_files({target: checkpoint_bytes(dict(state_dict=weights, meta=meta))})
     print(f'source      {args.source}' + (f", entry '{entry}'" if entry else ''))
     print(conversion.format_report())
     if conversion.family in NOTES:

@@ -17,7 +17,7 @@ from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_split
 from ..models import build_gated_model
-from ..records import Column, describe_run, make_table, write_record
+from ..records import Column, add_out_arguments, check_record, describe_run, make_table, write_record
 
 COLUMNS = [Column('', '{part}')]
 COLUMNS += [Column(name, f'{{{name}:.4g}}') for name in ('mean', 'p5', 'p50', 'p95', 'dense', 'ratio')]
@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--num-images', type=int, help='evenly spaced over the data set; default all')
     parser.add_argument('--check', action='store_true', help='compare with what the first image really dispatches')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--out', help='JSON file of the table')
+    add_out_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     use_safe_loader()
     console = Console()
     with one_line_errors(), torch.no_grad():
+        check_record(args, args.config, args.checkpoint, args.images)
         cfg = load_config(args.config, args.cfg_options)
         seed = seed_of(cfg)
         torch.manual_seed(seed)
@@ -65,4 +66,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     notes = [CONVENTION, CAVEAT] + [UNTRAINED] * (args.checkpoint is None)
     console.print(*notes, sep='\n')
     numbers = dict(num_images=len(images), **summary, notes=notes)
-    write_record(args.out, numbers, describe_run(vars(args), seed, args.device))
+    with one_line_errors():
+        write_record(args.out, numbers, describe_run(vars(args), seed, args.device))

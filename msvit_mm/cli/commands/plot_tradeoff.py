@@ -19,12 +19,13 @@ from ...visualization import draw_tradeoff
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
 from ..images import load_split
-from ..model_list import add_model_arguments, read_models
+from ..model_list import add_model_arguments, input_files, read_models
 from ..models import build_gated_model, build_test_runner, check_regions, check_segmentor
+from ..outputs import check_continued, png_bytes
 from ..records import csv_bytes, describe_run, make_table
 
 NUM_CALIBRATION_IMAGES = 64
-NOTE = '1 MAC = 1 FLOP, as the papers count.'
+PICTURES = 'tradeoff.csv', 'tradeoff.png'
 DIFFERENCE = (
     '{a} minus {b}: {difference:+.2f} mIoU, 95 % interval [{low:+.2f}, {high:+.2f}] over {num_images} images '
     '({gmacs[0]:.4g} and {gmacs[1]:.4g} GMACs)'
@@ -42,6 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--time', type=int, metavar='ROUNDS', help='time all points in turns, one image at a time')
     parser.add_argument('--time-images', type=int, default=4, help='distinct images to time')
     parser.add_argument('--threads', type=int, default=1, help='on the CPU, while timing')
+    parser.add_argument('--overwrite', action='store_true', help='replace a tradeoff.csv or .png without points.json')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='to calibrate and time on')
     add_config_arguments(parser, '--cfg-options', '--work-dir')
     return parser.parse_args(argv)
@@ -84,12 +86,12 @@ def report(points: list[dict], file: sweep.PointFile, out_dir: Path) -> None:
     costs = {name: title for name, title in sweep.COSTS.items() if name != 'time_ms' or timed}
     scores = {name: title for name, title in sweep.SCORES.items() if all(name in point for point in points)}
     rows = sweep.tabulate(points)
-    write_files({out_dir / 'tradeoff.csv': csv_bytes(rows)})
-    draw_tradeoff(points, costs, scores, out_dir / 'tradeoff.png')
+    picture = png_bytes(draw_tradeoff(points, costs, scores), dpi=120)
+    write_files({out_dir / name: x for name, x in zip(PICTURES, (csv_bytes(rows), picture), strict=True)})
     console = Console()
     console.print(make_table(rows))
     differences = [DIFFERENCE.format(**row) for row in file.record['bootstrap']]
-    console.print(*differences, NOTE, sep='\n', highlight=False, soft_wrap=True)
+    console.print(*differences, '1 MAC = 1 FLOP, as the papers count.', sep='\n', highlight=False, soft_wrap=True)
     console.print(f'written {file.path}, tradeoff.csv, tradeoff.png', highlight=False, soft_wrap=True)
 
 
@@ -99,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out_dir = Path(args.out_dir)
     with one_line_errors():
         models = read_models(args)
+        check_continued(out_dir, ('points.json', *PICTURES), args.overwrite, input_files(models))
         cfgs = [load_config(model['config'], args.cfg_options, args.work_dir) for model in models]
         pairs = zip(models, cfgs, strict=True)
         wanted = [point for model, cfg in pairs for point in sweep.make_points(model, cfg, args.tolerance)]
@@ -114,5 +117,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             file.record['timed'] = sorted(point['key'] for point in points)
         file.record['bootstrap'] = compared
         file.save(*points)
-
-    report(points, file, out_dir)
+        report(points, file, out_dir)

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"output '{output}': wanted the name of a folder, got a file's.")
         if not to_hub and output.suffix != '.pth':
             raise ValueError(f"output '{output}': wanted a name that ends in .pth, got '{output.suffix}'.")
+        check_new([metafile, hashed_name(output, b'')], overwrite=True, inputs=[args.config, args.checkpoint])
         checkpoint = load_checkpoint_safely(args.checkpoint)
         kept_text(checkpoint, args.checkpoint)
         cfg = load_config(args.config)
@@ -69,10 +70,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             content = checkpoint_bytes(published)
             contents = {hashed_name(output, content): content}
             entry = describe(output.stem, next(iter(contents)).name, meta=published['meta'])
-        check_new(contents, args.overwrite)
+        check_new(contents, args.overwrite, [args.checkpoint])
         listing = update_metafile(metafile, entry, args.overwrite, model.backbone.paper)
 
-    write_files({**contents, metafile: listing.encode()})
+    with one_line_errors():
+        write_files({**contents, metafile: listing.encode()})
     before, after = Path(args.checkpoint).stat().st_size / 1e6, len(next(iter(contents.values()))) / 1e6
     print(f'size        {after:.1f} MB, from {before:.1f} MB')
     print(f'metrics     {format_metrics(metrics) or "none of these weights, in the checkpoint or the log of its run"}')

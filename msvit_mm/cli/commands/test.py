@@ -5,15 +5,17 @@ msvit test CONFIG CHECKPOINT --work-dir work_dirs/example
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from ...checkpoints import load_checkpoint_safely, use_safe_loader
+from ...checkpoints import check_folder, load_checkpoint_safely, use_safe_loader
+from ...datasets.configs import type_name
 from ...ops.gating import BudgetError
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
-from ..images import check_data
+from ..images import check_data, data_folders
 from ..machine import check_machine
 from ..models import build_runner, check_fits, unwrap
 from ..records import format_metrics
@@ -28,6 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--show-dir', help='directory of painted predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds per window of --show')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_pipeline")
+    parser.add_argument('--overwrite', action='store_true', help='write into --out or --show-dir beside what is there')
     return parser.parse_args(argv)
 
 
@@ -50,9 +53,11 @@ def apply_options(cfg: Config, args: Namespace) -> None:
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     if args.out:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        writers = [evaluator for evaluator in evaluators if evaluator.type in ('IoUMetric', 'CityscapesMetric')]
+        writers = [evaluator for evaluator in evaluators if type_name(evaluator) in ('IoUMetric', 'CityscapesMetric')]
         if not writers:
-            raise ValueError(f'--out: wanted an IoUMetric or CityscapesMetric, got {[e.type for e in evaluators]}.')
+            raise ValueError(
+                f'--out: wanted an IoUMetric or CityscapesMetric, got {[type_name(e) for e in evaluators]}.'
+            )
         for evaluator in writers:
             evaluator.update(output_dir=args.out, keep_results=True)
 
@@ -65,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         apply_options(cfg, args)
         check_machine(cfg, train=False)
         check_data(cfg, 'test')
+        for folder in filter(None, (args.out, args.show_dir)):
+            check_folder(Path(folder), args.overwrite, data_folders(cfg, 'test'))
+        check_folder(Path(cfg.work_dir), overwrite=True)
         weights = load_checkpoint_safely(args.checkpoint)['state_dict']
 
     runner = build_runner(cfg)

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from ...checkpoints import (
+    carry_metadata,
     check_new,
     checkpoint_bytes,
     compare_scale_maps,
@@ -22,7 +23,7 @@ from ...checkpoints import (
 )
 from ..config import load_config
 from ..errors import one_line_errors
-from ..images import UnlabelledImages, check_data
+from ..images import UnlabelledImages, check_data, load_split
 from ..models import build_gated_model, check_regions, load_target_weights
 from ..records import json_bytes
 
@@ -65,7 +66,7 @@ def sample_images(cfg: Config, folder: str | None) -> UnlabelledImages | None:
         check_data(cfg, 'test')
     except ValueError:
         return None
-    return UnlabelledImages(cfg.test_dataloader.dataset, NUM_IMAGES) if cfg.get('test_dataloader') else None
+    return load_split(cfg, 'test', NUM_IMAGES) if cfg.get('test_dataloader') else None
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -87,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if paths[0] == paths[1]:
             raise ValueError(f"--report: wanted another file than DST, got '{paths[1]}'.")
-        check_new(paths, args.overwrite)
+        inputs = (args.source_config, args.source_checkpoint, args.target_config, args.target_checkpoint)
+        check_new(paths, args.overwrite, inputs)
         _, source = build_model(args.source_config)
         load_gate(source, load_checkpoint_safely(args.source_checkpoint)['state_dict'])
         cfg, target = build_model(args.target_config)
@@ -100,8 +102,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     report |= {name: Path(getattr(args, name)).name for name in ('source_config', 'source_checkpoint', 'target_config')}
     report['target_checkpoint'] = args.target_checkpoint and Path(args.target_checkpoint).name
     meta = dict(source=report['source_checkpoint'], report=report)
-    contents = checkpoint_bytes(dict(state_dict=others | moved, meta=meta)), json_bytes(report)
-    write_files(dict(zip(paths, contents, strict=True)))
+    written = carry_metadata({**others, **moved}, others)
+    contents = checkpoint_bytes(dict(state_dict=written, meta=meta)), json_bytes(report)
+    with one_line_errors():
+        write_files(dict(zip(paths, contents, strict=True)))
     print(format_report(report))
     print(f'written     {paths[0]}, {paths[1]}')
     init_cfg = f"model.init_cfg = dict(type='Pretrained', checkpoint='{output}')"

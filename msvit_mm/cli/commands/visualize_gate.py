@@ -5,20 +5,27 @@ msvit visualize-gate CONFIG CHECKPOINT photo.jpg --out-dir scale_maps
 Routes are saved beside each picture as .npz, and summary.png shows the grid with its mean activity and all costs.
 """
 
+import io
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from mmseg.apis import inference_model
+import torch
+from mmengine.structures import BaseDataElement
 from rich.progress import track
 
+from ...checkpoints import check_new, use_safe_loader, write_files
 from ...visualization import draw_choices, draw_summary, route_maps
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
-from ..images import find_images
+from ..images import find_images, load_split
 from ..models import build_gated_model
+from ..outputs import png_bytes, unique_names
+
+SUMMARY = 'summary'
+HEAVY = ('seg_logits', 'pred_sem_seg')  # fields of a prediction that no drawing needs
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -27,30 +34,65 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('images', help='an image file, or a folder of them')
     parser.add_argument('--out-dir', default='scale_maps', help='folder of the PNG files, one per image')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     return parser.parse_args(argv)
+
+
+def name_outputs(images: Sequence[Path], args: Namespace) -> list[Path]:
+    """The picture of each image, without its suffix.
+
+    Raises:
+        ValueError: If a file is in the way, or the folder is that of the images.
+    """
+    out_dir, source = Path(args.out_dir), Path(args.images)
+    if out_dir.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise ValueError(f"--out-dir: wanted another folder than that of the images, got '{out_dir}'.")
+    stems = [out_dir / name for name in unique_names(images, reserved=[SUMMARY])]
+    paths = [
+        stem.with_name(f'{stem.name}{suffix}') for stem in [*stems, out_dir / SUMMARY] for suffix in ('.png', '.npz')
+    ]
+    check_new(paths, args.overwrite, [*images, args.config, args.checkpoint])
+    return stems
+
+
+@torch.no_grad()
+def predict(model: torch.nn.Module, batch: dict) -> BaseDataElement:
+    """The prediction of a batch of one image, without what drawings do not need."""
+    batch = model.data_preprocessor(batch)
+    (sample,) = model.predict(batch['inputs'], batch['data_samples'])
+    for name in HEAVY:
+        sample.pop(name, None)
+    return sample
+
+
+def npz_bytes(**arrays: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    use_safe_loader()
     with one_line_errors():
-        cfg = load_config(args.config, args.cfg_options)
         images = find_images(Path(args.images))
+        stems = name_outputs(images, args)
+        cfg = load_config(args.config, args.cfg_options)
         model = build_gated_model(cfg, args.checkpoint, args.device)
-    model.cfg = cfg  # mmseg's inference_model takes the pipeline from there
+        batches = load_split(cfg, 'test', folder=args.images)
 
-    out_dir = Path(args.out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    samples = []
-    for path in track(images, description='drawing'):
-        image = cv2.imread(str(path))
-        sample = inference_model(model, image)
-        samples.append(sample)
-        if maps := route_maps(sample):
-            np.savez_compressed(out_dir / f'{path.stem}.npz', cost_ratio=sample.cost_ratio, **maps)
-        fig = draw_choices(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), sample, path.name)
-        fig.savefig(out_dir / f'{path.stem}.png', dpi=120)
-    summary = draw_summary(samples)
-    if summary is not None:
-        summary.savefig(out_dir / 'summary.png', dpi=120)
-    print(f'{len(images)} {"scale maps" if summary is None else "routes"} in {out_dir}')
+        samples = []
+        for path, stem, batch in zip(images, stems, track(batches, description='drawing'), strict=True):
+            sample = predict(model, batch)
+            samples.append(sample)
+            image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            figure = draw_choices(image, sample, path.name)
+            contents = {stem.with_name(f'{stem.name}.png'): png_bytes(figure, dpi=120)}
+            if maps := route_maps(sample):
+                contents[stem.with_name(f'{stem.name}.npz')] = npz_bytes(cost_ratio=sample.cost_ratio, **maps)
+            write_files(contents)
+        summary = draw_summary(samples)
+        if summary is not None:
+            write_files({Path(args.out_dir) / f'{SUMMARY}.png': png_bytes(summary, dpi=120)})
+    print(f'{len(images)} {"scale maps" if summary is None else "routes"} in {args.out_dir}')

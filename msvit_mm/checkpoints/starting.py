@@ -1,0 +1,98 @@
+"""Start from weights: whether those of a file are meant for the model, before a host skips what does not fit."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.model.weight_init import PretrainedInit, update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from torch import Tensor, nn
+
+from ..backbones import GatedBackbone
+from .convert import LACKED
+from .loading import _first, check_shapes
+
+# Weights whose shape is the number of classes: of these another number is no mistake.
+CLASS_WEIGHTS = r'(.+\.)?(conv_seg|cls_emb|mask_norm|fc_cls|fc_reg|conv_logits|head\.fc|layers\.head)(\..+)?'
+
+
+def check_start(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Check that weights fit a module that starts from them.
+
+    Of a gated model, each part (the backbone but its gate, the gate, each head) gets all of its weights or none; every
+    other module at least one. Shapes agree but in a new head's classes (`CLASS_WEIGHTS`).
+
+    Args:
+        where: Begins the message.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    state = module.state_dict()
+    weights = {str(key).removeprefix('module.'): tensor for key, tensor in weights.items()}
+    shared = [key for key in state if key in weights]
+    if not shared:
+        wanted = f'some of the {len(state)} weights of {type(module).__name__}, such as {next(iter(state), None)}'
+        raise ValueError(f'{where}: wanted {wanted}, got {_first(weights) or "none"}.')
+    if missing := _missing(module, state, weights):
+        raise ValueError(f'{where}: wanted whole parts of {type(module).__name__}, got none of {_first(missing)}.')
+    of_classes = {key for key in shared if re.fullmatch(CLASS_WEIGHTS, key)}
+    check_shapes(state, {key: weights[key] for key in shared if key not in of_classes})
+    check_shapes({}, {key: weights[key] for key in of_classes})
+
+
+def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> 'OrderedDict[str, Tensor]':
+    """The weights of a loaded checkpoint, or of the part below a prefix, by the names of this part.
+
+    What the saving modules said of themselves (``_metadata``) stays with them.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
+    prefix = f'{prefix.rstrip(".")}.' if prefix else ''
+    metadata = getattr(checkpoint.get('state_dict', checkpoint), '_metadata', {})
+    inner = OrderedDict((key.removeprefix(prefix), value) for key, value in weights.items() if key.startswith(prefix))
+    below = ((f'{key}.', value) for key, value in metadata.items())
+    inner._metadata = {key.removeprefix(prefix)[:-1]: value for key, value in below if key.startswith(prefix)}
+    return inner
+
+
+class CheckedPretrained(PretrainedInit):
+    """mmengine's ``Pretrained``, which stops at a file that does not fit where the other only warns."""
+
+    def __call__(self, module: nn.Module) -> None:
+        checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
+        weights = weights_below(checkpoint, self.prefix)
+        check_start(module, weights, f"init_cfg '{self.checkpoint}'")
+        load_state_dict(module, weights, strict=False, logger='current')
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())
+
+
+def use_checked_init() -> None:
+    """Make ``init_cfg=dict(type='Pretrained', ...)`` stop at files that do not fit."""
+    WEIGHT_INITIALIZERS.register_module(name='Pretrained', module=CheckedPretrained, force=True)
+
+
+def _missing(module: nn.Module, state: Iterable[str], weights: Mapping[str, Tensor]) -> list[str]:
+    if not isinstance(getattr(module, 'backbone', module), GatedBackbone):
+        return []
+    is_backbone = isinstance(module, GatedBackbone)
+    started = {_part(key, is_backbone) for key in state if key in weights}
+    lacked = rf'(.+\.)?({LACKED})|.*num_batches_tracked'
+    # a gate's keys are lacked by nature as well, but not some of them
+    return [
+        key
+        for key in state
+        if key not in weights
+        and _part(key, is_backbone) in started
+        and ('gate' in key.split('.') or not re.fullmatch(lacked, key))
+    ]
+
+
+def _part(key: str, is_backbone: bool) -> str:
+    names = key.split('.')
+    if 'gate' in names:
+        return 'gate'
+    return '' if is_backbone else names[0]
