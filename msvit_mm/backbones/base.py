@@ -6,7 +6,7 @@ tool or a test wants to know of a backbone it asks for by the names in this file
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -55,7 +55,13 @@ class Costs(NamedTuple):
 
     def plus(self, other: 'Costs') -> 'Costs':
         """Costs of two passes."""
-        return Costs(*(a + b for a, b in zip(self, other, strict=True)))
+        return Costs(
+            self.num_tokens + other.num_tokens,
+            self.gate + other.gate,
+            self.embedding + other.embedding,
+            self.encoder + other.encoder,
+            self.reference + other.reference,
+        )
 
 
 class ChoiceMap(NamedTuple):
@@ -83,10 +89,17 @@ class Choices(Protocol):
         costs: Multiply-adds of each image.
     """
 
-    decisions: Decisions
-    gate_values: Decisions
-    num_tokens: Tensor
-    costs: Costs
+    @property
+    def decisions(self) -> Decisions: ...
+
+    @property
+    def gate_values(self) -> Decisions: ...
+
+    @property
+    def num_tokens(self) -> Tensor: ...
+
+    @property
+    def costs(self) -> Costs: ...
 
     def maps(self) -> dict[str, ChoiceMap]:
         """What a prediction carries of the choices, by the name of its field."""
@@ -332,7 +345,7 @@ def check_backbone(config: Mapping[str, Any], owner: str) -> None:
         )
 
 
-def check_choice(name: str, value: object, choices: tuple) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Check that a word of a constructor is one of its meanings.
 
     Raises:
@@ -340,6 +353,17 @@ def check_choice(name: str, value: object, choices: tuple) -> None:
     """
     if value not in choices:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+
+
+def image_size(images: Tensor) -> tuple[int, int]:
+    """(height, width) of images (B, 3, H, W)."""
+    return images.shape[-2], images.shape[-1]
+
+
+def height_and_width(sides: int | Sequence[int]) -> tuple[int, int]:
+    """Both sides of an image of which one number says that they are equal."""
+    height, width = (sides, sides) if isinstance(sides, int) else sides
+    return height, width
 
 
 def check_images(images: Tensor, channels: int) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Costs, GatedBackbone
-from ..backbones.base import Decisions, Features
+from ..backbones.base import Decisions, Features, image_size
 
 
 class Form(NamedTuple):
@@ -112,11 +112,6 @@ def mean_costs(backbone: GatedBackbone, costs: Costs) -> tuple[float, float, flo
     values = backbone.count_tokens(costs), costs.total / 1e9, costs.encoder / 1e9
     tokens, gmacs, layer_gmacs = (value.double().mean().item() for value in values)
     return tokens, gmacs, layer_gmacs
-
-
-def image_size(images: Tensor) -> tuple[int, int]:
-    """(height, width) of images (B, 3, H, W)."""
-    return images.shape[-2], images.shape[-1]
 
 
 def lower_resolution(num_tokens: float, image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
