@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..gates.base import Gate, did_you_mean
 
 Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
+HostModel = Any  # a host's model over a gated backbone, which is not typed
 Decisions = Any  # what a family of gates decides: a map of regions, or maps by edge
 KEEP = object()  # of `configured`: leave this setting as it is
 
@@ -133,6 +134,7 @@ class GatedBackbone(ABC):
         weight_families: Whose weights ``convert_checkpoint`` turns into this backbone's.
         collection, paper: Under which its models are published; title and address.
         out_type: ``'featmap'``, or what the features are instead.
+        img_size: (height, width) in pixels for which the backbone is laid out.
     """
 
     gate: Gate
@@ -148,7 +150,9 @@ class GatedBackbone(ABC):
     collection: ClassVar[str] = ''
     paper: ClassVar[dict[str, str]] = {}
     out_type: str = 'featmap'
+    img_size: tuple[int, int]
     training: bool
+    __call__: Callable[..., Features]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> 'GatedBackbone':
         """Refuse a class that lacks a part of the contract, with one line that names it."""

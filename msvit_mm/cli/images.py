@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS
 
+from ..models import GatedModel
+
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')
 
@@ -80,7 +82,7 @@ class UnlabelledImages(Sequence):
     def __len__(self) -> int:
         return len(self.infos)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict:  # type: ignore[override]  # there are no slices
         """A batch of this one image, for the model's ``data_preprocessor``."""
         return pseudo_collate([self.pipeline(dict(self.infos[index]))])
 
@@ -103,7 +105,7 @@ def load_split(cfg: Config, split: str, num_images: int | None = None, folder: s
 
 
 def load_inputs(
-    cfg: Config, model: torch.nn.Module, count: int, size: tuple[int, int], folder: str | None = None
+    cfg: Config, model: GatedModel, count: int, size: tuple[int, int], folder: str | None = None
 ) -> tuple[torch.Tensor, str]:
     """Distinct inputs of one size for a backbone to be timed on, and what they are.
 

@@ -17,11 +17,12 @@ from torch import nn
 
 from ..backbones import GatedBackbone
 from ..checkpoints import check_coverage, check_shapes, load_checkpoint_safely
+from ..models import GatedModel
 from .images import check_data
 from .machine import check_device, check_machine
 
 
-def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Module:
+def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> GatedModel:
     """Build the config's model in evaluation mode, with the weights of a checkpoint or random ones.
 
     Raises:
@@ -44,7 +45,7 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Mo
     return model.to(device).eval()
 
 
-def check_regions(model: nn.Module, cfg: Config) -> None:
+def check_regions(model: GatedModel, cfg: Config) -> None:
     """Check that a gated model chooses scales of regions, so that its choices have a threshold and can move.
 
     Raises:
@@ -55,7 +56,7 @@ def check_regions(model: nn.Module, cfg: Config) -> None:
         raise ValueError(f"config '{cfg.filename}': wanted a gate over regions (MSViT), got {got}.")
 
 
-def check_segmentor(model: nn.Module, cfg: Config) -> None:
+def check_segmentor(model: GatedModel, cfg: Config) -> None:
     """Check that a model is a segmentor over a gated backbone.
 
     Raises:
@@ -128,7 +129,7 @@ def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     return weights
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> Any:
     """Return the model below wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module

@@ -8,6 +8,7 @@ Routes are saved beside each picture as .npz, and summary.png shows the grid wit
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,11 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     samples = []
     for path in track(images, description='drawing'):
-        image = cv2.imread(str(path))
+        image: Any = cv2.imread(str(path))
         sample = inference_model(model, image)
         samples.append(sample)
         if maps := route_maps(sample):
-            np.savez_compressed(out_dir / f'{path.stem}.npz', cost_ratio=sample.cost_ratio, **maps)
+            arrays: dict[str, Any] = dict(cost_ratio=sample.cost_ratio, **maps)
+            np.savez_compressed(out_dir / f'{path.stem}.npz', **arrays)
         fig = draw_choices(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), sample, path.name)
         fig.savefig(out_dir / f'{path.stem}.png', dpi=120)
     summary = draw_summary(samples)
