@@ -13,12 +13,14 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..gates.base import Gate, did_you_mean
 
 Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
 HostModel = Any  # a host's model over a gated backbone, which is not typed
 Decisions = Any  # what a family of gates decides: a map of regions, or maps by edge
+EXPORT_HINT = 'export static(image_size, token_budget) of the backbone instead, or call `msvit export`'
 KEEP = object()  # of `configured`: leave this setting as it is
 
 
@@ -188,6 +190,21 @@ class GatedBackbone(ABC):
     @abstractmethod
     def dense_twin(self, image_size: tuple[int, int]) -> nn.Module:
         """The dense network with these weights, for images of one size: what benchmarks compare with."""
+
+    def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> nn.Module:
+        """This network for images of one size and one budget, with shapes that no value changes: what can be exported.
+
+        Args:
+            image_size: (height, width) in pixels.
+            token_budget: Active patch tokens of each image. None: as many as the gate says, by masking, at full cost.
+
+        Returns:
+            A copy in evaluation mode, from images (B, 3, height, width) to the features of :meth:`forward`.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        raise ValueError(f'export: wanted a backbone with a static form such as MSViT, got {type(self).__name__}')
 
     @abstractmethod
     def dense_decisions(self, images: Tensor) -> Decisions | None:
@@ -370,17 +387,39 @@ def height_and_width(sides: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
+def check_runs(images: Tensor) -> None:
+    """Check that a forward pass really runs: how many tokens there are follows from the values of the images.
+
+    Raises:
+        ValueError: If it is recorded instead, or on the meta device.
+    """
+    recorders = {
+        'the meta device': images.is_meta,
+        'torch.jit.trace': torch.jit.is_tracing(),
+        'torch.export': torch.compiler.is_exporting(),
+    }
+    if met := [name for name, there in recorders.items() if there]:
+        raise ValueError(f'images: wanted a tensor with values, got one of {met[0]}; {EXPORT_HINT}')
+
+
 def check_images(images: Tensor, channels: int) -> None:
     """Check a batch of images.
 
+    On a GPU their values are not looked at: what is not finite there makes the features of its image so.
+
     Raises:
-        ValueError: If it is not floating point of shape (B, channels, H, W), or not finite.
+        ValueError: If it is not floating point of shape (B, channels, H, W), not finite, or no tensor with values.
     """
+    if isinstance(images, Proxy):
+        raise ValueError(f'images: wanted a tensor, got a Proxy of torch.fx; {EXPORT_HINT}')
+    check_runs(images)
     if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
         raise ValueError(
             f'images must be floating point of shape (B, {channels}, H, W), '
             f'got {images.dtype} of shape {tuple(images.shape)}'
         )
+    if images.is_cuda:  # a look at the values would hold up the GPU
+        return
     if not (images.sum().isfinite() or images.isfinite().all()):  # finite numbers may have an infinite sum
         bad = (~images.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
         raise ValueError(f'images must be finite, got NaN or infinity in image(s) {bad} of the batch')

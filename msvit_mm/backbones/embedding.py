@@ -37,7 +37,7 @@ class PositionTables:
     """Position embeddings of all candidates, kept for the last few image sizes where they need no gradient.
 
     They hold as long as the parameter has the same values. These are compared: a write to a parameter's ``.data``, as
-    weight averaging does, changes no version.
+    weight averaging does, changes no version. On a GPU nothing is kept, for it would wait for the comparison.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class PositionTables:
     @torch.compiler.disable  # so that what is kept makes no difference to what is compiled
     def get(self, host: HostLayer, tiling: Tiling) -> Tensor:
         """Class token's first, shape (extra + R * slots, C)."""
-        if host.pos_embed.requires_grad and torch.is_grad_enabled():
+        if host.pos_embed.is_cuda or (host.pos_embed.requires_grad and torch.is_grad_enabled()):
             return make_positions(host, tiling)
         with torch.inference_mode(False), torch.no_grad():  # what is kept must serve training, too
             source, known = host.pos_embed.detach(), self._source

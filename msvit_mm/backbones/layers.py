@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops.attention import masked_attention, packed_attention
+from ..ops.attention import masked_attention, packed_attention, row_attention
 from ..ops.packing import Packing
 
 HostLayer = Any  # a layer or another module of a host, which is not typed
@@ -159,6 +159,23 @@ class MaskedRows:
         raise ValueError('merge: wanted an execution on active tokens (packed, counterfactual), got masked rows')
 
 
+@dataclass(frozen=True)
+class EqualRows:
+    """Sequences of one length as rows of a batch, without stochastic depth.
+
+    Attributes:
+        is_key: Which tokens are keys, boolean, shape (B, N); None if all are.
+    """
+
+    is_key: Tensor | None = None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, keys: None = None) -> Tensor:
+        """Attention of all tokens to those of their row that are keys."""
+        if self.is_key is None:
+            return row_attention(query, key, value, dropout)
+        return masked_attention(query, key, value, self.is_key, dropout)
+
+
 class Stream(NamedTuple):
     """Tokens on their way through the layers.
 
@@ -169,7 +186,7 @@ class Stream(NamedTuple):
     """
 
     tokens: Tensor
-    sequences: PackedSequences | MaskedRows
+    sequences: PackedSequences | MaskedRows | EqualRows
     merged_into: Tensor | None = None
 
     def merge(self, into: Tensor, tokens: Tensor | None = None) -> 'Stream':
@@ -188,6 +205,7 @@ class Stream(NamedTuple):
             >>> merged.tokens.flatten(), merged.sequences.lengths, merged.restored().flatten()
             (tensor([1., 3., 9.]), [2, 1], tensor([1., 3., 3., 9.]))
         """
+        assert not isinstance(self.sequences, EqualRows)
         sequences = self.sequences.merge(into)
         if tokens is None:
             sums = self.tokens.new_zeros(len(sequences.image), self.tokens.shape[1]).index_add(0, into, self.tokens)
@@ -218,7 +236,7 @@ class Passed(NamedTuple):
     """
 
     levels: list[tuple[Tensor, Tensor | None]]
-    sequences: list[PackedSequences | MaskedRows]
+    sequences: list[PackedSequences | MaskedRows | EqualRows]
 
 
 def run_layers(
@@ -315,7 +333,10 @@ def _unchanged(x: Tensor) -> Tensor:
 
 def _keep(drop_path: Tensor | None, index: int, stream: Stream) -> Tensor | None:
     """A layer's factors of the tokens' images, (layers, branches, B) -> (branches, *image.shape, 1)."""
-    return None if drop_path is None else drop_path[index][:, stream.sequences.image].unsqueeze(-1)
+    if drop_path is None:
+        return None
+    assert not isinstance(stream.sequences, EqualRows)
+    return drop_path[index][:, stream.sequences.image].unsqueeze(-1)
 
 
 def _project(

@@ -25,6 +25,7 @@ from .embedding import PositionTables, embed_patches, insert_class_tokens, place
 from .executions import EXECUTIONS, Batch, Encoding
 from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
 from .region import Counterfactual, GateOutput, RegionBackbone
+from .static import StaticMSViT, make_static
 
 GATE_GRADIENTS = ('output', 'mask', 'both')
 ATTENTION_SCOPES = ('image', 'region')
@@ -388,6 +389,9 @@ class MSViT(RegionBackbone, VisionTransformer):
         state = {name: x for name, x in self.state_dict().items() if not re.fullmatch(self.additions, name)}
         twin.load_mixed(state, self.patch_resolution)
         return twin
+
+    def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
+        return make_static(self, image_size, token_budget)
 
     @torch.no_grad()
     def layers_alone(self, images: Tensor, decisions: Tensor) -> Callable[[], object]:

@@ -1,6 +1,8 @@
 from .convert import Conversion, describe_backbone, fit_weights, rename_keys, resize_patch_kernel
+from .hub import load_from_hub
 from .loading import (
     check_coverage,
+    check_finite,
     check_resumable,
     check_shapes,
     load_checkpoint_safely,
@@ -8,6 +10,7 @@ from .loading import (
     use_safe_loader,
 )
 from .publish import load_kept_config
+from .resuming import find_resumable
 from .saving import check_new, checkpoint_bytes, write_files
 from .transfer import (
     compare_scale_maps,
@@ -18,14 +21,17 @@ from .transfer import (
 __all__ = [
     'Conversion',
     'check_coverage',
+    'check_finite',
     'check_new',
     'check_resumable',
     'check_shapes',
     'checkpoint_bytes',
     'compare_scale_maps',
     'describe_backbone',
+    'find_resumable',
     'fit_weights',
     'load_checkpoint_safely',
+    'load_from_hub',
     'load_gate',
     'load_kept_config',
     'load_weights_safely',

@@ -209,7 +209,8 @@ def describe_backbone(
     if (known_arch := arch or next(named, None)) is None:
         raise ValueError(f'wanted the sizes of a named architecture, got {sizes}; name the backbone by --config.')
     rows, columns = _position_grid(conversion, source_grid)[0]
-    words: dict[str, Any] = dict(arch=known_arch, img_size=(patch_size * rows, patch_size * columns), patch_size=patch_size)
+    img_size = patch_size * rows, patch_size * columns
+    words: dict[str, Any] = dict(arch=known_arch, img_size=img_size, patch_size=patch_size)
     if 'layers.0.attn.gamma1.weight' in state:
         words |= dict(layer_scale_init_value=1e-5)  # any positive value: the weights replace it
     if 'cls_token' not in state:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_line_errors(kind: type[ValueError] = ValueError) -> Iterator[None]:
+def one_line_errors(kind: type[Exception] = ValueError) -> Iterator[None]:
     """Turn the error of a check into one line on stderr and exit status 1."""
     try:
         yield

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..ops.tiling import Tiling, pad_to_regions, shrink
+from ..ops.tiling import pad_to_regions, shrink
 from .region import RegionGate
 
 EDGE_GAIN = 8.0  # brings the blurred-edge energy of normalised images to the size of their pixels
@@ -61,11 +61,10 @@ class ContextGate(RegionGate):
         nn.init.constant_(self.logit.bias, math.log(initial_ratio / (1 - initial_ratio)))
         self.requires_grad_(not frozen)
 
-    def macs(self, tiling: Tiling) -> int:
-        halves, regions = 4 * tiling.num_regions, tiling.num_regions
+    def macs_per_region(self) -> int:
         per_half = self.halves.weight.numel() + self.mix.weight.numel()
         per_region = self.regions.weight.numel() + self.context.weight.numel() + self.logit.weight.numel()
-        return halves * per_half + regions * per_region
+        return 4 * per_half + per_region
 
     def shift_logits(self, offset: float) -> None:
         assert self.logit.bias is not None

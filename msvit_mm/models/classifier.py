@@ -10,6 +10,7 @@ from torch import Tensor
 from ..backbones import GateOutput
 from ..backbones.base import Features
 from .gated import GatedModel
+from .static import StaticModel
 
 NUM_SWAPS = 4  # regions of each image and step whose utility is measured
 
@@ -60,6 +61,9 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
 
     def _decode(self, features: Features) -> Tensor:
         return self.head(self._pool(features))
+
+    def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticModel:
+        return StaticModel(self, image_size, token_budget)
 
     def _pool(self, features: Features) -> tuple[Tensor, ...]:
         return self.neck(features) if self.with_neck else features

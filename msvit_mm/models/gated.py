@@ -172,6 +172,14 @@ class GatedModel(Module):
         """(height, width) of what the backbone sees of an image of this size: the whole of it."""
         return [image_size]
 
+    def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> nn.Module:
+        """This model for images of one size and one budget, as :meth:`GatedBackbone.static`: what can be exported.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        raise ValueError(f'export: wanted a segmentor or a classifier, got {type(self).__name__}')
+
     def _count_decoder_macs(self, features: Features, num_tokens: Tensor, *args: Any) -> Tensor | int:
         """Multiply-adds of ``_decode(features, *args)`` for each image; for maps they are counted once per size."""
         if self.token_head is not None:

@@ -14,6 +14,7 @@ from ..backbones import ChoiceMap, Choices, Costs, GateOutput
 from ..backbones.base import Features, image_size
 from ..losses import region_means
 from .gated import GatedModel
+from .static import StaticModel
 
 
 @MODELS.register_module()
@@ -135,6 +136,9 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         if self.with_neck:
             features = self.neck(features)
         return self.decode_head.predict(features, metas, self.test_cfg)
+
+    def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticModel:
+        return StaticModel(self, image_size, token_budget, [dict(img_shape=tuple(image_size))])
 
     def window_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
         """(height, width) of the windows over an image of this size."""

@@ -112,6 +112,11 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor
     return _attend(query, key, value, mask=key_mask[:, None, None, :], dropout=dropout)
 
 
+def row_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attention of every token to all of its row, (B, N, heads, head_dims) -> the same."""
+    return _attend(query, key, value, dropout=dropout)
+
+
 def weighted_attention(query: Tensor, key: Tensor, value: Tensor, key_weights: Tensor, dropout: float = 0.0) -> Tensor:
     r"""Attention with a weight per key, differentiable in the weights also where they are 0.
 

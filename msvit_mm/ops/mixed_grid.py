@@ -173,3 +173,23 @@ class MixedTokens(NamedTuple):
     counterfactual: Tensor | None
     layout: MixedGrid
     images: Tensor
+
+
+class TokenRows(NamedTuple):
+    """Tokens that have not returned to the grid, as many in each image: what a static network hands to a head.
+
+    Attributes:
+        tokens: Shape (B, N, C).
+        cells: Token of each cell, in [0, N), shape (B, h, w).
+        is_key: Which tokens the others attend to, boolean, shape (B, N); None if all are.
+    """
+
+    tokens: Tensor
+    cells: Tensor
+    is_key: Tensor | None = None
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Give every cell what its token has, (B, N, C) -> (B, C, h, w)."""
+        batch, length, _ = values.shape
+        begin = torch.arange(batch, device=values.device)[:, None, None] * length
+        return F.embedding(begin + self.cells, values.flatten(0, 1)).permute(0, 3, 1, 2)  # (B, h, w, C) -> (B, C, h, w)

@@ -150,9 +150,13 @@ def run(
 ) -> tuple[tuple, Choices]:
     """A forward pass from seed 4; without gradient unless in training."""
     torch.manual_seed(4)
-    with backbone.train(training).configured(execution=execution), torch.set_grad_enabled(training):
+    was_training = backbone.training
+    if training != was_training:  # a walk over all modules
+        backbone.train(training)
+    with backbone.configured(execution=execution), torch.set_grad_enabled(training):
         features, choices = backbone.forward_gated(images, decisions)
-    backbone.eval()
+    if training != was_training:
+        backbone.train(was_training)
     return features, choices
 
 

@@ -27,6 +27,7 @@ test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(num
 WRITTEN = dict(
     train='work_dirs/example/last_checkpoint',
     test='work_dirs/example/20*/20*.json',
+    export='exported/scenes.json',
     get_flops='flops.json',
     benchmark='benchmark.json',
     calibrate_gate='calibrated.pth',

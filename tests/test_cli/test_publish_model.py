@@ -20,7 +20,7 @@ from mmpretrain import ImageClassificationInferencer
 from mmseg.apis import MMSegInferencer
 from modelindex.load_model_index import load as load_model_index
 
-from msvit_mm.checkpoints import load_checkpoint_safely, load_kept_config
+from msvit_mm.checkpoints import load_checkpoint_safely, load_from_hub, load_kept_config
 from msvit_mm.cli.models import build_gated_model
 
 ROOT = Path(__file__).parents[2]
@@ -246,3 +246,34 @@ def test_other_bad_input(check_fails, toy_config, tmp_path):
     check_fails('wanted a model over a gated backbone', toy_config, run)
     check_fails('differs in backbone, data_preprocessor, decode_head and', CLASSIFIER, run)
     check_fails("wanted a name that ends in .pth, got '.pt'", SEGMENTOR, run, name='scenes.pt')
+
+
+def test_a_folder_for_the_hub(run, publish, tmp_path):
+    """What is published as safetensors predicts as the run did, and its card has the run's figures."""
+    checkpoint = build(
+        SEGMENTOR, tmp_path / 'run.pth', lambda x: x['meta'].update(metrics=dict(mIoU=41.2345, gmacs=0.5))
+    )
+    printed = publish(SEGMENTOR, checkpoint, tmp_path / 'hub' / 'scenes', '--format', 'safetensors')
+    assert 'metrics     mIoU 41.23' in printed
+    folder = tmp_path / 'hub' / 'scenes'
+    assert {path.name for path in folder.iterdir()} == {'model.safetensors', 'config.json', 'README.md', 'metafile.yml'}
+    assert '| mIoU | 41.23 |' in (folder / 'README.md').read_text()
+    (entry,) = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+    assert (entry['Name'], entry['Weights']) == ('scenes', 'model.safetensors')
+    model = load_from_hub(folder)
+    item = DATASETS.build(Config.fromfile(SEGMENTOR).test_dataloader.dataset)[3]
+    with torch.no_grad():
+        sample = model.test_step(pseudo_collate([item]))[0]
+    wanted = predict_as_tested(SEGMENTOR, checkpoint, 3)
+    assert torch.equal(sample.pred_sem_seg.data, wanted.pred_sem_seg.data)
+    check_choices(sample, wanted)
+
+
+def test_a_folder_is_not_replaced(fail, publish, tmp_path):
+    checkpoint, folder = build(SEGMENTOR, tmp_path / 'run.pth'), tmp_path / 'scenes'
+    publish(SEGMENTOR, checkpoint, folder, '--format', 'safetensors')
+    message = fail('publish-model', SEGMENTOR, checkpoint, folder, '--format', 'safetensors')
+    assert 'wanted a new file, got an existing one' in message
+    publish(SEGMENTOR, checkpoint, folder, '--format', 'safetensors', '--overwrite')
+    message = fail('publish-model', SEGMENTOR, checkpoint, tmp_path / 'x.pth', '--format', 'safetensors')
+    assert "wanted the name of a folder, got a file's" in message

@@ -6,9 +6,11 @@ msvit publish-model CONFIG CHECKPOINT published/msvit_upernet_scenes.pth
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ...checkpoints import load_checkpoint_safely
+from ...checkpoints.hub import WEIGHTS, hub_files
 from ...checkpoints.publish import (
     check_trained_as,
     describe_model,
@@ -30,7 +32,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument('config', help="the run's config")
     parser.add_argument('checkpoint', help='as training wrote it, best in its work directory, with the logs')
-    parser.add_argument('output', metavar='DST', help='NAME.pth; written are NAME-<hash>.pth and metafile.yml beside')
+    parser.add_argument(
+        'output',
+        metavar='DST',
+        help='NAME.pth; written are NAME-<hash>.pth and metafile.yml beside. As safetensors: a folder for the Hub',
+    )
+    parser.add_argument('--format', choices=['pth', 'safetensors'], default='pth', help='default: pth')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file and entry of this name')
     return parser.parse_args(argv)
 
@@ -38,9 +45,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     output = Path(args.output)
-    metafile = output.with_name('metafile.yml')
+    to_hub = args.format == 'safetensors'
+    metafile = output / 'metafile.yml' if to_hub else output.with_name('metafile.yml')
     with one_line_errors():
-        if output.suffix != '.pth':
+        if to_hub and output.suffix in ('.pth', '.safetensors'):
+            raise ValueError(f"output '{output}': wanted the name of a folder, got a file's.")
+        if not to_hub and output.suffix != '.pth':
             raise ValueError(f"output '{output}': wanted a name that ends in .pth, got '{output.suffix}'.")
         checkpoint = load_checkpoint_safely(args.checkpoint)
         kept_text(checkpoint, args.checkpoint)
@@ -49,14 +59,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_trained_as(cfg, model, checkpoint, args.checkpoint)
         metrics = find_metrics(checkpoint, args.checkpoint, step_unit(cfg))
         published = strip_checkpoint(checkpoint, metrics)
-        content = checkpoint_bytes(published)
-        target = hashed_name(output, content)
-        check_new([target], args.overwrite)
-        entry = describe_model(output.stem, target.name, cfg, os.path.relpath(args.config), model, published['meta'])
+        describe = partial(describe_model, cfg=cfg, config=os.path.relpath(args.config), model=model)
+        if to_hub:
+            entry = describe(output.name, WEIGHTS, meta=published['meta'])
+            with one_line_errors(ImportError):
+                files = hub_files(published, entry, model.backbone.paper)
+            contents = {output / name: content for name, content in files.items()}
+        else:
+            content = checkpoint_bytes(published)
+            contents = {hashed_name(output, content): content}
+            entry = describe(output.stem, next(iter(contents)).name, meta=published['meta'])
+        check_new(contents, args.overwrite)
         listing = update_metafile(metafile, entry, args.overwrite, model.backbone.paper)
 
-    write_files({target: content, metafile: listing.encode()})
-    before, after = Path(args.checkpoint).stat().st_size / 1e6, len(content) / 1e6
+    write_files({**contents, metafile: listing.encode()})
+    before, after = Path(args.checkpoint).stat().st_size / 1e6, len(next(iter(contents.values()))) / 1e6
     print(f'size        {after:.1f} MB, from {before:.1f} MB')
     print(f'metrics     {format_metrics(metrics) or "none of these weights, in the checkpoint or the log of its run"}')
-    print(f'written     {target}, {metafile}')
+    print(f'written     {", ".join(map(str, [*contents, metafile]))}')

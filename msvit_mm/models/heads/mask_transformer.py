@@ -7,10 +7,10 @@ from mmseg.models.decode_heads import SegmenterMaskTransformerHead
 from torch import Tensor
 
 from ...backbones.coarse import CellDetail, DetailOf
-from ...backbones.layers import PackedSequences, SegmenterLayer, Stream, draw_drop_path, run_layers
+from ...backbones.layers import EqualRows, PackedSequences, SegmenterLayer, Stream, draw_drop_path, run_layers
 from ...gates.base import linear_macs
 from ...ops.macs import encoder_macs
-from ...ops.mixed_grid import MixedTokens
+from ...ops.mixed_grid import MixedTokens, TokenRows
 
 
 @MODELS.register_module()
@@ -41,16 +41,19 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         self.adapter = SegmenterLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
 
-    def forward(self, inputs: tuple[MixedTokens | Tensor, ...]) -> Tensor:
+    def forward(self, inputs: tuple[MixedTokens | TokenRows | Tensor, ...]) -> Tensor:
         """Class scores of the cells.
 
         Args:
-            inputs: MixedTokens of a backbone with ``out_type='tokens'``, or plain maps (B, C, h, w), by level.
+            inputs: MixedTokens of a backbone with ``out_type='tokens'``, TokenRows of its static form, or plain maps
+                (B, C, h, w), by level.
 
         Returns:
             Shape (B, classes, h, w).
         """
         features = self._transform_inputs(inputs)
+        if isinstance(features, TokenRows):
+            return features.scatter(self.score_rows(features.tokens, features.is_key))
         if isinstance(features, Tensor):
             batch, _, *size = features.shape
             patches = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
@@ -111,6 +114,17 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         assert level[1] is not None and other_lengths is not None
         with torch.no_grad():
             return scores, self._compare(level[1], other_lengths, classes)
+
+    def score_rows(self, patches: Tensor, is_key: Tensor | None = None) -> Tensor:
+        """Class scores of as many tokens in each image, in evaluation mode, (B, N, C) -> (B, N, classes)."""
+        is_key = None if is_key is None else F.pad(is_key, (0, self.num_classes), value=True)
+        x = torch.cat([self.dec_proj(patches), self.cls_emb.expand(len(patches), -1, -1)], dim=1)
+        last = len(self.layers) - 1
+        stream, norm = Stream(x, EqualRows(is_key)), self.decoder_norm
+        (level,), _ = run_layers(self.layers, self.adapter, stream, out_indices=[last], last_norm=norm)
+        patches, classes = level[0].split([patches.shape[1], self.num_classes], dim=1)
+        patches, classes = self.patch_proj(patches), self.classes_proj(classes)
+        return self.mask_norm(F.normalize(patches, dim=-1) @ F.normalize(classes, dim=-1).transpose(1, 2))
 
     def count_macs(self, num_tokens: Tensor, num_coarse: Tensor | int = 0, cells: int = 4) -> Tensor:
         """Multiply-adds for images of this many active patch tokens, of any shape, and coarse ones of so many cells."""

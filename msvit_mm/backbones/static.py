@@ -1,0 +1,289 @@
+"""MSViT with shapes that no value changes, so that it can be exported: a budget makes all images equally long.
+
+Where every region splits into as many tokens, a budget of N tokens splits the same number k of regions in each image.
+Which ones they are is a matter of indices, and gathering by indices has static shapes. What is computed is what
+:class:`~msvit_mm.backbones.msvit.MSViT` computes, by its own layers, embedding and position table.
+"""
+
+import copy
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import Proxy
+
+from ..ops.gating import budget_decisions
+from ..ops.mixed_grid import TokenRows
+from ..ops.tiling import (
+    Tiling,
+    active_slots,
+    cell_slots,
+    cell_tokens,
+    nodes_to_cells,
+    nodes_to_slots,
+    pad_to_regions,
+    per_scale,
+    shrink,
+)
+from .coarse import CellDetail, CoarsePixels
+from .embedding import embed_patches, make_positions
+from .layers import EqualRows, Stream, run_layers
+
+if TYPE_CHECKING:
+    from .base import Features
+    from .msvit import MSViT
+
+
+class Arrangement(NamedTuple):
+    """Which tokens run, and which cells they cover.
+
+    Attributes:
+        tokens: Positioned, shape (B, N, C).
+        cells: Token of each cell, shape (B, h, w).
+        is_key: Which tokens are keys, shape (B, N), or None if all are.
+        coarse: Region of each token that may be coarse, shape (B, n).
+        coarse_at: Which tokens those are, shape (B, n).
+        detailed_cells: Like ``cells``, with the cells of those regions behind the N tokens, region by region.
+    """
+
+    tokens: Tensor
+    cells: Tensor
+    is_key: Tensor | None
+    coarse: Tensor
+    coarse_at: Tensor
+    detailed_cells: Tensor
+
+
+class StaticMSViT(nn.Module):
+    """What the static forms share: a copy of the weights of an MSViT, for images of one size.
+
+    Args:
+        host: Whose weights are copied.
+        tiling: Candidates of the images.
+    """
+
+    gate: Any  # this and what follows are the host's
+    patch_embed: Any
+    drop_after_pos: Any
+    pre_norm: Any
+    layers: Any
+    coarse_pixels: CoarsePixels | None
+    detail: CellDetail | None
+    extra: Tensor
+    cell_region: Tensor
+    cell_slot: Tensor
+    positions: Tensor
+
+    def __init__(self, host: 'MSViT', tiling: Tiling) -> None:
+        super().__init__()
+        parts = ('gate', 'patch_embed', 'drop_after_pos', 'pre_norm', 'layers', 'coarse_pixels', 'detail')
+        for name in parts:
+            setattr(self, name, copy.deepcopy(getattr(host, name)))
+        self.last_norm = copy.deepcopy(host.ln1) if host.final_norm else nn.Identity()
+        self.adapter, self.out_indices, self.out_type = host.adapter, host.out_indices, host.out_type
+        self.num_extra_tokens, self.tiling = host.num_extra_tokens, tiling
+        positions = make_positions(host, tiling).detach()
+        extra, candidates = positions.split([self.num_extra_tokens, len(positions) - self.num_extra_tokens])
+        if host.cls_token is not None:
+            extra = host.cls_token[0].detach() + extra
+        self.register_buffer('extra', extra.clone())  # (extra, C)
+        side = tiling.region_size // tiling.patch_size
+        coarse, fine = cell_slots(tiling)
+        self.register_buffer('cell_region', coarse.div(tiling.slots, rounding_mode='floor'))  # (h, w)
+        self.register_buffer('cell_slot', fine % tiling.slots - 1)  # (h, w), in [0, side * side)
+        self.per_region = side**2
+        self.register_buffer('positions', candidates.unflatten(0, (tiling.num_regions, tiling.slots)).clone())
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> 'Features':
+        """Features of images (B, 3, H, W), as the backbone returns them; ``'tokens'`` are TokenRows here."""
+        self.check(images)
+        gate_logits = self.gate(images)
+        arranged = self.arrange(images, gate_logits)
+        is_key = arranged.is_key
+        with_extra = None if is_key is None else F.pad(is_key, (self.num_extra_tokens, 0), value=True)
+        extra = self.extra.expand(len(images), -1, -1)
+        tokens = self.pre_norm(self.drop_after_pos(torch.cat([extra, arranged.tokens], dim=1)))
+        levels, _ = run_layers(
+            self.layers,
+            self.adapter,
+            Stream(tokens, EqualRows(with_extra)),
+            out_indices=self.out_indices,
+            last_norm=self.last_norm,
+        )
+        if self.out_type == 'cls_token':
+            return tuple(tokens[:, 0] for tokens, _ in levels)
+        rows = [TokenRows(tokens[:, self.num_extra_tokens :], arranged.cells, is_key) for tokens, _ in levels]
+        if self.out_type == 'tokens':
+            return tuple(rows)
+        pixels = None if self.detail is None else self.detail.pixels(take(self.cell_pixels(images), arranged.coarse))
+        return tuple(self.return_to_grid(level, x, arranged, pixels) for level, x in enumerate(rows))
+
+    def return_to_grid(self, level: int, rows: TokenRows, arranged: Arrangement, pixels: Tensor | None) -> Tensor:
+        """Tokens, and the detail of coarse ones where a level has it, to (B, C, h, w)."""
+        if pixels is None or self.detail is None or level not in self.detail.levels:
+            return rows.scatter(rows.tokens)
+        coarse = take(rows.tokens, arranged.coarse_at)
+        detail = self.detail(level, coarse.flatten(0, 1), pixels.flatten(0, 1)).unflatten(0, coarse.shape[:2])
+        cells = (coarse.unsqueeze(2) + detail).flatten(1, 2)  # (B, n, s * s, C) -> (B, n * s * s, C)
+        return rows._replace(cells=arranged.detailed_cells).scatter(torch.cat([rows.tokens, cells], dim=1))
+
+    def check(self, images: Tensor) -> None:
+        """Check that images have the one size.
+
+        Raises:
+            ValueError: If not, or if torch.fx records this.
+        """
+        size = (self.tiling.height, self.tiling.width)
+        if isinstance(images, Proxy):
+            raise ValueError('images: wanted a tensor, got a Proxy of torch.fx; torch.export records this network')
+        if tuple(images.shape[-2:]) != size:
+            raise ValueError(f'images: wanted shape (B, 3, {size[0]}, {size[1]}), got {tuple(images.shape)}')
+
+    @abstractmethod
+    def arrange(self, images: Tensor, gate_logits: Tensor) -> Arrangement:
+        """Which tokens run."""
+
+    def patches(self, images: Tensor) -> list[Tensor]:
+        """Pixels of all candidates of each scale, the largest first, (B, R, k * k, 3, p, p)."""
+        side = self.tiling.patch_size
+        patches = []
+        for scale in self.tiling.scales:
+            small = shrink(pad_to_regions(images, self.tiling.region_size), scale.side // side)
+            # (B, 3, H, W) -> (B, rows * k, cols * k, 3, p, p)
+            nodes = small.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+            patches.append(nodes_to_slots(nodes, scale.per_side))
+        return patches
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Tokens of pixels, without positions, (B, N, 3, p, p) -> (B, N, C)."""
+        return embed_patches(self.patch_embed, patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+
+    def own_pixels(self, images: Tensor, coarse: Tensor) -> Tensor | float:
+        """What coarse tokens have of all their pixels, (B, 3, H, W) and regions (B, n) -> (B, n, C)."""
+        if self.coarse_pixels is None:
+            return 0.0
+        size = self.tiling.region_size
+        regions = images.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
+        return self.coarse_pixels(take(regions.flatten(1, 2).flatten(2), coarse))
+
+    def cell_pixels(self, images: Tensor) -> Tensor:
+        """Pixels of the cells of all regions, (B, 3, H, W) -> (B, R, s * s, 3 * p * p)."""
+        return self.patches(images)[-1].flatten(3)
+
+
+class BudgetedMSViT(StaticMSViT):
+    """A fixed number of regions is fine: class token, coarse tokens, fine tokens, in ordinary batched layers.
+
+    Args:
+        num_fine: Regions that are split in each image, k. The others, R - k, are coarse.
+    """
+
+    def __init__(self, host: 'MSViT', tiling: Tiling, num_fine: int) -> None:
+        super().__init__(host, tiling)
+        self.num_fine = num_fine
+
+    @property
+    def num_tokens(self) -> int:
+        """Patch tokens of each image."""
+        return self.tiling.num_regions + self.num_fine * (self.per_region - 1)
+
+    def arrange(self, images: Tensor, gate_logits: Tensor) -> Arrangement:
+        ranks = rank(gate_logits.flatten(1))
+        order = ranks.argsort(dim=1)
+        fine, coarse = order.split([self.num_fine, self.tiling.num_regions - self.num_fine], dim=1)
+        large, small = self.patches(images)
+        patches = torch.cat([take(large, coarse).flatten(1, 2), take(small, fine).flatten(1, 2)], dim=1)
+        at_fine = F.embedding(fine, self.positions[:, 1:].flatten(1)).unflatten(2, (self.per_region, -1)).flatten(1, 2)
+        positions = [F.embedding(coarse, self.positions[:, 0]), at_fine]
+        tokens = self.embed(patches) + torch.cat(positions, dim=1)
+        own = self.own_pixels(images, coarse)
+        if isinstance(own, Tensor):
+            tokens = tokens + F.pad(own, (0, 0, 0, tokens.shape[1] - own.shape[1]))
+        at = torch.arange(coarse.shape[1], device=images.device).expand_as(coarse)
+        cells, detailed_cells = self.tokens_of_cells(ranks)
+        return Arrangement(tokens, cells, None, coarse, at, detailed_cells)
+
+    def tokens_of_cells(self, ranks: Tensor) -> tuple[Tensor, Tensor]:
+        """Token of each cell, coarse ones first in the order of their ranks, and with detail, (B, R) -> (B, h, w)."""
+        rank = ranks.index_select(1, self.cell_region.flatten()).unflatten(1, self.cell_region.shape)
+        num_coarse = self.tiling.num_regions - self.num_fine
+        fine = num_coarse + rank * self.per_region + self.cell_slot
+        is_fine, coarse = rank < self.num_fine, rank - self.num_fine
+        detailed = self.num_tokens + coarse * self.per_region + self.cell_slot
+        return torch.where(is_fine, fine, coarse), torch.where(is_fine, fine, detailed)
+
+
+class MaskedMSViT(StaticMSViT):
+    """Every candidate is a query and the active ones are keys: exact for any decisions, without any saving."""
+
+    def arrange(self, images: Tensor, gate_logits: Tensor) -> Arrangement:
+        decisions, slots = (gate_logits > 0).to(gate_logits), self.tiling.slots
+        tokens = self.embed(torch.cat(self.patches(images), dim=2).flatten(1, 2)) + self.positions.flatten(0, 1)
+        coarse = torch.arange(self.tiling.num_regions, device=images.device).expand(len(images), -1)
+        own = self.own_pixels(pad_to_regions(images, self.tiling.region_size), coarse)
+        if isinstance(own, Tensor):
+            tokens = tokens + F.pad(own.unsqueeze(2), (0, 0, 0, slots - 1)).flatten(1, 2)
+        cells = cell_tokens(decisions, self.tiling)
+        behind = tokens.shape[1] + self.cell_region * self.per_region + self.cell_slot
+        detailed = torch.where(nodes_to_cells(decisions, self.tiling).bool(), behind, cells)
+        is_key = active_slots(decisions, self.tiling).flatten(1)
+        return Arrangement(tokens, cells, is_key, coarse, coarse * slots, detailed)
+
+
+def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
+    """The static form of an MSViT.
+
+    Raises:
+        ValueError: If regions of an image of this size cost unequally, its tokens attend within their regions alone or
+            change between the layers, or no decisions keep the budget.
+    """
+    obstacles = {
+        "attention_scope='image', got 'region'": host.attention_scope != 'image',
+        f'no steps between the layers, got {len(host.between)}': host.between,
+    }
+    if met := [obstacle for obstacle, there in obstacles.items() if there]:
+        raise ValueError(f'export: wanted {met[0]}')
+    tiling = host.tile(image_size)
+    if token_budget is None:
+        return MaskedMSViT(host, tiling)
+    if image_size[0] % tiling.region_size or image_size[1] % tiling.region_size:
+        raise ValueError(
+            f'export: wanted an image size of multiples of {tiling.region_size} pixels, so that all regions cost the '
+            f'same, got {tuple(image_size)}'
+        )
+    return BudgetedMSViT(host, tiling, count_fine(tiling, token_budget))
+
+
+def count_fine(tiling: Tiling, token_budget: float) -> int:
+    """Regions that a budget splits in every image whose regions cost the same.
+
+    Example:
+        >>> count_fine(Tiling(64, 96, (16, 32)), token_budget=13)  # 6 regions
+        2
+    """
+    (decisions,) = per_scale(budget_decisions(torch.zeros(1, tiling.rows, tiling.cols), tiling, token_budget))
+    return int((decisions == 0).sum())
+
+
+def rank(values: Tensor) -> Tensor:
+    """Rank of each value in its row, the lowest first, equal ones from left to right, (B, R) -> (B, R).
+
+    By comparing all pairs: so equal values rank alike in every runtime, whatever its sort does with them.
+
+    Example:
+        >>> rank(torch.tensor([[3.0, 1.0, 3.0, 2.0]]))
+        tensor([[2, 0, 3, 1]])
+    """
+    mine, other = values.unsqueeze(2), values.unsqueeze(1)
+    earlier = torch.ones(values.shape[1], values.shape[1], dtype=torch.bool, device=values.device).tril(-1)
+    return ((other < mine) | ((other == mine) & earlier)).sum(2)
+
+
+def take(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of each image, (B, R, ...) and (B, k) -> (B, k, ...)."""
+    begin = torch.arange(len(table), device=table.device)[:, None] * table.shape[1]
+    rows = table.flatten(0, 1).index_select(0, (begin + index).flatten())
+    return rows.unflatten(0, index.shape)

@@ -1,0 +1,92 @@
+"""Export a model for images of one size: a file for each budget of tokens, and a list of them.
+
+msvit export CONFIG CHECKPOINT exported/scenes.onnx --token-budget 60 90 --size 96 96 --with-gate
+
+Without --token-budget every token is computed and masked: exact for what the gate decides, without any saving.
+Networks take normalised images and return class scores at the images' size.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+
+from ...checkpoints import check_new, use_safe_loader, write_files
+from ...export import FORMATS, describe_engine, differences, export_graph, list_engines, make_engines
+from ...studies.exported import add_times, dense_engine
+from ..config import add_config_arguments, load_config, seed_of
+from ..errors import one_line_errors
+from ..images import load_inputs
+from ..models import build_gated_model
+from ..records import COST_COLUMNS, Column, describe_run, json_bytes, make_table
+
+COLUMNS = [Column('', '{file}'), Column('fine regions', '{num_fine}'), *COST_COLUMNS]
+COLUMNS += [Column('file - network', '{max_difference:.1e}')]
+PREPROCESSING = ('type', 'mean', 'std', 'bgr_to_rgb', 'to_rgb')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint')
+    parser.add_argument('output', metavar='OUT', help='NAME.onnx; written are NAME-<budget>.onnx and NAME.json')
+    parser.add_argument('--format', choices=list(FORMATS), help='default: by the suffix of OUT')
+    parser.add_argument('--token-budget', type=float, nargs='+', metavar='N', help='patch tokens of every image')
+    parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the images in pixels')
+    parser.add_argument('--batch-size', type=int, default=1)
+    parser.add_argument('--with-gate', action='store_true', help='the gate alone, too, to pick a budget for each image')
+    parser.add_argument('--backbone', action='store_true', help='the backbone alone, to its maps')
+    parser.add_argument('--images', help='a folder to compare on, instead of the test images of the config')
+    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time the files beside the exported dense network')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files of these names')
+    return parser.parse_args(argv)
+
+
+@torch.no_grad()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    use_safe_loader()
+    output, size = Path(args.output), tuple(args.size)
+    with one_line_errors():
+        form = args.format or output.suffix.lstrip('.')
+        if form not in FORMATS or output.suffix not in ('', f'.{form}'):
+            raise ValueError(f"output '{output}': wanted a name that ends in {' or '.join(f'.{x}' for x in FORMATS)}.")
+        if args.batch_size < 1:
+            raise ValueError(f'--batch-size: wanted at least 1, got {args.batch_size}.')
+        if args.time and not args.token_budget:
+            raise ValueError('--time: wanted a --token-budget whose saving is timed, got none.')
+        cfg = load_config(args.config, args.cfg_options)
+        torch.manual_seed(seed_of(cfg))
+        model = build_gated_model(cfg, args.checkpoint, 'cpu')
+        engines = make_engines(model, size, args.token_budget or [None], args.with_gate, args.backbone)
+        files = [output.with_name(f'{output.stem}-{engine.name}.{form}') for engine in engines]
+        listing = output.with_suffix('.json')
+        check_new([*files, listing], args.overwrite)
+        images, source = load_inputs(cfg, model, args.batch_size, size, args.images)
+        with one_line_errors(ImportError):
+            contents = [export_graph(engine.network, images, form, engine.outputs) for engine in engines]
+
+    rows = [
+        describe_engine(engine, file.name, images, differences(engine.network, content, form, images))
+        for engine, file, content in zip(engines, files, contents, strict=True)
+    ]
+    write_files(dict(zip(files, contents, strict=True)))
+    if args.time:
+        dense, *rows = add_times(rows, files, dense_engine(model, size, args.backbone), images, args.time)
+    inputs = dict(batch_size=args.batch_size, image_size=size, preprocessing=preprocessing(cfg), compared_on=source)
+    if args.time:
+        inputs |= dict(dense=dense, clock='processor time of a batch, 1 thread')
+    record = {**list_engines(engines, rows), **inputs, **describe_run(vars(args), seed_of(cfg), 'cpu')}
+    write_files({listing: json_bytes(record)})
+    Console().print(make_table(rows, COLUMNS))
+    print(f'written     {len(files)} files and {listing}')
+
+
+def preprocessing(cfg: Config) -> dict[str, Any]:
+    """What images go through before they are a network's input, in the words of the config."""
+    config = {**(cfg.get('data_preprocessor') or {}), **(cfg.model.get('data_preprocessor') or {})}
+    return {name: value for name, value in config.items() if name in PREPROCESSING}

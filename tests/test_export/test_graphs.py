@@ -1,0 +1,142 @@
+"""Files of static networks compute what the eager network computes under the same budget, on images."""
+
+from math import prod
+
+import onnx
+import pytest
+import torch
+
+from msvit_mm.export import export_graph, load_graph, make_engines
+from msvit_mm.export.graphs import require
+
+SIZE = (96, 128)  # 12 regions, 48 cells
+BUDGETS = (12, 30, 48)
+DYNAMIC = {'NonZero', 'Loop', 'If', 'Scan', 'Compress', 'Unique'}
+
+
+@pytest.fixture(scope='module')
+def write(tmp_path_factory, make_segmentor, real_images):
+    """Export a tiny segmentor once for each of these words; its path."""
+    folder, written = tmp_path_factory.mktemp('graphs'), {}
+
+    def export(kind, form, batch, budget):
+        words = (kind, form, batch, budget)
+        if words not in written:
+            network = make_segmentor(kind).static(SIZE, budget)
+            path = folder / f'{"-".join(map(str, words))}.{form}'
+            path.write_bytes(export_graph(network, real_images('scenes')[:batch], form, ['scores']))
+            written[words] = path
+        return written[words]
+
+    return export
+
+
+def eager(model, images, budget):
+    with torch.no_grad(), model.backbone.configured(token_budget=budget):
+        return model.inference(images, [dict(img_shape=SIZE)] * len(images))
+
+
+@pytest.mark.parametrize('form', ['onnx', 'pt2'])
+@pytest.mark.parametrize(
+    ('kind', 'batch', 'budget', 'source'),
+    [
+        ('maps', 1, 12, 'scenes'),
+        ('maps', 1, 30, 'scenes'),
+        ('maps', 1, 48, 'scenes'),
+        ('maps', 4, 30, 'scenes'),
+        ('maps', 1, 30, 'camvid'),
+        ('maps', 4, 30, 'camvid'),
+        ('maps', 1, None, 'scenes'),
+        ('tokens', 1, 30, 'scenes'),
+        ('tokens', 4, 30, 'scenes'),
+    ],
+)
+def test_exported_is_eager(write, make_segmentor, real_images, form, kind, batch, budget, source):
+    model, run = make_segmentor(kind), load_graph(write(kind, form, batch, budget), threads=1)
+    images = real_images(source)
+    assert len(images) == 20
+    for some in images.split(batch):
+        (scores,) = run(some)
+        torch.testing.assert_close(scores, eager(model, some, budget), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('form', ['onnx', 'pt2'])
+def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form):
+    model = make_msvit(gate=dict(type='FixedGate', scale='coarse'))
+    images, path = real_images('scenes')[:1], tmp_path / f'tied.{form}'
+    path.write_bytes(export_graph(model.static(SIZE, 24), images, form, ['features']))
+    decisions = torch.tensor([0.0] * 4 + [1.0] * 8).view(1, 3, 4)
+    torch.testing.assert_close(load_graph(path)(images)[0], model(images, decisions)[0], atol=1e-4, rtol=1e-4)
+
+
+def graph_of(path):
+    return onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True).graph
+
+
+@pytest.mark.parametrize(('kind', 'budget'), [*(('maps', budget) for budget in BUDGETS), ('tokens', 30)])
+def test_nothing_in_the_graph_depends_on_values(write, kind, budget):
+    graph = graph_of(write(kind, 'onnx', 1, budget))
+    used = {node.op_type for node in graph.node}
+    assert 'MatMul' in used
+    assert not used & DYNAMIC and not any('Sequence' in name for name in used)
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        assert all(dim.HasField('dim_value') for dim in value.type.tensor_type.shape.dim), value.name
+
+
+def macs_of(graph):
+    """Multiply-adds of the matrix products of a graph; it has no convolutions."""
+    values = [*graph.input, *graph.output, *graph.value_info]
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    total = 0
+    for node in graph.node:
+        assert node.op_type != 'Conv'
+        if node.op_type in ('MatMul', 'Gemm'):
+            length = shapes[node.input[0]][0 if any(a.name == 'transA' and a.i for a in node.attribute) else -1]
+            total += prod(shapes[node.output[0]]) * length
+    return total
+
+
+@pytest.mark.parametrize('budget', BUDGETS)
+def test_multiply_adds_of_the_graph(make_msvit, real_images, tmp_path, budget):
+    model, images = make_msvit(), real_images('scenes')[:1]
+    (tmp_path / 'graph.onnx').write_bytes(export_graph(model.static(SIZE, budget), images, 'onnx', ['features']))
+    with torch.no_grad(), model.configured(token_budget=budget):
+        costs = model.forward_gated(images)[1].costs
+    assert macs_of(graph_of(tmp_path / 'graph.onnx')) == costs.total.item()
+
+
+def test_the_gate_alone_counts_fine_regions(make_segmentor, real_images, tmp_path):
+    model, images = make_segmentor(), real_images('scenes')[:4]
+    *_, gate = make_engines(model, SIZE, [12, 30], with_gate=True)
+    (tmp_path / 'gate.onnx').write_bytes(export_graph(gate.network, images, 'onnx', gate.outputs))
+    gate_logits, num_fine = load_graph(tmp_path / 'gate.onnx')(images)
+    with torch.no_grad():
+        _, choices = model.backbone.forward_gated(images)
+    torch.testing.assert_close(gate_logits, choices.gate_logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(num_fine, choices.decisions.eq(0).sum((1, 2)))
+
+
+def test_budgets_of_one_ladder_differ(make_segmentor):
+    with pytest.raises(ValueError, match=r'another number of fine regions, got \[6, 6\] from \[30, 31\]'):
+        make_engines(make_segmentor(), SIZE, [30, 31])
+
+
+def test_a_gate_of_chance_is_refused(make_msvit, real_images):
+    network = make_msvit(gate=dict(type='RandomGate')).static(SIZE, 24)
+    with pytest.raises(ValueError, match='export: wanted a network whose shapes no value changes, got '):
+        export_graph(network, real_images('scenes')[:1], 'onnx', ['features'])
+
+
+def test_unknown_format(make_msvit, real_images):
+    with pytest.raises(ValueError, match=r"format: wanted one of onnx, pt2, got 'trt'"):
+        export_graph(make_msvit().static(SIZE, 24), real_images('scenes')[:1], 'trt', ['features'])
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def without(name, *args, **kwargs):
+        raise ImportError(name)
+
+    monkeypatch.setattr('importlib.import_module', without)
+    with pytest.raises(ImportError, match=r'export to ONNX needs onnxruntime; install with `pip install msvit_mm\[exp'):
+        require('onnxruntime')
