@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint configs-readme check check-slow clean
+.PHONY: setup demo demo-page test docs lint configs-readme check check-slow clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,17 @@ demo: setup
 	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo --cfg-options randomness.seed=$(SEED)
 	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" \
 		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --cfg-options randomness.seed=$(SEED)
+
+# The page of `msvit demo` on the demo's network, which is trained first if it is not there.
+demo-page: setup
+	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[demo]'
+	@test -f work_dirs/demo/last_checkpoint || $(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
+	$(BIN)/python tools/demo.py "$$(cat work_dirs/demo/last_checkpoint)"
+
+# The site, in build/site; warnings are errors. Tools, configs and models are written from the code.
+docs: setup
+	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Two processes of one thread each: more threads only wait for each other on networks this small.
 test: setup

@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+URL = 'https://github.com/msvit-mm/msvit_mm'
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'msvit_mm' / 'version.py').read_text()).group(1)
 
 
@@ -35,15 +36,44 @@ setup(
     description='MSViT mixed-scale vision transformers for mmsegmentation and mmpretrain',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    author='msvit_mm developers',
+    url=URL,
+    project_urls={
+        'Source': URL,
+        'Documentation': f'{URL}/tree/main/docs',
+        'Changelog': f'{URL}/blob/main/CHANGELOG.md',
+        'Issues': f'{URL}/issues',
+    },
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     license='Apache-2.0',
     packages=find_packages(include=['msvit_mm', 'msvit_mm.*']),
     package_data={'msvit_mm': ['py.typed']},
     cmdclass={'build_py': BuildWithConfigs},
     entry_points={'console_scripts': ['msvit = msvit_mm.cli.main:main']},
     python_requires='>=3.10',
-    install_requires=['torch>=2.4', 'numpy>=1.26,<3'],
+    install_requires=[
+        'torch>=2.4',
+        'numpy>=1.26,<3',
+        'matplotlib>=3.7',
+        'opencv-python>=4.8',
+        'pillow>=9',
+        'pyyaml>=6',
+        'rich>=13',
+    ],
     extras_require={
-        # Both stacks own the same import names, so neither is a hard requirement and only one may be installed.
+        # The maintained forks own the import names of the original packages, so they are no hard requirement: who has
+        # the original ones keeps them (docs/guide.md says what they need).
         'onedl': [
             'torchvision',
             'numpy>=2,<3',
@@ -52,19 +82,9 @@ setup(
             'onedl-mmsegmentation>=1.4.2,<1.5',
             'onedl-mmpretrain>=1.3.6,<1.4',
         ],
-        'upstream': [
-            'torch<2.6',
-            'torchvision',
-            'numpy<2',
-            'setuptools<81',
-            'ftfy',
-            'regex',
-            'mmengine==0.10.7',
-            'mmcv==2.1.0',
-            'mmsegmentation==1.2.2',
-            'mmpretrain==1.2.0',
-        ],
         'safetensors': ['safetensors'],
+        'demo': ['gradio>=6'],
+        'docs': ['mkdocs>=1.6', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=1'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],
         'hub': ['huggingface_hub', 'safetensors'],
         'timm': ['timm'],

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The gate is smaller than elsewhere and decays: 367 photographs are few.
 
-46.91 mIoU at 38 % of the all-fine GMACs (seed 0, 2026-11-20; 21 minutes on one core; README.md).
+46.91 mIoU at 38 % of the all-fine GMACs (seed 0, 2026-11-20; 21 minutes on one core; docs/results.md).
 """
 
 _base_ = [

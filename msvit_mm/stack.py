@@ -17,8 +17,8 @@ DISTRIBUTIONS = {
 
 # What detection needs beyond them: mmcv's ops compiled against the installed torch.
 INSTALL_DETECTION = (
-    'install with `pip install onedl-mmdetection` and compile the ops of mmcv (MMCV_WITH_OPS=1) as README.md says '
-    'under "Detection"'
+    'install with `pip install onedl-mmdetection` and compile the ops of mmcv (MMCV_WITH_OPS=1) as docs/detection.md '
+    'says'
 )
 
 

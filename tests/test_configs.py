@@ -14,6 +14,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
@@ -134,6 +136,9 @@ def is_classifier(cfg):
 
 
 def classes_of(cfg):
+    own = cfg.train_dataloader.dataset.get('metainfo')
+    if own:
+        return own.classes
     return DATASETS.get(f'{cfg.default_scope}.{cfg.dataset_type}').METAINFO['classes']
 
 
@@ -153,6 +158,9 @@ def real_batch(cfg, imagenet_root, num_images=2):
     dataset = cfg.train_dataloader.dataset
     if dataset.type == 'ImageNet':
         dataset.data_root = str(imagenet_root)
+    elif dataset.type == 'ImageMaskDataset':
+        dataset.data_root = str(imagenet_root.parent / 'own')
+        write_own_data(Path(dataset.data_root), cfg)
     elif dataset.type in DATA:
         roots = [ROOT / folder for folder in DATA[dataset.type] if (ROOT / folder).is_dir()]
         if not roots:
@@ -161,6 +169,17 @@ def real_batch(cfg, imagenet_root, num_images=2):
     dataset = DATASETS.build(dataset)
     set_random_seed(0)  # the crops are numpy's
     return pseudo_collate([dataset[i % len(dataset)] for i in range(num_images)])
+
+
+def write_own_data(root, cfg):
+    """Images and masks as the config of own data expects them, by whatever suffix."""
+    generator = np.random.default_rng(0)
+    for folder in cfg.train_dataloader.dataset.data_prefix.values():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    images, masks = (root / folder for folder in cfg.train_dataloader.dataset.data_prefix.values())
+    for i in range(6):
+        cv2.imwrite(str(images / f'{i}.jpg'), generator.integers(0, 255, (150, 200, 3), np.uint8))
+        cv2.imwrite(str(masks / f'{i}.png'), generator.integers(0, len(classes_of(cfg)), (150, 200), np.uint8))
 
 
 def check_training_step(cfg, batch):
@@ -228,10 +247,11 @@ def flatten(value, prefix=''):
 
 
 def test_configs_are_found():
-    assert len(LEAVES) == 58
+    assert len(LEAVES) == 59
     assert len({path.stem for path in LEAVES}) == len(LEAVES)
     assert [path.stem for path in OPTIONAL] == ['dit_mask_rcnn_coco']
-    assert {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS} == {'studies', 'detection'}
+    folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}
+    assert folders == {'custom', 'detection', 'studies'}
     assert {base.parent.name for base in BASES} == {'models', 'gates', 'datasets', 'schedules', 'runtime'}
 
 

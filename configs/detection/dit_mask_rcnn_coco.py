@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/detection/dit_mask_rcnn_coco.py 8
 
-Needs mmdet and mmcv with its compiled ops, which msvit_mm itself does without ("Detection" in README.md). Start from
+Needs mmdet and mmcv with its compiled ops, which msvit_mm itself does without (docs/detection.md). Start from
 converted weights as in configs/dit_upernet_ade20k.py.
 
 Not trained yet.

@@ -13,6 +13,7 @@ CONFIGS = Path('configs')
 BASES = '_base_'
 GROUPS = {
     '.': ('Recipes', 'To train on top of: copy one or name it in `_base_`.'),
+    'custom': ('Own data', 'A file to copy and change: docs/own_data.md.'),
     'detection': ('Detection', 'Optional: needs mmdet and mmcv with its compiled ops.'),
     'studies/baselines': ('Baselines', 'What a learned gate is compared with.'),
     'studies/losses': ('Losses', 'How the gate is taught.'),

@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS
 
+from ..datasets import LABEL_STEPS
 from ..models import GatedModel
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')
 
 
 def check_data(cfg: Config, *splits: str) -> None:

@@ -1,22 +1,25 @@
 """Models and runners that a command works with: built, checked, and with the weights of a checkpoint."""
 
+import colorsys
 import copy
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import MODELS, RUNNERS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from ..backbones import GatedBackbone
-from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely
+from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely, load_kept_config
 from ..engine.storage import use_atomic_files
-from ..models import GatedModel
+from ..models import GatedEncoderDecoder, GatedModel
+from .config import load_config
+from .config_checks import classes_of, innermost
 from .images import check_data
 from .machine import check_device, check_machine
 
@@ -42,6 +45,49 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> Gated
         check_fits(model, weights)
         model.load_state_dict({name.removeprefix('module.'): value for name, value in weights.items()}, strict=False)
     return model.to(device).eval()
+
+
+def load_trained_segmentor(
+    checkpoint: str, config: str | None = None, options: Mapping[str, Any] | None = None, device: str = 'cpu'
+) -> GatedEncoderDecoder:
+    """A gated segmentor of a checkpoint, with its config as ``cfg``, classes and colours as ``dataset_meta``.
+
+    Args:
+        checkpoint: Of a training run, or published.
+        config: Instead of the config that the checkpoint keeps.
+        options: Entries to override in the config.
+        device: Where the model goes.
+
+    Raises:
+        ValueError: If the checkpoint keeps no config, does not fit, or is of no gated segmentor.
+    """
+    if config:
+        cfg = load_config(config, options)
+    else:
+        cfg = load_kept_config(checkpoint)
+        object.__setattr__(cfg, '_filename', str(checkpoint))  # what errors name
+        cfg.merge_from_dict(dict(options or {}))
+    model = build_gated_model(cfg, checkpoint, device)
+    check_segmentor(model, cfg)
+    model.cfg = cfg
+    model.dataset_meta = _dataset_meta(cfg, checkpoint)
+    return cast(GatedEncoderDecoder, model)
+
+
+def _dataset_meta(cfg: Config, checkpoint: str) -> dict[str, Any]:
+    """Names and colours of the classes: those that the checkpoint keeps, or the data set's."""
+    kept = load_checkpoint_safely(checkpoint).get('meta', {}).get('dataset_meta') or {}
+    dataset = innermost(cfg.get('test_dataloader') or {})
+    own = {**getattr(DATASETS.get(dataset.get('type', '')), 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    classes = kept.get('classes') or classes_of(cfg, 'test') or []
+    palette = kept.get('palette') or own.get('palette') or _colours(len(classes))
+    return dict(classes=list(classes), palette=palette)
+
+
+def _colours(count: int) -> list[list[int]]:
+    """Distinct colours, the same ones every time."""
+    hues = [i * 0.618 % 1 for i in range(count)]
+    return [[round(255 * x) for x in colorsys.hsv_to_rgb(hue, 0.7, 0.9)] for hue in hues]
 
 
 def check_regions(model: GatedModel, cfg: Config) -> None:

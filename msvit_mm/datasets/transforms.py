@@ -6,6 +6,8 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from mmseg.datasets.transforms import PackSegInputs
 
+LABEL_STEPS = ('LoadAnnotations', 'CheckLabels')  # what a pipeline does without where there are no labels
+
 
 @TRANSFORMS.register_module()
 class CheckLabels(BaseTransform):

@@ -1,5 +1,7 @@
 """When the gate learns, and how hard its loss pulls."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -58,8 +60,20 @@ class GateScheduleHook(Hook):
         weight = self.weights[0] + (self.weights[1] - self.weights[0]) * min(max(rise, 0.0), 1.0)
         return 'warmup' if progress < 0 else 'learn', weight
 
+    def first_learning_iteration(self, max_iters: int) -> int:
+        """The iteration, counted from 0, from which on the gate learns.
+
+        Example:
+            >>> GateScheduleHook(warmup=0.4).first_learning_iteration(2500)
+            1000
+        """
+        first = int(self.warmup * max_iters)
+        while self.phase_and_weight(first, max_iters)[0] == 'warmup':  # a share of iterations is seldom a whole number
+            first += 1
+        return first
+
     def before_train(self, runner: Runner) -> None:
-        """Keep phase and weight that a run of another length has reached."""
+        """Keep phase and weight that a run of another length has reached, and say until when the gate rests."""
         former = runner.message_hub.runtime_info.get(KEY) if runner.iter else None
         max_iters = runner.max_iters
         if isinstance(former, dict):
@@ -74,9 +88,21 @@ class GateScheduleHook(Hook):
                 )
         reached = self._reached and list(self._reached)
         runner.message_hub.update_info(KEY, dict(max_iters=max_iters, reached=reached))
+        self._say_that_the_gate_rests(runner)
+
+    def _say_that_the_gate_rests(self, runner: Runner) -> None:
+        """Once, lest the untrained choices in the log look broken."""
+        gate = getattr(getattr(_unwrap(runner.model), 'backbone', None), 'gate', None)
+        resting = self._kept(runner.iter, runner.max_iters)[0] == 'warmup'
+        if resting and gate is not None and gate.learnable:
+            first = self.first_learning_iteration(runner.max_iters)
+            runner.logger.info(
+                f'GateScheduleHook: the gate rests until iteration {first} of {runner.max_iters}, random choices '
+                'decide; until then what it would choose, as the log shows it, means nothing.'
+            )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _unwrap(runner.model)
         model.gate_phase, weight = self._kept(runner.iter, runner.max_iters)
         if model.gate_loss is not None:
             model.gate_loss.weight = weight
@@ -88,3 +114,8 @@ class GateScheduleHook(Hook):
             return phase, weight
         further = max if self.weights[1] >= self.weights[0] else min
         return 'learn' if self._reached[0] == 'learn' else phase, further(weight, self._reached[1])
+
+
+def _unwrap(model: Any) -> Any:
+    """The model below a wrapper for distributed training."""
+    return model.module if is_model_wrapper(model) else model

@@ -63,6 +63,9 @@ class GatedModel(Module):
     head: Any
     with_neck: bool
     test_cfg: Any
+    cfg: Any
+    dataset_meta: Any
+    test_step: Callable[..., list[Any]]
     predict: Callable[..., list[Any]]
     _task_losses: Callable[..., dict[str, Tensor]]
     _decode: Callable[..., Tensor]

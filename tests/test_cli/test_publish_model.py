@@ -161,8 +161,8 @@ def test_mmpretrain_predicts_what_testing_does(publish, scene, tmp_path):
         (tmp_path / 'shown' / 'image.png').unlink()
 
 
-def test_lines_of_the_readme(publish, scene, tmp_path):
-    section = (ROOT / 'README.md').read_text().split('## Publish and predict')[1].split('\n## ')[0]
+def test_lines_of_the_documentation(publish, scene, tmp_path):
+    section = (ROOT / 'docs' / 'weights.md').read_text().split('## Publish and predict')[1].split('\n## ')[0]
     (code,) = re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
     for config, name in ((SEGMENTOR, 'scenes'), (CLASSIFIER, 'presence')):
         publish(config, build(config, tmp_path / 'run.pth'), tmp_path / name / f'{name}.pth')

@@ -101,6 +101,28 @@ def test_a_resumed_run_goes_on_as_if_never_stopped(tmp_path, stop):
     assert all(before[i] == after[i] for i in before if i in after)
 
 
+@pytest.mark.parametrize('warmup', [0.1, 0.3, 0.4, 1 / 3, 0.7])
+@pytest.mark.parametrize('max_iters', [7, 20, 1000])
+def test_first_learning_iteration_is_the_first_that_learns(warmup, max_iters):
+    hook = GateScheduleHook(warmup=warmup)
+    phases = [hook.phase_and_weight(i, max_iters)[0] for i in range(max_iters)]
+    assert phases.index('learn') == hook.first_learning_iteration(max_iters)
+
+
+@pytest.mark.parametrize(
+    ('learnable', 'iteration', 'said'), [(True, 0, True), (True, 299, True), (True, 300, False), (False, 0, False)]
+)
+def test_a_resting_gate_is_said_once(learnable, iteration, said):
+    lines = []
+    model = SimpleNamespace(backbone=SimpleNamespace(gate=SimpleNamespace(learnable=learnable)))
+    logger = SimpleNamespace(info=lines.append)
+    hub = SimpleNamespace(runtime_info={}, update_info=lambda key, value: None)
+    runner = SimpleNamespace(model=model, iter=iteration, max_iters=1000, logger=logger, message_hub=hub)
+    GateScheduleHook(warmup=0.3).before_train(runner)
+    assert len(lines) == said
+    assert all('the gate rests until iteration 300 of 1000' in line for line in lines)
+
+
 def test_a_longer_run_never_sends_the_gate_back(tmp_path):
     hook = GateScheduleHook(warmup=0.3, weights=(0.2, 3.0), ramp=(0.4, 0.9))
     reached = train(tmp_path / 'run')[MAX_ITERS - 1]

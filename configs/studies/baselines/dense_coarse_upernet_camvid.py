@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The dense baseline of msvit_upernet_camvid.py.
 
-42.43 mIoU, 0.150 GMACs (seed 0, 2026-11-20; 14 minutes on one core; README.md).
+42.43 mIoU, 0.150 GMACs (seed 0, 2026-11-20; 14 minutes on one core; docs/results.md).
 """
 
 _base_ = ['../../msvit_upernet_camvid.py', '../../_base_/gates/coarse.py']

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The dense baseline of msvit_upernet_camvid.py.
 
-49.10 mIoU, 0.725 GMACs (seed 0, 2026-11-20; 33 minutes on one core; README.md).
+49.10 mIoU, 0.725 GMACs (seed 0, 2026-11-20; 33 minutes on one core; docs/results.md).
 """
 
 _base_ = ['../../msvit_upernet_camvid.py', '../../_base_/gates/fine.py']

@@ -19,6 +19,7 @@ from ...checkpoints import (
 )
 from ...engine import NonFiniteError
 from ..config import add_config_arguments, load_config
+from ..config_checks import check_config
 from ..errors import one_line_errors
 from ..guards import LockedError, add_guards, end_in_one_line, sole_training
 from ..images import check_data
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         apply_options(cfg, args)
+        check_config(cfg)
         check_machine(cfg, train=True)
         check_data(cfg, 'train', 'val')
         checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None

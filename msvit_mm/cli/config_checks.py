@@ -1,0 +1,149 @@
+"""What is wrong with a config, in one line with the nearest name, before anything is built or read."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from ..backbones import GatedBackbone, registered_backbones
+from ..gates import gates_of
+
+HEADS = ('decode_head', 'auxiliary_head', 'head')
+
+
+def check_config(cfg: Config) -> None:
+    """Check names and numbers of a config that users change and hosts report late or obscurely.
+
+    The backbone and its words, its gate and its words, and that classes, heads, class weights and labels agree. What is
+    not of this package is not looked at.
+
+    Raises:
+        ValueError: With one line, if something does not fit.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
+    model = cfg.get('model') or {}
+    backbone = model.get('backbone') or {}
+    cls = _backbone_class(backbone.get('type'))
+    if cls is not None:
+        _check_words(f'backbone {cls.__name__}', backbone, cls)
+        _check_gate(backbone.get('gate'), cls)
+        _check_gate(model.get('warmup_gate'), cls)
+    _check_classes(cfg)
+
+
+def classes_of(cfg: Config, split: str = 'train') -> list[str] | None:
+    """Names of the classes of a config's data set, if it says them.
+
+    Args:
+        split: 'train', 'val' or 'test'.
+    """
+    dataset = innermost(cfg.get(f'{split}_dataloader') or {})
+    given = (dataset.get('metainfo') or {}).get('classes')
+    known = getattr(DATASETS.get(dataset['type']), 'METAINFO', {}) if isinstance(dataset.get('type'), str) else {}
+    classes = given or known.get('classes')
+    return list(classes) if classes else None
+
+
+def innermost(dataloader: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a dataloader's data set, below wrappers such as RepeatDataset."""
+    dataset = dataloader.get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+def _backbone_class(name: Any) -> type[GatedBackbone] | None:
+    """The gated backbone of this name, or None for a host's."""
+    if isinstance(name, type):
+        return name if issubclass(name, GatedBackbone) else None
+    found = MODELS.get(name) if name else None
+    if found is None and name:
+        own = registered_backbones()
+        close = _close(name.rpartition('.')[2], own)
+        raise ValueError(f'backbone: wanted a registered one, got {name!r}{close or f"; here are {_list(own)}"}.')
+    return found if isinstance(found, type) and issubclass(found, GatedBackbone) else None
+
+
+def _check_gate(gate: Any, backbone: type[GatedBackbone]) -> None:
+    if not isinstance(gate, Mapping):
+        return
+    gates = gates_of(backbone.gate_family)
+    name = gate.get('type')
+    cls = name if isinstance(name, type) else MODELS.get(name or '')
+    if cls not in gates.values():
+        raise ValueError(
+            f'gate of {backbone.__name__}: wanted one of {_list(gates)}, got {name!r}{_close(str(name), gates)}.'
+        )
+    _check_words(f'gate {cls.__name__}', gate, cls)
+
+
+def _check_words(what: str, config: Mapping[str, Any], cls: type) -> None:
+    words = _words_of(cls)
+    for word in config:
+        if word not in ('type', '_scope_') and words is not None and word not in words:
+            raise ValueError(f'{what}: wanted words of its constructor, got {word!r}{_close(word, words)}.')
+
+
+def _words_of(cls: type) -> set[str] | None:
+    """All words that a constructor takes, those of its parents through ``**kwargs`` included; None for any word."""
+    words: set[str] = set()
+    for parent in cls.__mro__:
+        if '__init__' not in vars(parent):
+            continue
+        own: Any = vars(parent)['__init__']
+        parameters = inspect.signature(own).parameters.values()
+        if parent is object:
+            return None
+        words |= {x.name for x in parameters if x.kind not in (x.VAR_KEYWORD, x.VAR_POSITIONAL)} - {'self'}
+        if not any(x.kind == x.VAR_KEYWORD for x in parameters):
+            return words
+    return None
+
+
+def _check_classes(cfg: Config) -> None:
+    classes = classes_of(cfg)
+    numbers = {'the data set': len(classes)} if classes else {}
+    for loader in ('train', 'val', 'test'):
+        for step in innermost(cfg.get(f'{loader}_dataloader') or {}).get('pipeline') or ():
+            if step.get('type') == 'CheckLabels':
+                numbers[f'CheckLabels of {loader}'] = step['num_classes']
+    for name, head in _heads(cfg):
+        if isinstance(head.get('num_classes'), int):
+            numbers[name] = head['num_classes']
+    if len(set(numbers.values())) > 1:
+        got = ', '.join(f'{number} of {name}' for name, number in numbers.items())
+        raise ValueError(
+            f'num_classes: wanted one number everywhere, got {got}; class names, heads and labels go together.'
+        )
+    for name, head in _heads(cfg):
+        for loss in _as_list(head.get('loss_decode') or head.get('loss')):
+            weights = loss.get('class_weight')
+            if isinstance(weights, Sequence) and not isinstance(weights, str):
+                wanted = head.get('num_classes')
+                if wanted is not None and len(weights) != wanted:
+                    raise ValueError(
+                        f'class_weight of {name}: wanted {wanted} numbers, one for each class, got {len(weights)}.'
+                    )
+
+
+def _heads(cfg: Config) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    model = cfg.get('model') or {}
+    for name in HEADS:
+        for head in _as_list(model.get(name)):
+            yield name, head
+
+
+def _as_list(value: Any) -> list:
+    return [x for x in (value if isinstance(value, list | tuple) else [value]) if isinstance(x, Mapping)]
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    close = get_close_matches(name, list(names), n=2)
+    return f'; close are {", ".join(close)}' if close else ''
+
+
+def _list(names: Iterable[str]) -> str:
+    return ', '.join(names)

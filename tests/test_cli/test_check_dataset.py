@@ -1,0 +1,127 @@
+"""``msvit check-dataset`` and the checks of a config: one line with the nearest name, and numbers that are counted."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from msvit_mm.cli.config_checks import check_config
+from msvit_mm.studies.survey import survey
+
+OWN = """
+_base_ = 'msvit_mm::custom/own_data.py'
+train_dataloader = dict(dataset=dict(data_root='{root}'))
+val_dataloader = dict(dataset=dict(data_root='{root}'))
+test_dataloader = dict(dataset=dict(data_root='{root}'))
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A config of own data of ten images, and the folder of its masks."""
+    for folder in ('images', 'masks'):
+        (tmp_path / folder).mkdir()
+    for i in range(10):
+        labels = np.zeros((30, 50), np.uint8)
+        labels[:10] = 1
+        labels[10:15, :25] = 2
+        labels[25:] = 255
+        cv2.imwrite(str(tmp_path / f'images/{i}.jpg'), np.full((30, 50, 3), 20 * i, np.uint8))
+        cv2.imwrite(str(tmp_path / f'masks/{i}.png'), labels)
+    config = tmp_path / 'own.py'
+    config.write_text(OWN.format(root=tmp_path))
+    return config, tmp_path / 'masks'
+
+
+def test_shares_sizes_and_a_sheet(run, own, tmp_path):
+    printed = run('check-dataset', own[0], '--out', tmp_path / 'sheet.png')
+    words = printed.split()
+    assert 'train: 8 of 8 images' in printed and 'val: 2 of 2 images' in printed
+    assert words[words.index('object') - 1 : words.index('object') + 3] == ['1', 'object', '40.00%', '8']
+    assert 'heights 30 to 30, widths 50 to 50' in printed
+    assert 'ignored 16.7% of the pixels' in printed
+    assert 'warning' not in printed
+    assert cv2.imread(str(tmp_path / 'sheet.png')).std() > 10
+
+
+def test_mostly_ignored_and_absent_classes_are_warned_of(run, own):
+    for path in own[1].iterdir():
+        labels = np.full((30, 50), 255, np.uint8)
+        labels[:4] = 1
+        cv2.imwrite(str(path), labels)
+    printed = ' '.join(run('check-dataset', own[0], '--split', 'val').split())
+    assert 'warning: 86.7% of the pixels are ignored (255): wanted less than half' in printed
+    assert "warning: class 'background': no pixel" in printed
+
+
+def test_labels_outside_end_with_one_line(fail, own):
+    cv2.imwrite(str(own[1] / '3.png'), np.full((30, 50), 7, np.uint8))
+    assert fail('check-dataset', own[0]) == 'error: labels: wanted classes of the config or 255, got 7 in 3.jpg.'
+
+
+def test_unmatched_pairs_end_with_one_line(fail, own):
+    (own[1] / '3.png').unlink()
+    assert 'got 1 images without a mask (3.jpg) and 0 masks' in fail('check-dataset', own[0])
+
+
+def test_suffix_mistakes_of_host_data_sets(fail, toy_config, toy_data):
+    wrong = [f'{split}_dataloader.dataset.img_suffix=.jpg' for split in ('train', 'val')]
+    assert "wanted *.jpg in '" in (message := fail('check-dataset', toy_config, '--cfg-options', *wrong))
+    assert 'got 4 of .png; img_suffix says which' in message
+    wrong = [f'{split}_dataloader.dataset.seg_map_suffix=_x.png' for split in ('train', 'val')]
+    assert 'for each of 4 images, got 0; the first missing is' in fail(
+        'check-dataset', toy_config, '--cfg-options', *wrong
+    )
+
+
+def test_generated_data(run):
+    assert 'train: 3 of 4000 images' in run('check-dataset', 'msvit_upernet_scenes', '--num-images', 3)
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (
+            'model.decode_head.num_classes=4',
+            'num_classes: wanted one number everywhere, got 3 of the data set, 3 of Che',
+        ),
+        (
+            'model.decode_head.loss_decode.class_weight="[1,2]"',
+            'class_weight of decode_head: wanted 3 numbers, .* got 2',
+        ),
+        (
+            'model.backbone.coarse_patchsize=32',
+            "MSViT: wanted words .*, got 'coarse_patchsize'; close are coarse_patch_size",
+        ),
+        ('model.backbone.gate.type=ScaleGat', "gate of MSViT: .* got 'ScaleGat'; close are ScaleGate"),
+        ('model.backbone.gate.type=RouteGate', "gate of MSViT: wanted one of ContextGate, .* got 'RouteGate'"),
+        ('model.backbone.gate.hidden_dim=32', "gate ScaleGate: .* got 'hidden_dim'; close are hidden_dims"),
+        ('model.backbone.type=MSVit', "backbone: wanted a registered one, got 'MSVit'; close are MSViT"),
+    ],
+)
+@pytest.mark.parametrize('command', ['check-dataset', 'train'])
+def test_words_and_numbers_of_the_config(fail, own, command, option, message):
+    got = fail(command, own[0], '--cfg-options', option)
+    assert re.search(message, got), got
+
+
+def test_survey_counts():
+    samples = [
+        dict(img=np.zeros((2, 2, 3)), gt_seg_map=np.array([[0, 1], [255, 255]]), img_path='a/x.png'),
+        dict(img=np.zeros((3, 2, 3)), gt_seg_map=np.array([[1, 5]]), img_path='a/y.png'),
+    ]
+    found = survey(samples, num_classes=2)
+    assert found.pixels[[0, 1, 5, 255]].tolist() == [1, 2, 1, 2]
+    assert found.images[[0, 1]].tolist() == [1, 2]
+    assert found.outside == {5: 'y.png'} and found.mismatched == ['y.png']
+    assert found.ignored_share == pytest.approx(1 / 3)
+    assert [row['share'] for row in found.class_rows('ab')] == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_every_recipe_passes(pytestconfig):
+    recipes = sorted((pytestconfig.rootpath / 'configs').glob('*.py'))
+    assert recipes
+    for path in recipes:
+        check_config(Config.fromfile(path))

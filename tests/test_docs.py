@@ -1,0 +1,87 @@
+"""The documentation: its code runs, its links lead somewhere, every command is in it, the README stays short."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmengine.registry import MODELS
+from PIL import Image
+
+from msvit_mm.cli import docs_pages
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / 'docs').glob('*.md'))
+
+
+def code_of(name, section):
+    """The first block of Python under a heading of a page."""
+    text = (ROOT / 'docs' / name).read_text().split(f'## {section}\n')[1]
+    return re.search(r'```python\n(.*?)```', text, flags=re.DOTALL)[1]
+
+
+def test_readme_is_short():
+    assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize('path', [ROOT / 'README.md', *PAGES], ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    generated = {'tools.md', 'config_list.md', 'models.md'} if path.parent.name == 'docs' else set()
+    links = re.findall(r'\]\((?!https?:|#)([^)#]+)', path.read_text())
+    assert [link for link in links if link not in generated and not (path.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_navigation():
+    nav = yaml.safe_load((ROOT / 'mkdocs.yml').read_text())['nav']
+    listed = [
+        page for entry in nav for pages in (entry.values() if isinstance(entry, dict) else [[entry]]) for page in pages
+    ]
+    generated = [name for pages in listed for name in pages] if isinstance(listed[0], list) else listed
+    missing = {path.name for path in PAGES} - set(generated)
+    assert not missing
+
+
+def test_generated_pages():
+    tools = docs_pages.tools_page()
+    for path in docs_pages.COMMANDS.glob('[!_]*.py'):
+        name = path.stem.replace('_', '-')
+        assert f'## {name}\n\n```text\nusage: msvit {name} [-h]' in tools
+    configs = docs_pages.config_list_page()
+    assert '`custom/own_data.py`' in configs and '](' not in configs
+    assert '`msvit_upernet_scenes_seed0`' in docs_pages.models_page()
+
+
+def test_the_gate_of_the_documentation_decides(tiny_arch):
+    names: dict = {}
+    exec(code_of('extend.md', 'A gate'), names)
+    try:
+        model = MODELS.build(dict(type='MSViT', arch=tiny_arch, img_size=64, gate=dict(type='DarkGate'))).eval()
+        images = torch.ones(1, 3, 64, 96)
+        images[..., :32] = -1
+        _, choices = model.forward_gated(images)
+        assert choices.decisions.tolist() == [[[1, 0, 0], [1, 0, 0]]]
+    finally:
+        MODELS.module_dict.pop('DarkGate')
+
+
+def test_colours_become_numbers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'colours').mkdir()
+    picture = np.array([[[120, 120, 120], [0, 130, 180], [1, 2, 3]]], np.uint8)
+    Image.fromarray(picture).save('colours/a.png')
+    exec(code_of('own_data.md', '1. Two folders'), {})
+    assert np.asarray(Image.open('masks/a.png')).tolist() == [[0, 2, 255]]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    build = pytest.importorskip('mkdocs.commands.build')
+    pytest.importorskip('mkdocstrings')
+    pytest.importorskip('material')
+    from mkdocs.config import load_config  # noqa: PLC0415  # optional dependency
+
+    cfg = load_config(str(ROOT / 'mkdocs.yml'), site_dir=str(tmp_path), strict=True)
+    build.build(cfg)
+    assert (tmp_path / 'tools' / 'index.html').is_file()
