@@ -91,7 +91,13 @@ setup(
         'dev': [
             'pytest',
             'pytest-xdist',
+            'pytest-cov',
             'ruff',
+            'mypy',
+            'types-PyYAML',
+            'import-linter',
+            'pre-commit',
+            'pre-commit-hooks',
             'timm',
             'safetensors',
             'huggingface_hub',

@@ -78,7 +78,8 @@ class TimmMSViT(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to the last layer's map (B, C, h, w)."""
-        (features,) = self.forward_intermediates(images, indices=1, intermediates_only=True)
+        maps: Any = self.forward_intermediates(images, indices=1, intermediates_only=True)
+        (features,) = maps
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

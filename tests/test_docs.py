@@ -80,7 +80,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     build = pytest.importorskip('mkdocs.commands.build')
     pytest.importorskip('mkdocstrings')
     pytest.importorskip('material')
-    from mkdocs.config import load_config
+    from mkdocs.config import load_config  # noqa: PLC0415  # optional dependency
 
     cfg = load_config(str(ROOT / 'mkdocs.yml'), site_dir=str(tmp_path), strict=True)
     build.build(cfg)

@@ -6,7 +6,7 @@ tool or a test wants to know of a backbone it asks for by the names in this file
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from torch.fx import Proxy
 from ..gates.base import Gate, did_you_mean
 
 Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
+HostModel = Any  # a host's model over a gated backbone, which is not typed
 Decisions = Any  # what a family of gates decides: a map of regions, or maps by edge
 EXPORT_HINT = 'export static(image_size, token_budget) of the backbone instead, or call `msvit export`'
 KEEP = object()  # of `configured`: leave this setting as it is
@@ -57,7 +58,13 @@ class Costs(NamedTuple):
 
     def plus(self, other: 'Costs') -> 'Costs':
         """Costs of two passes."""
-        return Costs(*(a + b for a, b in zip(self, other, strict=True)))
+        return Costs(
+            self.num_tokens + other.num_tokens,
+            self.gate + other.gate,
+            self.embedding + other.embedding,
+            self.encoder + other.encoder,
+            self.reference + other.reference,
+        )
 
 
 class ChoiceMap(NamedTuple):
@@ -85,10 +92,17 @@ class Choices(Protocol):
         costs: Multiply-adds of each image.
     """
 
-    decisions: Decisions
-    gate_values: Decisions
-    num_tokens: Tensor
-    costs: Costs
+    @property
+    def decisions(self) -> Decisions: ...
+
+    @property
+    def gate_values(self) -> Decisions: ...
+
+    @property
+    def num_tokens(self) -> Tensor: ...
+
+    @property
+    def costs(self) -> Costs: ...
 
     def maps(self) -> dict[str, ChoiceMap]:
         """What a prediction carries of the choices, by the name of its field."""
@@ -122,6 +136,7 @@ class GatedBackbone(ABC):
         weight_families: Whose weights ``convert_checkpoint`` turns into this backbone's.
         collection, paper: Under which its models are published; title and address.
         out_type: ``'featmap'``, or what the features are instead.
+        img_size: (height, width) in pixels for which the backbone is laid out.
     """
 
     gate: Gate
@@ -137,7 +152,9 @@ class GatedBackbone(ABC):
     collection: ClassVar[str] = ''
     paper: ClassVar[dict[str, str]] = {}
     out_type: str = 'featmap'
+    img_size: tuple[int, int]
     training: bool
+    __call__: Callable[..., Features]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> 'GatedBackbone':
         """Refuse a class that lacks a part of the contract, with one line that names it."""
@@ -349,7 +366,7 @@ def check_backbone(config: Mapping[str, Any], owner: str) -> None:
         )
 
 
-def check_choice(name: str, value: object, choices: tuple) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Check that a word of a constructor is one of its meanings.
 
     Raises:
@@ -357,6 +374,17 @@ def check_choice(name: str, value: object, choices: tuple) -> None:
     """
     if value not in choices:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+
+
+def image_size(images: Tensor) -> tuple[int, int]:
+    """(height, width) of images (B, 3, H, W)."""
+    return images.shape[-2], images.shape[-1]
+
+
+def height_and_width(sides: int | Sequence[int]) -> tuple[int, int]:
+    """Both sides of an image of which one number says that they are equal."""
+    height, width = (sides, sides) if isinstance(sides, int) else sides
+    return height, width
 
 
 def check_runs(images: Tensor) -> None:

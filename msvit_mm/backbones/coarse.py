@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..gates.base import linear_macs
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, pad_to_regions
 
@@ -70,8 +71,9 @@ class CellDetail(nn.Module):
         self.pixels = nn.Linear(in_channels * patch_size**2, hidden_dims)
         self.norms = nn.ModuleList(nn.LayerNorm(in_dims) for _ in self.levels)
         self.tokens = nn.ModuleList(nn.Linear(in_dims, hidden_dims, bias=False) for _ in self.levels)
-        self.outputs = nn.ModuleList(nn.Linear(hidden_dims, out_dims or in_dims) for _ in self.levels)
-        for output in self.outputs:
+        outputs = [nn.Linear(hidden_dims, out_dims or in_dims) for _ in self.levels]
+        self.outputs = nn.ModuleList(outputs)
+        for output in outputs:
             nn.init.zeros_(output.weight)
             nn.init.zeros_(output.bias)
 
@@ -92,8 +94,7 @@ class CellDetail(nn.Module):
 
     def macs_per_region(self, cells: int) -> int:
         """Multiply-adds for one coarse region of so many cells, all levels together."""
-        per_cell = self.pixels.weight.numel() + sum(output.weight.numel() for output in self.outputs)
-        return cells * per_cell + sum(linear.weight.numel() for linear in self.tokens)
+        return cells * (linear_macs(self.pixels) + linear_macs(self.outputs)) + linear_macs(self.tokens)
 
 
 @dataclass(frozen=True)

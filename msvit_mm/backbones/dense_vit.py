@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from mmpretrain.models.backbones import VisionTransformer
@@ -14,7 +15,7 @@ class DenseViT(VisionTransformer):
     The host's own patch embedding leaves them transposed where no class token follows, which slows every layer.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pre_norm.register_forward_hook(lambda module, args, tokens: tokens.contiguous())
 

@@ -4,15 +4,16 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, position_table
+from .layers import HostLayer
 
 MAX_POSITION_TABLES = 8
 
 
-def embed_patches(patch_embed: nn.Module, patches: Tensor) -> Tensor:
+def embed_patches(patch_embed: HostLayer, patches: Tensor) -> Tensor:
     """The host's patch embedding as a linear layer on pixels, (T, 3, p, p) -> (T, C).
 
     Its convolution takes 3.5 times as long on single patches.
@@ -82,14 +83,14 @@ class PositionTables:
         self._tables: dict[Tiling, Tensor] = {}
 
     @torch.compiler.disable  # so that what is kept makes no difference to what is compiled
-    def get(self, host: nn.Module, tiling: Tiling) -> Tensor:
+    def get(self, host: HostLayer, tiling: Tiling) -> Tensor:
         """Class token's first, shape (extra + R * slots, C)."""
         if host.pos_embed.is_cuda or (host.pos_embed.requires_grad and torch.is_grad_enabled()):
             return make_positions(host, tiling)
         with torch.inference_mode(False), torch.no_grad():  # what is kept must serve training, too
             source, known = host.pos_embed.detach(), self._source
             same_kind = known is not None and (known.device, known.dtype) == (source.device, source.dtype)
-            if not (same_kind and torch.equal(known, source)):
+            if known is None or not (same_kind and torch.equal(known, source)):
                 self._source, self._tables = source.clone(), {}
             if tiling not in self._tables:
                 if len(self._tables) == MAX_POSITION_TABLES:
@@ -98,7 +99,7 @@ class PositionTables:
             return self._tables[tiling]
 
 
-def make_positions(host: nn.Module, tiling: Tiling) -> Tensor:
+def make_positions(host: HostLayer, tiling: Tiling) -> Tensor:
     """Positions of a host of ``VisionTransformer``'s kind for all candidates of a tiling, (extra + R * slots, C)."""
     extra, cells = host.num_extra_tokens, (tiling.cell_rows, tiling.cell_cols)
     positions = host.resize_pos_embed(host.pos_embed, host.patch_resolution, cells, host.interpolate_mode, extra)

@@ -9,7 +9,7 @@ the batch cut to the most active tokens of any image.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -104,12 +104,12 @@ def run_packed(encoder: Encoder, batch: Batch) -> Encoding:
     active = batch.active
     stream = Stream(encoder.embed(batch.images, batch.tiling, active), PackedSequences.of(active, batch.per_image))
     levels, sequences = encoder.run(stream, drop_path=batch.drop_path)
-    return Encoding(active, levels, sequences=sequences)
+    return Encoding(active, levels, sequences=cast(list[PackedSequences], sequences))  # as they went in
 
 
 def run_counterfactual(encoder: Encoder, batch: Batch) -> Encoding:
     """Active tokens, and of drawn regions the tokens of the other scale, unseen and without backward."""
-    if not batch.contrasting:
+    if not batch.contrasting or batch.gate_values is None:
         return run_packed(encoder, batch)
     active = batch.active
     drawn = draw_regions(batch.gate_values, batch.share)
@@ -121,7 +121,8 @@ def run_counterfactual(encoder: Encoder, batch: Batch) -> Encoding:
         queries = Stream(tokens, PackedSequences.of(chosen, batch.per_image))
     levels, sequences = encoder.run(stream, queries, batch.drop_path)
     # unbiased: regions that were not drawn contribute nothing, the others in proportion more
-    return Encoding(active, levels, chosen, drawn * (drawn.numel() / drawn.sum()), sequences)
+    weights = drawn * (drawn.numel() / drawn.sum())
+    return Encoding(active, levels, chosen, weights, cast(list[PackedSequences], sequences))
 
 
 def run_masked(encoder: Encoder, batch: Batch, trim: bool = False) -> Encoding:
@@ -131,14 +132,14 @@ def run_masked(encoder: Encoder, batch: Batch, trim: bool = False) -> Encoding:
     length = is_active.sum(1).max() if trim else is_active.shape[1]
     is_inside = batch.rows(batch.with_extra(batch.inside.expand_as(batch.slots)))
     order = (is_active.long() + is_inside).argsort(dim=1, descending=True, stable=True)[:, :length]  # active first
-    by_mask = batch.gate_values is not None and batch.by_mask
-    key_mask = batch.rows(_key_weights(batch)) if by_mask else is_active
+    values = batch.gate_values
+    key_mask = batch.rows(_key_weights(batch, values)) if values is not None and batch.by_mask else is_active
     chosen, weights = None, None
-    if batch.contrasting:
+    if values is not None and batch.contrasting:
         kept = torch.zeros_like(is_active).scatter(1, order, True).view(active.shape)
         kept = kept[:, batch.num_extra_tokens :].view_as(batch.slots)
         chosen = Packing.select(batch.with_extra(~batch.slots & batch.inside & kept, value=0))
-        weights = (kept | ~batch.inside).all(-1).view_as(batch.gate_values).to(batch.gate_values)
+        weights = (kept | ~batch.inside).all(-1).view_as(values).to(values)
     candidates = Packing.select(torch.ones(active.shape, dtype=torch.bool, device=order.device))
     tokens = encoder.embed(batch.images, batch.tiling, candidates).unflatten(0, active.shape)
     image = torch.arange(len(order), device=order.device).div(batch.per_image, rounding_mode='floor')
@@ -164,9 +165,9 @@ def draw_regions(like: Tensor, share: float) -> Tensor:
     return (ranks < num_drawn).to(like.dtype).view_as(like)
 
 
-def _key_weights(batch: Batch) -> Tensor:
+def _key_weights(batch: Batch, gate_values: Tensor) -> Tensor:
     """Straight-through weight of every candidate as a key, the mask path to the gate, shape (B, N)."""
-    coarse = straight_through(batch.gate_values).flatten(1).unsqueeze(-1)  # (B, rows, cols) -> (B, R, 1)
+    coarse = straight_through(gate_values).flatten(1).unsqueeze(-1)  # (B, rows, cols) -> (B, R, 1)
     return batch.with_extra(torch.cat([coarse, (1 - coarse) * batch.inside[:, 1:].to(coarse)], dim=-1))
 
 

@@ -1,6 +1,6 @@
 """The hosts' transformer layers on packed tokens: one adapter per host, one loop, and a seam between the layers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from ..ops.attention import masked_attention, packed_attention, row_attention
 from ..ops.packing import Packing
 
-HostLayer = Any  # a transformer layer of a host, which is not typed
+HostLayer = Any  # a layer or another module of a host, which is not typed
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key and value to what was attended
 
 
 class LayerAdapter(Protocol):
@@ -204,6 +205,7 @@ class Stream(NamedTuple):
             >>> merged.tokens.flatten(), merged.sequences.lengths, merged.restored().flatten()
             (tensor([1., 3., 9.]), [2, 1], tensor([1., 3., 3., 9.]))
         """
+        assert not isinstance(self.sequences, EqualRows)
         sequences = self.sequences.merge(into)
         if tokens is None:
             sums = self.tokens.new_zeros(len(sequences.image), self.tokens.shape[1]).index_add(0, into, self.tokens)
@@ -238,7 +240,7 @@ class Passed(NamedTuple):
 
 
 def run_layers(
-    layers: Iterable[HostLayer],
+    layers: Sequence[HostLayer] | nn.ModuleList,
     adapter: LayerAdapter,
     active: Stream,
     queries: Stream | None = None,
@@ -298,7 +300,7 @@ def draw_drop_path(
 
 
 def _run_layer(
-    adapter: LayerAdapter, layer: HostLayer, x: Tensor, attend: partial, keep: Tensor | None, return_keys: bool
+    adapter: LayerAdapter, layer: HostLayer, x: Tensor, attend: Attend, keep: Tensor | None, return_keys: bool
 ) -> tuple[Tensor, ...]:
     """Tokens after one layer and, if asked for, the keys and values that they had; else their memory is free early."""
     if not return_keys:
@@ -319,7 +321,9 @@ def _run_queries(
     norm: Callable[[Tensor], Tensor],
 ) -> Tensor:
     (query,) = adapter.project(layer, queries.tokens, 1)
-    attended = queries.sequences.attend(query, *keys, dropout=adapter.dropout(layer), keys=active.sequences)
+    key, value = keys
+    assert isinstance(queries.sequences, PackedSequences) and isinstance(active.sequences, PackedSequences)
+    attended = queries.sequences.attend(query, key, value, adapter.dropout(layer), active.sequences)
     return norm(adapter.finish(layer, queries.tokens, attended, _keep(drop_path, index, queries)))
 
 
@@ -329,7 +333,10 @@ def _unchanged(x: Tensor) -> Tensor:
 
 def _keep(drop_path: Tensor | None, index: int, stream: Stream) -> Tensor | None:
     """A layer's factors of the tokens' images, (layers, branches, B) -> (branches, *image.shape, 1)."""
-    return None if drop_path is None else drop_path[index][:, stream.sequences.image].unsqueeze(-1)
+    if drop_path is None:
+        return None
+    assert not isinstance(stream.sequences, EqualRows)
+    return drop_path[index][:, stream.sequences.image].unsqueeze(-1)
 
 
 def _project(

@@ -19,7 +19,7 @@ from ..ops.macs import encoder_macs
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
-from .base import Costs, Features, check_choice, check_images
+from .base import Costs, Features, check_choice, check_images, height_and_width, image_size
 from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
 from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of, source_grid
@@ -141,7 +141,7 @@ class MSViT(RegionBackbone, VisionTransformer):
             raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
         if gate_temperature <= 0:
             raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
-        img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        img_size = height_and_width(img_size)
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         grid = Tiling(*img_size, (patch_size, coarse_patch_size))
 
@@ -256,7 +256,7 @@ class MSViT(RegionBackbone, VisionTransformer):
             ValueError: If images or decisions have the wrong shape or values, or no decisions keep ``token_budget``.
         """
         check_images(images, self.patch_embed.projection.in_channels)
-        tiling = self.tile(tuple(images.shape[-2:]))
+        tiling = self.tile(image_size(images))
         learning = self.training and self.gate.learnable
         budget = None if self.training else self.token_budget
         gate_logits = self.gate(images)
@@ -335,6 +335,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual)
         if encoding.counterfactual is None:
             return self._features(layout, encoding.levels, images), None
+        assert gate_values is not None and encoding.weights is not None
 
         @torch.no_grad()
         def swap(regions: Tensor) -> Features:
@@ -364,7 +365,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         encoder = self._encoder_macs(layers + self.num_extra_tokens)
         return Costs(layers, torch.zeros_like(encoder), embedding, encoder, int((embedding + encoder).item()))
 
-    def _costs(self, slots: Tensor, tiling: Tiling, sequences: list[PackedSequences] | None = None) -> Costs:
+    def _costs(self, slots: Tensor, tiling: Tiling, sequences: Sequence[PackedSequences] | None = None) -> Costs:
         """Costs of active slots (B, R, slots); of ``sequences``, where steps between the layers may change them."""
         num_tokens, num_pairs = slots.flatten(1).sum(1), None
         layers = num_tokens.expand(self.num_layers, -1) + self.num_extra_tokens
@@ -414,7 +415,7 @@ class MSViT(RegionBackbone, VisionTransformer):
 
     @torch.no_grad()
     def layers_alone(self, images: Tensor, decisions: Tensor) -> Callable[[], object]:
-        tiling = self.tile(tuple(images.shape[-2:]))
+        tiling = self.tile(image_size(images))
         slots = active_slots(decisions, tiling).flatten(1)
         active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))
         sequences = PackedSequences.of(active, self._sequences_per_image(tiling))

@@ -1,7 +1,7 @@
 """The parts of PVTv2, each able to work on all tokens of a map or on the active ones alone."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from ..ops.attention import packed_attention
 from ..ops.maps import Size, add_at, to_map, to_tokens
 from ..ops.packing import Packing
+
+if TYPE_CHECKING:
+    from .routed_pvt import DynamicTokenRoutingTransformer
 
 # Channels, blocks, perceptron's width (times the channels), heads and spatial reduction of the rows, strides 4 to 32.
 ARCHS = {
@@ -218,7 +221,11 @@ class PlainPVT(nn.Module):
             ``out_indices``.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    downsamples: Any  # lists and dicts of modules, whose types torch does not know
+    norms: Any
+    nodes: Any
+
+    def __init__(self, backbone: 'DynamicTokenRoutingTransformer') -> None:
         super().__init__()
         self.stem = backbone.stem
         self.downsamples = backbone.downsamples
@@ -228,7 +235,8 @@ class PlainPVT(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) to a map of every row of ``out_indices``."""
-        maps, tokens = [], self.stem(images)
+        maps: list[Tensor] = []
+        tokens = self.stem(images)
         for i, size in enumerate(row_sizes((images.shape[-2], images.shape[-1]))):
             if i > 0:
                 tokens = self.downsamples[i - 1](maps[-1])
@@ -246,4 +254,5 @@ def init_pvt_weights(module: nn.Module) -> None:
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
     if isinstance(module, nn.Linear | nn.Conv2d):
+        assert module.bias is not None
         nn.init.zeros_(module.bias)

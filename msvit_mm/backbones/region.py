@@ -10,7 +10,7 @@ from ..gates import Gate, RegionGate, StatedGate, build_gate
 from ..gates.region import rank_logits
 from ..ops.gating import relaxed_gate_sample, threshold
 from ..ops.tiling import Tiling
-from .base import ChoiceMap, Costs, Features, GatedBackbone
+from .base import ChoiceMap, Costs, Features, GatedBackbone, image_size
 
 
 class Counterfactual(NamedTuple):
@@ -110,9 +110,9 @@ class RegionBackbone(GatedBackbone):
     def state_decisions(self, decisions: Tensor) -> Gate:
         return StatedGate(self.gate, decisions)
 
-    def dense_decisions(self, images: Tensor) -> Tensor:
+    def dense_decisions(self, images: Tensor) -> Tensor | None:
         """All fine, (B, rows, cols)."""
-        tiling = self.tile(tuple(images.shape[-2:]))
+        tiling = self.tile(image_size(images))
         return images.new_zeros(len(images), tiling.rows, tiling.cols)
 
     def random_decisions(self, ratio: float, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -131,7 +131,7 @@ class RegionBackbone(GatedBackbone):
         """
         if not 0 <= ratio <= 1:
             raise ValueError(f'coarse ratio: wanted a number in [0, 1], got {ratio}')
-        batch, tiling = len(images), self.tile(tuple(images.shape[-2:]))
+        batch, tiling = len(images), self.tile(image_size(images))
         places = (torch.arange(batch) + 0.5) / batch * 2 - 1  # in (-1, 1), of mean 0
         num_coarse = ((ratio + min(ratio, 1 - ratio) / 2 * places) * tiling.num_regions).round().view(-1, 1, 1)
         scores = torch.rand((batch, tiling.rows, tiling.cols), generator=generator)

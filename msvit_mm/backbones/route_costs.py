@@ -1,7 +1,7 @@
 """What routes cost: multiply-adds of every part of a routing space, in closed form."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,7 +46,9 @@ class CostTable(NamedTuple):
 
     def costs(self, decisions: Mapping[Edge, Tensor]) -> Costs:
         """Costs of decisions (B, N) on every edge, with their gradient; merges count as embedding, nodes as layers."""
-        encoder, embedding, num_tokens = 0, self.embedding, []
+        encoder: Tensor | int = 0
+        embedding: Tensor | int = self.embedding
+        num_tokens = []
         for edge, (static, per_token) in self.edges.items():
             is_open = decisions[edge].double()
             macs = static * is_open.amax(1) + per_token * is_open.sum(1)
@@ -55,6 +57,7 @@ class CostTable(NamedTuple):
                 num_tokens.append(is_open.detach().sum(1).long())
             else:
                 embedding = embedding + macs
+        assert isinstance(encoder, Tensor)
         gate = torch.full_like(encoder.detach(), self.gate)
         return Costs(torch.stack(num_tokens), gate, embedding + torch.zeros_like(gate), encoder, self.reference)
 
@@ -62,7 +65,7 @@ class CostTable(NamedTuple):
 def make_cost_table(
     arch: Mapping[str, Sequence[int]],
     sizes: Sequence[Size],
-    edges: Sequence[Edge],
+    edges: Iterable[Edge],
     depths: Mapping[Edge, int],
     gate_macs: int,
 ) -> CostTable:
@@ -110,7 +113,8 @@ def open_share(table: CostTable, cost_ratio: float, image_size: tuple[int, int],
     """
 
     def expected_ratio(share: float) -> float:
-        macs, alive = table.embedding + table.gate, {}  # alive: probability that a row goes on
+        macs: float = table.embedding + table.gate
+        alive: dict[int, float] = {}  # probability that a row goes on
         for edge, (static, per_token) in sorted(table.edges.items()):  # stage after stage in each row
             kind, row, _ = edge
             count = table.num_tokens[row + (kind == 'merge')]

@@ -1,7 +1,7 @@
 """Dynamic token routing: a grid of PVTv2 blocks in which every token has its own path through scales and depth."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from ..gates.route import Edge
 from ..ops.gating import relaxed_gate_sample, straight_through, threshold
 from ..ops.maps import Size, add_at, to_map
 from ..ops.packing import Packing
-from .base import ChoiceMap, Costs, Features, GatedBackbone, check_choice, check_images
+from .base import ChoiceMap, Costs, Features, GatedBackbone, check_choice, check_images, height_and_width, image_size
 from .pvt import NUM_ROWS, PatchEmbed, PlainPVT, PVTBlock, arch_settings, init_pvt_weights, row_sizes
 from .route_costs import CostTable, make_cost_table, open_share
 
@@ -72,7 +72,7 @@ class RouteOutput(NamedTuple):
 
     def zero(self) -> Tensor:
         """Zero with a path to every parameter of the gate."""
-        return 0 * sum(values.sum() for values in self.gate_values.values())
+        return 0 * reduce(torch.add, (values.sum() for values in self.gate_values.values()))
 
 
 @MODELS.register_module()
@@ -130,6 +130,10 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         Title='DiT: Efficient Vision Transformers with Dynamic Token Routing', URL='https://arxiv.org/abs/2308.03409'
     )
 
+    downsamples: Any  # lists and dicts of modules, whose types torch does not know
+    norms: Any
+    nodes: Any
+
     def __init__(
         self,
         arch: str | dict[str, Any] = 'b2',
@@ -160,7 +164,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         if NUM_ROWS - 1 not in out_indices or not set(out_indices) <= set(range(NUM_ROWS)):
             raise ValueError(f'out_indices must be of rows 0 to 3 with 3 among them, got {tuple(out_indices)}')
         self.arch = arch_settings(arch)
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.img_size = height_and_width(img_size)
         self.num_stages = num_stages
         self.merge = merge
         self.gate_temperature = gate_temperature
@@ -260,7 +264,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
                     gate = decider.decide(('row', i, j), rows[i])
                     rows[i] = self._transform(i, j, rows[i], gate, sizes[i], sparse)
         maps = tuple(to_map(self.norms[i](rows[i]), sizes[i]).contiguous() for i in self.out_indices)
-        return maps, decider.output(self.cost_table(tuple(images.shape[-2:])))
+        return maps, decider.output(self.cost_table(image_size(images)))
 
     def _transform(self, i: int, j: int, tokens: Tensor, gate: Tensor, size: Size, sparse: bool) -> Tensor:
         """Node (i, j): (B, N, C) -> (B, N, C)."""
@@ -334,7 +338,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         Raises:
             ValueError: If it is none, or its budget is less than stem, entries and gates cost.
         """
-        loss = super().build_gate_loss(config)
+        loss: Any = super().build_gate_loss(config)
         floor = self.cost_table(self.img_size).floor
         if loss.budget <= floor:
             raise ValueError(
@@ -347,7 +351,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         if gate.needs_features:
             got = type(gate).__name__
             raise ValueError(f'decisions without features: wanted RandomRoutes, FixedRoutes or the like, got {got}')
-        sizes, nothing = row_sizes(tuple(images.shape[-2:])), images.new_empty(len(images), 0, 0)
+        sizes, nothing = row_sizes(image_size(images)), images.new_empty(len(images), 0, 0)
         decisions = {edge: threshold(gate(edge, nothing, sizes[edge[1]]).sigmoid()) for edge in gate.edges}
         return {edge: x.unflatten(1, sizes[_target_row(edge)]) for edge, x in decisions.items()}
 
@@ -362,7 +366,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         self, ratio: float, images: Tensor, generator: torch.Generator | None = None
     ) -> dict[Edge, Tensor]:
         """Decisions on every edge that cost ``ratio`` times PVTv2 on average; chance is torch's, or the generator's."""
-        share = self.active_ratio_of(ratio, tuple(images.shape[-2:]))
+        share = self.active_ratio_of(ratio, image_size(images))
         gate = self.build_gate(dict(type='RandomRoutes', active_ratio=share))
         if generator is None:
             return self.draw_decisions(gate, images)
@@ -395,7 +399,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     def _row_sizes(self, images: Tensor) -> list[Size]:
         check_images(images, 3)
-        sizes = row_sizes(tuple(images.shape[-2:]))
+        sizes = row_sizes(image_size(images))
         if any(min(size) < sr_ratio for size, sr_ratio in zip(sizes, self.arch['sr_ratios'], strict=True)):
             raise ValueError(
                 f'images must be large enough for one key on every row (sr_ratios {self.arch["sr_ratios"]}), '

@@ -7,7 +7,7 @@ Which ones they are is a matter of indices, and gathering by indices has static 
 
 import copy
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,10 @@ from ..ops.tiling import (
     nodes_to_cells,
     nodes_to_slots,
     pad_to_regions,
+    per_scale,
     shrink,
 )
+from .coarse import CellDetail, CoarsePixels
 from .embedding import embed_patches, make_positions
 from .layers import EqualRows, Stream, run_layers
 
@@ -61,6 +63,18 @@ class StaticMSViT(nn.Module):
         host: Whose weights are copied.
         tiling: Candidates of the images.
     """
+
+    gate: Any  # this and what follows are the host's
+    patch_embed: Any
+    drop_after_pos: Any
+    pre_norm: Any
+    layers: Any
+    coarse_pixels: CoarsePixels | None
+    detail: CellDetail | None
+    extra: Tensor
+    cell_region: Tensor
+    cell_slot: Tensor
+    positions: Tensor
 
     def __init__(self, host: 'MSViT', tiling: Tiling) -> None:
         super().__init__()
@@ -109,7 +123,7 @@ class StaticMSViT(nn.Module):
 
     def return_to_grid(self, level: int, rows: TokenRows, arranged: Arrangement, pixels: Tensor | None) -> Tensor:
         """Tokens, and the detail of coarse ones where a level has it, to (B, C, h, w)."""
-        if pixels is None or level not in self.detail.levels:
+        if pixels is None or self.detail is None or level not in self.detail.levels:
             return rows.scatter(rows.tokens)
         coarse = take(rows.tokens, arranged.coarse_at)
         detail = self.detail(level, coarse.flatten(0, 1), pixels.flatten(0, 1)).unflatten(0, coarse.shape[:2])
@@ -250,7 +264,7 @@ def count_fine(tiling: Tiling, token_budget: float) -> int:
         >>> count_fine(Tiling(64, 96, (16, 32)), token_budget=13)  # 6 regions
         2
     """
-    decisions = budget_decisions(torch.zeros(1, tiling.rows, tiling.cols), tiling, token_budget)
+    (decisions,) = per_scale(budget_decisions(torch.zeros(1, tiling.rows, tiling.cols), tiling, token_budget))
     return int((decisions == 0).sum())
 
 

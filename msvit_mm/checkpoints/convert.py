@@ -167,7 +167,7 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
         reason = next((reason for rule, reason in DROPS if re.fullmatch(rule, name)), None)
         if prefix is not None and key not in inner:
             dropped[key] = f"outside of the chosen prefix '{chosen}'"
-        elif key in inner and new is not None and new not in state_dict and getattr(tensor, 'ndim', 0):
+        elif key in inner and new is not None and new not in state_dict and getattr(tensor, 'ndim', 0) > 0:
             state_dict[new], renamed[key] = tensor, new
         elif new is None and reason is not None:
             dropped[key] = reason
@@ -207,10 +207,11 @@ def describe_backbone(
         feedforward_channels=len(state.get('layers.0.ffn.layers.0.0.weight', ())),
     )
     named = (dict(known) for known in VisionTransformer.arch_zoo.values() if sizes.items() <= known.items())
-    if (arch := arch or next(named, None)) is None:
+    if (known_arch := arch or next(named, None)) is None:
         raise ValueError(f'wanted the sizes of a named architecture, got {sizes}; name the backbone by --config.')
     rows, columns = _position_grid(conversion, source_grid)[0]
-    words = dict(arch=arch, img_size=(patch_size * rows, patch_size * columns), patch_size=patch_size)
+    img_size = patch_size * rows, patch_size * columns
+    words: dict[str, Any] = dict(arch=known_arch, img_size=img_size, patch_size=patch_size)
     if 'layers.0.attn.gamma1.weight' in state:
         words |= dict(layer_scale_init_value=1e-5)  # any positive value: the weights replace it
     if 'cls_token' not in state:
@@ -255,6 +256,7 @@ def fit_weights(
 
     if conversion.is_pyramid:
         return check_shapes(target, state)
+    assert grid is not None
     old_grid, extra = _position_grid(conversion, source_grid)
     rows = state['pos_embed']
     positions = rows[:, extra:]
@@ -271,7 +273,7 @@ def fit_weights(
     name = 'patch_embed.projection.weight'
     old, new = state[name].shape[2:], target[name].shape[2:]
     if old != new and len(old) == 2:
-        state[name] = resize_patch_kernel(state[name], new)
+        state[name] = resize_patch_kernel(state[name], (new[0], new[1]))
         conversion.resampled.append(f'{name}, {_by(old)} to {_by(new)} pixels')
     check_shapes(target, state)
 
@@ -299,7 +301,7 @@ def _choose_prefix(keys: Iterable[str], wanted: str | None) -> str:
         wanted = wanted.rstrip('.') + '.'
     if wanted is None and len(found) == 1:
         return found[0]
-    if wanted not in found:
+    if wanted is None or wanted not in found:
         got = f'the prefixes {found}; choose by --prefix' if found else _first(keys)
         raise ValueError(f'wanted one patch_embed{"" if wanted is None else f" below {wanted!r}"}, got {got}.')
     return wanted
@@ -315,9 +317,10 @@ def _position_grid(conversion: Conversion, grid: tuple[int, int] | None) -> tupl
     choices = (sum(tokens), sum(tokens[:2]), tokens[0], 0) if conversion.family == 'timm' else (sum(tokens),)
     for extra in choices:
         count = rows.shape[1] - extra
-        square = (math.isqrt(max(count, 0)),) * 2
-        if count > 0 and math.prod(grid or square) == count:
-            return tuple(grid or square), extra
+        side = math.isqrt(max(count, 0))
+        height, width = grid or (side, side)
+        if count > 0 and height * width == count:
+            return (height, width), extra
     wanted = f'{_by(grid)} positions' if grid else 'a square grid of positions'
     raise ValueError(f'pos_embed: wanted {wanted}, got {rows.shape[1]} rows; give --source-grid ROWS COLUMNS.')
 

@@ -42,7 +42,7 @@ def hub_files(published: Mapping[str, Any], entry: Mapping[str, Any], paper: Map
         ImportError: If safetensors is not there.
     """
     try:
-        from safetensors.torch import save
+        from safetensors.torch import save  # noqa: PLC0415  # optional dependency
     except ImportError as error:
         raise ImportError(f'weights as safetensors need the package safetensors; {INSTALL}.') from error
     meta = dict(published['meta'])
@@ -121,7 +121,7 @@ def find_folder(source: str | PathLike, revision: str | None = None, token: str 
     if Path(source).is_dir():
         return Path(source)
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  # optional dependency
     except ImportError as error:
         raise ImportError(f"'{source}' is no folder, and the Hub needs huggingface_hub; {INSTALL}.") from error
     return Path(snapshot_download(str(source), revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG]))

@@ -26,7 +26,7 @@ from ..ops.finite import first_nonfinite
 try:
     from numpy._core import multiarray
 except ImportError:  # numpy 1
-    from numpy.core import multiarray
+    from numpy.core import multiarray  # type: ignore[no-redef]  # the same module under its older name
 
 RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
 RESIZED = ('pos_embed', 'gate_loss.mean_logits', 'gate_loss.log_temperatures')
@@ -68,9 +68,9 @@ def load_weights_safely(path: str | PathLike) -> tuple[dict[str, Tensor], str]:
         ValueError: If the file is missing, damaged, holds code, or no tensors by name.
     """
     content = _load_safetensors(path) if Path(path).suffix == '.safetensors' else _load(path)
-    entries = content if isinstance(content, Mapping) else {}
+    entries: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
     entry = next((name for name in WEIGHT_ENTRIES if isinstance(entries.get(name), Mapping)), '')
-    weights = entries[entry] if entry else entries
+    weights: Any = entries[entry] if entry else entries
     if not any(isinstance(tensor, Tensor) for tensor in weights.values()):
         where = f"in '{entry}'" if entry else 'by name'
         got = f'the keys {_first(weights) or "of an empty dict"}' if entries else type(content).__name__
@@ -211,8 +211,8 @@ def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
 
 def _load_safetensors(path: str | PathLike) -> dict[str, Tensor]:
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError  # noqa: PLC0415  # optional dependency
+        from safetensors.torch import load_file  # noqa: PLC0415  # optional dependency
     except ImportError as error:
         raise ValueError(
             f"checkpoint '{path}': wanted the package safetensors, got none; pip install safetensors."

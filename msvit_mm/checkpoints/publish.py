@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import yaml
 from mmengine.config import Config
-from torch import nn
 
+from ..backbones.base import HostModel
 from ..datasets.configs import leaf_datasets, type_name
 from .loading import _first, carry_metadata, check_coverage, check_finite, check_shapes, load_checkpoint_safely
 from .names import check_names
@@ -42,9 +42,9 @@ def parse_config(text: str) -> dict[str, Any]:
     def value(node: ast.AST) -> Any:
         match node:
             case ast.Call(func=ast.Name(id='dict'), args=args, keywords=words) if all(word.arg for word in words):
-                return dict(*map(value, args), **{word.arg: value(word.value) for word in words})
+                return dict(*map(value, args), **{str(word.arg): value(word.value) for word in words})
             case ast.Dict(keys=keys, values=values) if all(keys):
-                return {value(key): value(item) for key, item in zip(keys, values, strict=True)}
+                return {value(key): value(item) for key, item in zip(keys, values, strict=True) if key}
             case ast.List(elts=items):
                 return [value(item) for item in items]
             case ast.Tuple(elts=items):
@@ -96,7 +96,7 @@ def kept_text(checkpoint: Mapping[str, Any], path: str | PathLike) -> str:
     return text
 
 
-def check_trained_as(cfg: Config, model: nn.Module, checkpoint: Mapping[str, Any], path: str | PathLike) -> None:
+def check_trained_as(cfg: Config, model: HostModel, checkpoint: Mapping[str, Any], path: str | PathLike) -> None:
     """Check that a config describes the model of a checkpoint, and that the weights are those of this model, no others.
 
     Raises:
@@ -174,7 +174,7 @@ def hashed_name(path: Path, content: bytes) -> Path:
 
 
 def describe_model(
-    name: str, weights: str, cfg: Config, config: str, model: nn.Module, meta: Mapping[str, Any]
+    name: str, weights: str, cfg: Config, config: str, model: HostModel, meta: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A model's entry in a metafile, of what the checkpoint itself says.
 
@@ -187,7 +187,7 @@ def describe_model(
     """
     metrics = {key: float(f'{value:.6g}') for key, value in meta['metrics'].items()}
     unit = step_unit(cfg)
-    about = {'Training Data': _dataset_name(cfg, 'train')}
+    about: dict[str, Any] = {'Training Data': _dataset_name(cfg, 'train')}
     about[dict(iter='Iterations', epoch='Epochs')[unit]] = meta.get(unit)
     if 'gmacs' in metrics:
         about['FLOPs'] = round(metrics['gmacs'] * 1e9)
@@ -212,7 +212,9 @@ def update_metafile(
         content = yaml.safe_load(path.read_text()) if path.exists() else {}
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"metafile '{path}': wanted YAML, got {_line(error)}.") from None
-    sections = [content.setdefault(key, []) for key in ('Collections', 'Models')] if isinstance(content, dict) else [0]
+    sections: list[Any] = (
+        [content.setdefault(key, []) for key in ('Collections', 'Models')] if isinstance(content, dict) else [0]
+    )
     if not all(isinstance(section, list) and all(isinstance(item, dict) for item in section) for section in sections):
         raise ValueError(f"metafile '{path}': wanted lists of Collections and Models, got something else.")
     collections, models = sections

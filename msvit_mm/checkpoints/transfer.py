@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from ..backbones.base import HostModel
 from ..ops.priors import resample_prior
 from .loading import _first, check_coverage, check_shapes
 
@@ -19,7 +20,7 @@ GATE = 'backbone.gate.'
 PRIORS = ('gate_loss.mean_logits', 'gate_loss.log_temperatures')
 
 
-def load_gate(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_gate(model: HostModel, weights: Mapping[str, Tensor]) -> None:
     """Load the gate of a checkpoint, with the priors of its gate loss, into the model that its config builds.
 
     Raises:
@@ -40,7 +41,7 @@ def load_gate(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(got, strict=False)
 
 
-def transfer_gate(source: nn.Module, target: nn.Module) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+def transfer_gate(source: HostModel, target: HostModel) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
     """Weights that give the target the source's gate and priors.
 
     Both models see the same images, in the channel order of the hosts' loaders, through their own
@@ -62,14 +63,14 @@ def transfer_gate(source: nn.Module, target: nn.Module) -> tuple[dict[str, Tenso
     if wanted != got:
         differing = [f'{name}: wanted {wanted[name]}, got {got[name]}' for name in wanted if wanted[name] != got[name]]
         raise ValueError(f"the source's gate does not fit the target: {'; '.join(differing)}.")
-    report = dict(moved=[], mapped=[], resampled=[], left=[])
+    report: dict[str, list[str]] = dict(moved=[], mapped=[], resampled=[], left=[])
     moved = {GATE + key: tensor.clone() for key, tensor in source.backbone.gate.state_dict().items()}
     maps = _pixel_map(source.data_preprocessor), _pixel_map(target.data_preprocessor)
     if not all(map(torch.equal, *maps)):
         mix = maps[0][0] @ maps[1][0].inverse()  # source pixels = mix @ target pixels + offset
         offset = maps[0][1] - mix @ maps[1][1]
         names = [f'{GATE}layers.0.{name}' for name in ('weight', 'bias')]
-        moved |= zip(names, fold_pixel_map(*map(moved.get, names), got['pixels'], mix, offset), strict=True)
+        moved |= zip(names, fold_pixel_map(moved[names[0]], moved[names[1]], got['pixels'], mix, offset), strict=True)
         where = 'exact but for regions padded at the border' if offset.abs().max() > 1e-5 else 'exact'
         report['mapped'] = [f'{name}, to another normalisation of the pixels: {where}' for name in names]
 
@@ -118,7 +119,7 @@ def fold_pixel_map(weight: Tensor, bias: Tensor, pixels: str, mix: Tensor, offse
 
 
 @torch.no_grad()
-def compare_scale_maps(source: nn.Module, target: nn.Module, images: Iterable[Tensor]) -> dict[str, float]:
+def compare_scale_maps(source: HostModel, target: HostModel, images: Iterable[Tensor]) -> dict[str, float]:
     """Decisions of two models' gates on the same images, each at the image size of its own backbone.
 
     Args:
@@ -155,7 +156,7 @@ def scale_map_agreement(a: Tensor, b: Tensor) -> Tensor:
     return (a == b).float().mean((1, 2, 3))
 
 
-def _layout(model: nn.Module, role: str) -> dict[str, Any]:
+def _layout(model: HostModel, role: str) -> dict[str, Any]:
     """What has to be the same for a gate's weights to mean the same."""
     gate = model.backbone.gate
     if not hasattr(gate, 'pixels'):

@@ -93,7 +93,8 @@ def _words_of(cls: type) -> set[str] | None:
     for parent in cls.__mro__:
         if '__init__' not in vars(parent):
             continue
-        parameters = inspect.signature(parent.__init__).parameters.values()
+        own: Any = vars(parent)['__init__']
+        parameters = inspect.signature(own).parameters.values()
         if parent is object:
             return None
         words |= {x.name for x in parameters if x.kind not in (x.VAR_KEYWORD, x.VAR_POSITIONAL)} - {'self'}

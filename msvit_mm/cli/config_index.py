@@ -63,7 +63,7 @@ def render(folder: Path) -> str:
     Raises:
         ValueError: If a config says too little, or lies in no known group.
     """
-    groups = {group: [] for group in GROUPS}
+    groups: dict[str, list[str]] = {group: [] for group in GROUPS}
     for path in find_leaves(folder):
         group = path.relative_to(folder).parent.as_posix()
         if group not in groups:

@@ -22,7 +22,7 @@ COMMANDS = ROOT / 'msvit_mm' / 'cli' / 'commands'
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages to those of the folder."""
-    from mkdocs.structure.files import File  # in the environment of mkdocs alone
+    from mkdocs.structure.files import File  # noqa: PLC0415  # in the environment of mkdocs alone
 
     pages = {'tools.md': tools_page, 'config_list.md': config_list_page, 'models.md': models_page}
     for name, render in pages.items():

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 
 from ..datasets import LABEL_STEPS
 from ..datasets.configs import leaf_datasets, type_name
+from ..models import GatedModel
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -111,7 +112,7 @@ class UnlabelledImages(Sequence):
     def __len__(self) -> int:
         return len(self.infos)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict:  # type: ignore[override]  # there are no slices
         """A batch of this one image, for the model's ``data_preprocessor``."""
         return pseudo_collate([self.pipeline(dict(self.infos[index]))])
 
@@ -134,7 +135,7 @@ def load_split(cfg: Config, split: str, num_images: int | None = None, folder: s
 
 
 def load_inputs(
-    cfg: Config, model: torch.nn.Module, count: int, size: tuple[int, int], folder: str | None = None
+    cfg: Config, model: GatedModel, count: int, size: tuple[int, int], folder: str | None = None
 ) -> tuple[torch.Tensor, str]:
     """Distinct inputs of one size for a backbone to be timed on, and what they are.
 

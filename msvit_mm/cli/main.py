@@ -39,4 +39,4 @@ def _spell(name: str) -> str:
 def _first_line(name: str) -> str:
     """Of the docstring of a command, which is not imported for it."""
     text = ast.get_docstring(ast.parse((FOLDER / f'{name}.py').read_text(encoding='utf-8')))
-    return text.partition('\n')[0]
+    return (text or '').partition('\n')[0]

@@ -4,7 +4,7 @@ import colorsys
 import copy
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.config import Config
@@ -19,6 +19,7 @@ from ..backbones import GatedBackbone
 from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely, load_kept_config
 from ..checkpoints.starting import check_start, use_checked_init, weights_below
 from ..engine.storage import use_atomic_files
+from ..models import GatedEncoderDecoder, GatedModel
 from .config import load_config
 from .config_checks import classes_of, innermost
 from .errors import one_line_errors
@@ -26,7 +27,7 @@ from .images import check_data
 from .machine import check_device, check_machine
 
 
-def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Module:
+def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> GatedModel:
     """Build the config's model in evaluation mode, with the weights of a checkpoint or random ones.
 
     Raises:
@@ -51,7 +52,7 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Mo
 
 def load_trained_segmentor(
     checkpoint: str, config: str | None = None, options: Mapping[str, Any] | None = None, device: str = 'cpu'
-) -> nn.Module:
+) -> GatedEncoderDecoder:
     """A gated segmentor of a checkpoint, with its config as ``cfg``, classes and colours as ``dataset_meta``.
 
     Args:
@@ -73,7 +74,7 @@ def load_trained_segmentor(
     check_segmentor(model, cfg)
     model.cfg = cfg
     model.dataset_meta = _dataset_meta(cfg, checkpoint)
-    return model
+    return cast(GatedEncoderDecoder, model)
 
 
 def _dataset_meta(cfg: Config, checkpoint: str) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _colours(count: int) -> list[list[int]]:
     return [[round(255 * x) for x in colorsys.hsv_to_rgb(hue, 0.7, 0.9)] for hue in hues]
 
 
-def check_regions(model: nn.Module, cfg: Config) -> None:
+def check_regions(model: GatedModel, cfg: Config) -> None:
     """Check that a gated model chooses scales of regions, so that its choices have a threshold and can move.
 
     Raises:
@@ -103,7 +104,7 @@ def check_regions(model: nn.Module, cfg: Config) -> None:
         raise ValueError(f"config '{cfg.filename}': wanted a gate over regions (MSViT), got {got}.")
 
 
-def check_segmentor(model: nn.Module, cfg: Config) -> None:
+def check_segmentor(model: GatedModel, cfg: Config) -> None:
     """Check that a model is a segmentor over a gated backbone.
 
     Raises:
@@ -179,7 +180,7 @@ def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     return weights
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> Any:
     """Return the model below wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module

@@ -61,7 +61,7 @@ class ImageMaskDataset(BaseSegDataset):
         """Pair images with masks by name, and check that all are there and can be read as labels."""
         pairs = find_pairs(self.data_prefix['img_path'], self.data_prefix.get('seg_map_path'), self.mask_ending)
         if self.data_prefix.get('seg_map_path'):
-            masks = [mask for _, mask in pairs]
+            masks = [mask for _, mask in pairs if mask is not None]
             check_mask_mode(masks[0])
             if not self.foreground_255 and len(self.metainfo.get('classes', ())) == 2:
                 check_not_binary_255(masks)

@@ -84,8 +84,8 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndar
     _draw_small_shapes(rng, img, labels)
     # light differs per image and, smoothly, within it
     img *= 1 + 0.1 * _smooth_field(rng, size, cells=2)[..., None]
-    img = img * rng.uniform(0.8, 1.2, 3) + rng.uniform(-20, 20) + rng.normal(0, 4, img.shape)
-    return np.clip(img, 0, 255).astype(np.uint8), labels
+    lit = img * rng.uniform(0.8, 1.2, 3) + rng.uniform(-20, 20) + rng.normal(0, 4, img.shape)
+    return np.clip(lit, 0, 255).astype(np.uint8), labels
 
 
 def _smooth_field(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
@@ -178,9 +178,10 @@ def _draw_small_shapes(rng: np.random.Generator, img: np.ndarray, labels: np.nda
 @lru_cache(maxsize=1)  # image and labels of a scene are asked for one after the other
 def _encode_scene(seed: int, split: str, index: int, size: tuple[int, int]) -> tuple[bytes, bytes]:
     fast = [cv2.IMWRITE_PNG_COMPRESSION, 0]
-    return tuple(
+    img, labels = (
         cv2.imencode('.png', array, fast)[1].tobytes() for array in draw_scene(scene_rng(seed, split, index), size)
     )
+    return img, labels
 
 
 @register_backend('scenes', prefixes='scenes')

@@ -1,6 +1,6 @@
 """Which shapes does a scene hold? A classification data set over generated scenes."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -37,6 +37,7 @@ class ScenesPresenceDataset(ScenesDataset):
         """Addresses of the scene, and ``gt_label``."""
         info = super().get_data_info(idx)
         encoded = np.frombuffer(fileio.get(info['seg_map_path']), np.uint8)
-        present = np.unique(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)).astype(np.int64)
+        labels: Any = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+        present = np.unique(labels).astype(np.int64)
         shapes = present - len(STUFF_CLASSES)
         return {**info, 'gt_label': shapes[shapes >= 0]}

@@ -28,11 +28,12 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     finished: str | None = None
+    max_keep_ckpts: int
 
     @classmethod
     def of(cls, hook: CheckpointHook) -> 'SafeCheckpointHook':
         """The safe hook with the settings of another one."""
-        safe = cls.__new__(cls)
+        safe: Any = cls.__new__(cls)
         vars(safe).update(vars(hook))
         return safe
 

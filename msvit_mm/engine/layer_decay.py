@@ -1,10 +1,10 @@
 """Layer-wise learning-rate decay for models over a backbone with ``get_layer_depth``."""
 
 from functools import partial
+from typing import Any
 
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
-from torch import nn
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -20,7 +20,7 @@ class GatedLayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
     """
 
     def add_params(
-        self, params: list[dict], module: nn.Module, prefix: str = '', get_layer_depth=None, **kwargs
+        self, params: list[dict], module: Any, prefix: str = '', get_layer_depth: Any = None, **kwargs: Any
     ) -> None:
         if get_layer_depth is None:
             get_layer_depth = partial(module.backbone.get_layer_depth, prefix='backbone.')

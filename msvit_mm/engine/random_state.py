@@ -33,7 +33,9 @@ class RandomStateHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self._loaded = self._held = self._gathered = None
+        self._loaded: dict[str, Any] | None = None
+        self._held: dict[str, Any] | None = None
+        self._gathered: list[dict[str, Any]] | None = None
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
@@ -54,6 +56,7 @@ class RandomStateHook(Hook):
         self._held = get_random_states()
 
     def after_val(self, runner: Runner) -> None:
+        assert self._held is not None
         set_random_states(self._held)
         self._held = None
 
@@ -84,7 +87,8 @@ class RandomStateHook(Hook):
 
 def get_random_states() -> dict[str, Any]:
     """The states of torch, numpy and python in this process, as tensors and numbers alone."""
-    _, keys, position, has_gauss, gauss = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    _, keys, position, has_gauss, gauss = numpy_state
     version, internal, python_gauss = random.getstate()
     return dict(
         torch=torch.get_rng_state(),
@@ -136,6 +140,8 @@ def place_samples(loader: DataLoader, seed: int, rank: int) -> Sampler | None:
 class Place(int):
     """An index into a dataset that knows which sample of the training it is."""
 
+    position: int
+
     def __new__(cls, index: int, position: int) -> 'Place':
         place = super().__new__(cls, index)
         place.position = position
@@ -151,7 +157,7 @@ class PlacedSampler(Sampler):
     ``skip_next`` samples are left out of the next pass, one that goes on in the middle of an epoch.
     """
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
         self.position = self.skip_next = 0
 

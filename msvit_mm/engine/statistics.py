@@ -18,7 +18,8 @@ class GateStatisticsHook(Hook):
     """
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._rows, self._shares = [], []
+        self._rows: list[dict[str, float]] = []
+        self._shares: list[dict[str, float]] = []
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for sample in (x for x in outputs if 'choice_maps' in x):

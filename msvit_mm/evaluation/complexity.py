@@ -1,11 +1,11 @@
 """What the predictions cost, beside their accuracy."""
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
 from ..backbones import Costs
+from ..backbones.base import HostModel, image_size
 
 PARTS = ('gate', 'embedding', 'encoder', 'backbone', 'decoder', 'whole')
 
@@ -35,7 +35,7 @@ class ComplexityMetric(BaseMetric):
         return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
 
 
-def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], dict[str, float]]:
+def count_parts(model: HostModel, batch: dict) -> tuple[dict[str, float], dict[str, float]]:
     """Tokens and GMACs by part of one image, windows summed, and those of the dense model.
 
     Args:
@@ -46,7 +46,7 @@ def count_parts(model: torch.nn.Module, batch: dict) -> tuple[dict[str, float], 
         ``num_tokens`` and each of ``PARTS`` in 1e9 multiply-adds: as the gate decides, and dense.
     """
     (sample,) = model.predict(batch['inputs'], batch['data_samples'])
-    sizes = model.window_sizes(tuple(batch['inputs'].shape[-2:]))
+    sizes = model.window_sizes(image_size(batch['inputs']))
     windows = [model.backbone.dense_costs(size) for size in sizes]
     decoder = dense_decoder = sample.gmacs - sample.backbone_gmacs
     if model.token_head is not None:

@@ -96,6 +96,7 @@ def _to_onnx(program: torch.export.ExportedProgram, names: Sequence[str]) -> byt
     exported = torch.onnx.export(
         program, input_names=['images'], output_names=list(names), dynamo=True, external_data=False, verbose=False
     )
+    assert exported is not None
     return exported.model_proto.SerializeToString()
 
 

@@ -73,7 +73,7 @@ def make_engines(
         raise ValueError("export of a backbone alone: wanted out_type='featmap' or 'cls_token', got 'tokens'")
     engines = []
     for budget in budgets:
-        network = (model.backbone if backbone else model).static(image_size, budget)
+        network: Any = (model.backbone if backbone else model).static(image_size, budget)
         static = network if backbone else network.model.backbone
         name = 'masked' if budget is None else f'{budget:g}'
         fine, tokens = (getattr(static, word, None) for word in ('num_fine', 'num_tokens'))
@@ -91,7 +91,8 @@ def make_engines(
 
 def output_names(model: GatedModel, backbone: bool = False) -> tuple[str, ...]:
     """``'scores'``, or of the backbone alone one name per level, after its layer."""
-    return tuple(f'layer{index}' for index in model.backbone.out_indices) if backbone else ('scores',)
+    host: Any = model.backbone
+    return tuple(f'layer{index}' for index in host.out_indices) if backbone else ('scores',)
 
 
 @torch.no_grad()

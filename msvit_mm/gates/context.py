@@ -57,6 +57,7 @@ class ContextGate(RegionGate):
         self.regions = nn.Conv2d(half, dims, 2, stride=2)
         self.context = nn.Conv2d(dims + 2 * with_position, dims, 3, padding=1)
         self.logit = nn.Conv2d(dims, 1, 1)
+        assert self.logit.bias is not None
         nn.init.constant_(self.logit.bias, math.log(initial_ratio / (1 - initial_ratio)))
         self.requires_grad_(not frozen)
 
@@ -66,6 +67,7 @@ class ContextGate(RegionGate):
         return 4 * per_half + per_region
 
     def shift_logits(self, offset: float) -> None:
+        assert self.logit.bias is not None
         with torch.no_grad():
             self.logit.bias.add_(offset)
 

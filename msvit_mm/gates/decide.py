@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops.gating import budget_decisions, relaxed_gate_sample, threshold
-from ..ops.tiling import Tiling
+from ..ops.tiling import Tiling, per_scale
 
 
 class Decision(NamedTuple):
@@ -46,7 +46,7 @@ def decide(
     if given is not None:
         decisions = check_decisions(given, gate_logits)
     elif token_budget is not None:
-        decisions = budget_decisions(gate_logits, tiling, token_budget)
+        (decisions,) = per_scale(budget_decisions(gate_logits, tiling, token_budget))
     else:
         decisions = threshold(gate_values)
     return Decision(gate_values, decisions)

@@ -94,15 +94,20 @@ class ScaleGate(RegionGate):
         for in_dims, out_dims in pairwise(dims):
             layers += [nn.Linear(in_dims, out_dims), nn.GELU()]
         self.layers = nn.Sequential(*layers[:-1])
-        nn.init.constant_(self.layers[-1].bias, math.log(initial_ratio / (1 - initial_ratio)))
+        nn.init.constant_(self._last_bias, math.log(initial_ratio / (1 - initial_ratio)))
         self.requires_grad_(not frozen)
+
+    @property
+    def _last_bias(self) -> Tensor:
+        last: Any = self.layers[-1]
+        return last.bias
 
     def macs_per_region(self) -> int:
         return linear_macs(self.layers)
 
     def shift_logits(self, offset: float) -> None:
         with torch.no_grad():
-            self.layers[-1].bias.add_(offset)
+            self._last_bias.add_(offset)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[1] != CHANNELS:

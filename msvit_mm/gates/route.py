@@ -92,7 +92,8 @@ class RouteGate(TokenGate):
         if not 0 < initial_ratio < 1:
             raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
         self.logits = nn.ModuleDict({edge_name(edge): _token_logit(dims) for edge, dims in self.edges.items()})
-        for _, linear in self.logits.values():
+        parts: Any = self.logits.values()
+        for _, linear in parts:
             nn.init.trunc_normal_(linear.weight, std=0.01)
             nn.init.constant_(linear.bias, math.log(initial_ratio / (1 - initial_ratio)))
         self.requires_grad_(not frozen)

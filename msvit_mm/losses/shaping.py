@@ -70,8 +70,8 @@ class BatchShapingLoss(GateLoss):
             raise ValueError(f"hyperprior must be 'normal' or 'beta', got {hyperprior!r}")
         self.coarse_ratio = coarse_ratio
         self.temperature_weight = temperature_weight
-        self.mean_logits = nn.Parameter(torch.full(self.grid_size, math.log(coarse_ratio / (1 - coarse_ratio))))
-        self.log_temperatures = nn.Parameter(torch.full(self.grid_size, math.log(initial_temperature)))
+        self.mean_logits = nn.Parameter(torch.full(tuple(grid_size), math.log(coarse_ratio / (1 - coarse_ratio))))
+        self.log_temperatures = nn.Parameter(torch.full(tuple(grid_size), math.log(initial_temperature)))
         self._warned = False
 
     def forward(self, gate_values: Tensor) -> dict[str, Tensor]:

@@ -30,6 +30,10 @@ class UtilityGateLoss(nn.Module):
         ValueError: If an argument is out of its range.
     """
 
+    quantile: Tensor
+    calls: Tensor
+    steps: Tensor
+
     def __init__(self, coarse_ratio: float = 0.75, weight: float = 1.0, momentum: float = 0.98, every: int = 1) -> None:
         super().__init__()
         if not 0 < coarse_ratio < 1:

@@ -7,7 +7,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor
 
-from ..backbones import Choices
+from ..backbones import GateOutput
 from ..backbones.base import Features
 from .gated import GatedModel
 from .static import StaticModel
@@ -44,10 +44,11 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
     def _task_losses(self, features: Features, data_samples: list) -> dict[str, Tensor]:
         return self.head.loss(self._pool(features), data_samples)
 
-    def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
+    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
         """Of an image the loss is one number, so one region of each is swapped at a time, ``NUM_SWAPS`` in all."""
         labels = torch.cat([sample.gt_label for sample in data_samples])
         counterfactual = choices.counterfactual
+        assert counterfactual is not None
         wins, known = torch.zeros_like(choices.gate_logits), torch.zeros_like(counterfactual.drawn)
         own = F.cross_entropy(self._decode(features), labels, reduction='none')
         order = torch.rand_like(wins).masked_fill(~counterfactual.drawn, -1).flatten(1).argsort(1, descending=True)

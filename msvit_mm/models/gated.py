@@ -1,17 +1,22 @@
 """What all models over a gated backbone share: the gate's part of the loss, and its choices on predictions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
-from ..backbones import ChoiceMap, Choices, Costs, GatedBackbone
+from ..backbones import ChoiceMap, Choices, Costs, GatedBackbone, GateOutput
 from ..backbones.base import Features, check_backbone
 from ..ops.macs import count_macs
+
+if TYPE_CHECKING:
+    Module = nn.Module  # of which every host's model is one
+else:
+    Module = object
 
 
 @contextmanager
@@ -27,7 +32,7 @@ def in_evaluation(*modules: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-class GatedModel:
+class GatedModel(Module):
     """Mixin that stands before a host model with a gated backbone.
 
     A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``. A head that works on
@@ -52,6 +57,20 @@ class GatedModel:
     """
 
     backbone: GatedBackbone
+    data_preprocessor: Any  # this and what follows are the host's, which is not typed
+    neck: Any
+    decode_head: Any
+    head: Any
+    with_neck: bool
+    test_cfg: Any
+    cfg: Any
+    dataset_meta: Any
+    test_step: Callable[..., list[Any]]
+    predict: Callable[..., list[Any]]
+    _task_losses: Callable[..., dict[str, Tensor]]
+    _decode: Callable[..., Tensor]
+    gate_loss: Any
+    utility_loss: Any
 
     def __init__(
         self,
@@ -107,7 +126,7 @@ class GatedModel:
     ) -> dict[str, Tensor]:
         losses = self._gate_supervision(choices, data_samples)
         if self.utility_loss is not None and self.backbone.gate.learnable and not resting:
-            losses |= self._utility_losses(features, choices, data_samples)
+            losses |= self._utility_losses(features, cast(GateOutput, choices), data_samples)  # of regions, as checked
         if self.gate_loss is not None:
             stated, crops = choices.loss_input(), self._gate_crops(data_samples)
             if crops is not None:
@@ -115,12 +134,13 @@ class GatedModel:
             losses |= self.gate_loss(stated)
         return losses
 
-    def _utility_losses(self, features: Features, choices: Choices, data_samples: list) -> dict[str, Tensor]:
+    def _utility_losses(self, features: Features, choices: GateOutput, data_samples: list) -> dict[str, Tensor]:
         if choices.counterfactual is None:
+            backbone: Any = self.backbone
             raise ValueError(
                 "utility_loss needs regions at both scales: wanted train_execution='counterfactual', 'masked' or "
-                f"'trimmed' and gate_gradient='output' or 'both', got {self.backbone.train_execution!r} and "
-                f'{self.backbone.gate_gradient!r}'
+                f"'trimmed' and gate_gradient='output' or 'both', got {backbone.train_execution!r} and "
+                f'{backbone.gate_gradient!r}'
             )
         if not self.utility_loss.is_due():
             return {}
@@ -129,7 +149,7 @@ class GatedModel:
             wins, drawn = self._utilities(features, choices, data_samples)
         return self.utility_loss(choices.gate_logits, (2 * choices.decisions - 1) * wins, drawn)
 
-    def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
+    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
         """What a region's task loss falls by when its scale is swapped, (B, rows, cols), and where that is known."""
         raise NotImplementedError
 
@@ -145,7 +165,7 @@ class GatedModel:
         return self.data_preprocessor(dict(inputs=crops, data_samples=[BaseDataElement() for _ in crops]))['inputs']
 
     @property
-    def token_head(self) -> nn.Module | None:
+    def token_head(self) -> Any:
         """The head, if the backbone hands it tokens and no feature maps."""
         if self.backbone.out_type != 'tokens':
             return None
@@ -187,7 +207,8 @@ class GatedModel:
         ``num_tokens``; ``backbone_gmacs``, of it ``gate_gmacs``, ``embedding_gmacs`` and ``encoder_gmacs``; with neck
         and head ``gmacs``; ``reference_gmacs``, those of the dense backbone, and ``cost_ratio`` relative to them.
         """
-        costs = Costs(*(x.detach() if isinstance(x, Tensor) else x for x in costs))
+        detached: dict[str, Any] = {k: x.detach() if isinstance(x, Tensor) else x for k, x in costs._asdict().items()}
+        costs = Costs(**detached)
         numbers = dict(num_tokens=num_tokens, cost_ratio=costs.cost_ratio, backbone_gmacs=costs.total / 1e9)
         numbers |= {f'{name}_gmacs': getattr(costs, name) / 1e9 for name in ('gate', 'embedding', 'encoder')}
         if decoder_macs is not None:

@@ -1,6 +1,8 @@
 """A segmentor over a gated backbone: the gate loss in training, the gate's choices beside each prediction."""
 
+from collections.abc import Callable
 from functools import reduce
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +10,8 @@ from mmengine.registry import MODELS
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from torch import Tensor, nn
 
-from ..backbones import ChoiceMap, Choices, Costs
-from ..backbones.base import Features
+from ..backbones import ChoiceMap, Choices, Costs, GateOutput
+from ..backbones.base import Features, image_size
 from ..losses import region_means
 from .gated import GatedModel
 from .static import StaticModel
@@ -31,15 +33,20 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
     Further arguments and attributes: those of ``EncoderDecoder`` and of :class:`~msvit_mm.models.gated.GatedModel`.
     """
 
+    out_channels: int
+    postprocess_result: Callable[..., list[Any]]
+    _decode_head_forward_train: Callable[..., dict[str, Tensor]]
+    _auxiliary_head_forward_train: Callable[..., dict[str, Tensor]]
+
     def __init__(self, *args, boundary_loss: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if boundary_loss and self.backbone.region_size is None:
             raise ValueError(f'boundary_loss supervises regions (MSViT), got {type(self.backbone).__name__}')
-        self.boundary_loss = boundary_loss and MODELS.build(boundary_loss)
+        self.boundary_loss: Any = boundary_loss and MODELS.build(boundary_loss)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Segment images (B, 3, H, W); the gate's choices and the cost travel on the data samples."""
-        size = tuple(inputs.shape[-2:])
+        size = image_size(inputs)
         whole = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
         metas = [whole] * len(inputs) if data_samples is None else [sample.metainfo for sample in data_samples]
         seg_logits, maps, costs, num_tokens, decoder_macs = self.inference_gated(inputs, metas)
@@ -66,10 +73,12 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             windows disagree; and summed over the windows costs, active tokens (B,) and multiply-adds of the decoder
             (B,).
         """
-        size = tuple(inputs.shape[-2:])
+        size = image_size(inputs)
         seg_logits = inputs.new_zeros(len(inputs), self.out_channels, *size)
         visits = inputs.new_zeros(1, 1, *size)
-        windows, passes, decoder_macs = self._windows(*size), [], 0
+        windows: list[tuple[int, int, int, int]] = self._windows(*size)
+        passes: list[Choices] = []
+        decoder_macs: Tensor | int = 0
         for top, left, bottom, right in windows:
             window = inputs[:, :, top:bottom, left:right]
             metas = [{**meta, 'img_shape': window.shape[2:]} for meta in batch_img_metas]
@@ -85,7 +94,7 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             for name, first in passes[0].maps().items()
         }
         costs = reduce(Costs.plus, (choices.costs for choices in passes))
-        num_tokens = sum(choices.num_tokens for choices in passes)
+        num_tokens = reduce(torch.add, (choices.num_tokens for choices in passes))
         return seg_logits / visits, maps, costs, num_tokens, decoder_macs + torch.zeros_like(costs.total)
 
     def _task_losses(self, features: Features, data_samples: list) -> dict[str, Tensor]:
@@ -100,12 +109,14 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         if self.boundary_loss is None:
             return {}
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
-        return self.boundary_loss(choices.gate_logits, labels, self.backbone.region_size)
+        return self.boundary_loss(cast(GateOutput, choices).gate_logits, labels, self.backbone.region_size)
 
-    def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
+    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
-        drawn = choices.counterfactual.drawn
-        own, swapped = (self._region_losses(x, labels) for x in (features, choices.counterfactual.swap(drawn)))
+        counterfactual = choices.counterfactual
+        assert counterfactual is not None
+        drawn = counterfactual.drawn
+        own, swapped = (self._region_losses(x, labels) for x in (features, counterfactual.swap(drawn)))
         return own - swapped, drawn
 
     def _region_losses(self, features: Features, labels: Tensor) -> Tensor:
@@ -118,6 +129,7 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         weight = getattr(loss, 'class_weight', None)
         weight = None if weight is None else logits.new_tensor(weight)
         losses = F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction='none')
+        assert self.backbone.region_size is not None
         return region_means(losses, labels != ignore_index, self.backbone.region_size)
 
     def _decode(self, features: Features, metas: list[dict]) -> Tensor:

@@ -24,11 +24,13 @@ class StaticModel(nn.Module):
         ValueError: If the backbone has no static form, or the model looks at such images through windows.
     """
 
+    model: Any
+
     def __init__(
         self, model: 'GatedModel', image_size: tuple[int, int], token_budget: float | None, *args: Any
     ) -> None:
         super().__init__()
-        windows = model.window_sizes(tuple(image_size))
+        windows = model.window_sizes((image_size[0], image_size[1]))
         if windows != [tuple(image_size)]:
             raise ValueError(
                 f'export: wanted the size of one sliding window, {windows[0]}, got {tuple(image_size)}, which is '

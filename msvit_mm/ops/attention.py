@@ -9,13 +9,16 @@ choice: ``sdpa``, ``varlen`` (an error where it cannot run) or ``auto``, the def
 import logging
 import os
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 try:
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention.varlen import varlen_attn as torch_varlen_attn
+
+    varlen_attn: Any = torch_varlen_attn  # its signature differs between versions of torch
 except ImportError:  # torch < 2.10
     varlen_attn = None
 
@@ -55,8 +58,8 @@ def packed_attention(
         )
     num_sequences, num_shapes = len(query_lengths), len(set(zip(query_lengths, key_lengths, strict=True)))
     if num_shapes == 1:
-        batched = (x.unflatten(0, (num_sequences, -1)) for x in (query, key, value))
-        return _attend(*batched, dropout=dropout).flatten(0, 1)
+        query, key, value = (x.unflatten(0, (num_sequences, -1)) for x in (query, key, value))
+        return _attend(query, key, value, dropout=dropout).flatten(0, 1)
     if choose_kernel(query.device, query.dtype, query.shape[-1], dropout) == 'varlen' and min(query_lengths) > 0:
         begins = (_cumulative(tuple(lengths), query.device) for lengths in (query_lengths, key_lengths))
         # contiguous: among the kernels behind it are some that ignore strides

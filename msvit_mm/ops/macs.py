@@ -4,15 +4,18 @@ One MAC is one multiply and one add. Norms, activations, softmax, biases and gat
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+Count = TypeVar('Count', Tensor, int)
+
 
 def encoder_macs(
-    num_tokens: Tensor | int, embed_dims: int, ffn_macs: int, num_layers: int, num_pairs: Tensor | int | None = None
-) -> Tensor | int:
+    num_tokens: Count, embed_dims: int, ffn_macs: int, num_layers: int, num_pairs: Count | None = None
+) -> Count:
     r"""Transformer layers over N tokens with P query-key pairs: :math:`L (N (4 C^2 + F) + 2 P C)`.
 
     Args:

@@ -19,7 +19,8 @@ class Detail(Protocol):
         levels: Levels that have detail.
     """
 
-    levels: Sequence[int]
+    @property
+    def levels(self) -> Sequence[int]: ...
 
     def embed(self, image: Tensor, region: Tensor) -> Tensor:
         """Pixels of the cells of regions (n,) of images (n,), embedded, (n, s * s, hidden)."""
@@ -52,7 +53,9 @@ class MixedGrid:
         """Class tokens of each image."""
         return self.active.shape[1] - self.tiling.num_regions * self.tiling.slots
 
-    def scatter(self, levels: list[tuple[Tensor, Tensor | None]], detail: Detail | None = None) -> tuple[Tensor, ...]:
+    def scatter(
+        self, levels: Sequence[tuple[Tensor, Tensor | None]], detail: Detail | None = None
+    ) -> tuple[Tensor, ...]:
         """Give every cell what its token has: values of any meaning, features as well as class scores.
 
         Through ``gate_zero`` a gate value feels the contrast between what its node's cells have whole and split: the
@@ -74,14 +77,16 @@ class MixedGrid:
         detailed_source = source if pixels is None else self._detailed_source(source, pixels)
         maps = []
         for i, (active, counterfactual) in enumerate(levels):
-            cells = _detail_of(detail, i, active, pixels)
-            if cells is None:
+            own = _detail_of(detail, i, active, pixels)
+            if own is None:
                 cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
             else:
+                assert pixels is not None
                 # (n, s * s, C) -> (n * s * s, C)
-                own = (active[pixels.at].unsqueeze(1) + cells.to(active.dtype)).flatten(0, 1)
+                own = (active[pixels.at].unsqueeze(1) + own.to(active.dtype)).flatten(0, 1)
                 cells = F.embedding(detailed_source, torch.cat([active, own]))
             if self.gate_zero is not None:
+                assert counterfactual is not None
                 parts = [(active.detach(), pixels), (counterfactual, further)]
                 cells = self._add_contrasts(cells, [(x, y, _detail_of(detail, i, x, y)) for x, y in parts])
             maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
@@ -113,6 +118,7 @@ class MixedGrid:
     def _add_contrasts(self, cells: Tensor, parts: list[tuple[Tensor, 'CoarseCells | None', Tensor | None]]) -> Tensor:
         """Zeros whose gradient is the contrast of each node, added to the cells (B, h, w, C)."""
         (active, _, _), (counterfactual, _, _) = parts
+        assert self.counterfactual is not None and self.gate_zero is not None
         table = self.active.unpack(active) + self.counterfactual.unpack(counterfactual)
         first, *larger, below = (
             table[:, slot + self.num_extra_tokens] for slot in cell_slots(self.tiling, cells.device)
@@ -121,17 +127,19 @@ class MixedGrid:
             region, cell, count = self._cells_in_regions(cells.device)
             extra = table.new_zeros(len(table), self.tiling.num_regions, count, table.shape[-1])
             for _, coarse, detail in parts:
+                assert coarse is not None and detail is not None
                 extra[coarse.image, coarse.region] = detail.detach().to(table.dtype)
             first = first + extra[:, region, cell]
         maps = per_scale(self.decisions), per_scale(self.gate_zero)
         nodes = [*zip(self.tiling.scales, [first, *larger], *maps, strict=False)]
-        contrasts = None
+        contrasts: Tensor | None = None
         for scale, whole, stays, zero in reversed(nodes):
             stays, zero = (nodes_to_cells(x, self.tiling, scale.side).unsqueeze(-1) for x in (stays, zero))
             own = zero.to(cells) * (whole - below)
             # what lies within a node that stays whole is not reached, and its gate values change nothing
             contrasts = own if contrasts is None else own + contrasts.masked_fill(stays.bool(), 0)
             below = torch.where(stays.bool(), whole, below)
+        assert contrasts is not None
         return cells + contrasts
 
 

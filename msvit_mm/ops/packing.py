@@ -32,7 +32,7 @@ class Packing:
             >>> packing.index, packing.lengths
             (tensor([0, 2, 4]), [2, 1])
         """
-        return cls(mask.flatten().nonzero().squeeze(1), mask.sum(1).tolist(), tuple(mask.shape))
+        return cls(mask.flatten().nonzero().squeeze(1), mask.sum(1).tolist(), (mask.shape[0], mask.shape[1]))
 
     @property
     def is_full(self) -> bool:

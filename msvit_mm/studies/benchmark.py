@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..models import GatedModel
 from ..ops.macs import count_macs
 from .forms import Form
 from .timing import clock_of, compare_calls, cpu_peak_mib, cuda_peak_mib, quartiles, share_outside
@@ -14,7 +16,7 @@ from .timing import clock_of, compare_calls, cpu_peak_mib, cuda_peak_mib, quarti
 PARTS = ('whole', 'backbone', 'blocks')
 
 
-def decode(model: nn.Module, size: tuple[int, int], features: tuple[Tensor, ...]) -> Tensor:
+def decode(model: GatedModel, size: tuple[int, int], features: tuple[Tensor, ...]) -> Tensor:
     """The second half of mmseg's ``encode_decode``, for features of any backbone, to logits of one size."""
     if model.with_neck:
         features = model.neck(features)
@@ -33,17 +35,17 @@ def step(modules: list[nn.Module], form: Form, head: Callable | None, train: boo
 
 
 def parts_of(
-    model: nn.Module, form: Form, size: tuple[int, int], train: bool
+    model: GatedModel, form: Form, size: tuple[int, int], train: bool
 ) -> dict[str, tuple[float, Callable[[], object]]]:
     """Multiply-adds in 1e9 per image, and a call, of each part of ``PARTS`` that a form can run alone."""
     head = partial(decode, model, size)
-    heads = [model.decode_head, *([model.neck] if model.with_neck else [])]
+    heads: list[nn.Module] = [model.decode_head, *([model.neck] if model.with_neck else [])]
     form.backbone.eval()  # for the active tokens alone
     with torch.no_grad():
         features = form.backbone(form.images)
         head_gmacs = count_macs(head, features) / len(form.images) / 1e9
     form.backbone.train(train)
-    parts = dict(
+    parts: dict[str, tuple[float, Callable[[], object]]] = dict(
         whole=(form.gmacs + head_gmacs, partial(step, [form.backbone, *heads], form, head, train)),
         backbone=(form.gmacs, partial(step, [form.backbone], form, None, train)),
     )
@@ -53,14 +55,14 @@ def parts_of(
 
 
 def time_forms(
-    model: nn.Module,
+    model: GatedModel,
     forms: Iterable[Form],
     size: tuple[int, int],
     repeats: int,
     parts: Sequence[str] = PARTS,
     train: bool = False,
     device: str = 'cpu',
-    progress: Callable[[range], object] = iter,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> list[dict]:
     """A row for each part of each form, timed in turns; the first form is the reference.
 
@@ -74,7 +76,10 @@ def time_forms(
         device: Whose clock and memory to read.
         progress: Wraps the range of rounds.
     """
-    rows, calls, spans, references = {}, {}, {}, {}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    calls: dict[tuple[str, str, str], Callable[[], object]] = {}
+    references: dict[tuple[str, str, str], tuple[str, str, str]] = {}
+    spans: dict[tuple[str, str, str], Any] = {}
     for form in forms:
         for part, (gmacs, call) in parts_of(model, form, size, train).items():
             if part in parts:
@@ -86,8 +91,8 @@ def time_forms(
                 if form.layers is not None and part == 'backbone' and not train:
                     spans[key] = form.span
     batch_size = len(form.images)
-    gmacs = {key: row['gmacs'] for key, row in rows.items()}
-    costs = compare_calls(calls, gmacs, references, clock_of(device, 1)[0], repeats, progress)
+    all_gmacs = {key: row['gmacs'] for key, row in rows.items()}
+    costs = compare_calls(calls, all_gmacs, references, clock_of(device, 1)[0], repeats, progress)
     for key, row in rows.items():
         row |= costs[key]
         row['throughput_ips'] = 1000 * batch_size / row['time_ms']

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import GatedBackbone
+from ..backbones.base import image_size
+from ..models import GatedModel
 
 # Whether a measure rises or falls with the threshold, above which regions are coarse.
 SIGNS = dict(coarse_ratio=-1, num_tokens=1, gmacs=1)
@@ -28,7 +30,7 @@ class GatedImage(NamedTuple):
     decoder_gmacs: float
 
 
-def calibrate_gate(model: nn.Module, batches: Iterable[dict], measure: str, wanted: float) -> dict:
+def calibrate_gate(model: GatedModel, batches: Iterable[dict], measure: str, wanted: float) -> dict:
     """Shift a gate's logits so that its choices, coarse above 0, meet a budget on these images.
 
     Which of two regions is the more coarse stays, as do all other weights. Of the thresholds that lie between two
@@ -86,13 +88,14 @@ def find_threshold(backbone: GatedBackbone, images: list[GatedImage], measure: s
 
 
 @torch.no_grad()
-def record_gate(model: nn.Module, batch: dict) -> GatedImage:
+def record_gate(model: GatedModel, batch: dict) -> GatedImage:
     """What the gate says about the one image of a batch, window by window, as the model predicts."""
-    logits, sizes = [], []
+    logits: list[Tensor] = []
+    sizes: list[tuple[int, int]] = []
 
     def record(gate: nn.Module, args: tuple[Tensor], gate_logits: Tensor) -> None:
         logits.append(gate_logits.double().cpu())
-        sizes.append(tuple(args[0].shape[-2:]))
+        sizes.append(image_size(args[0]))
 
     hook = model.backbone.gate.register_forward_hook(record)
     try:

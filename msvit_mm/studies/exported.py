@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def dense_engine(model: GatedModel, image_size: tuple[int, int], backbone: bool 
     num_cells = model.backbone.dense_costs(image_size).num_tokens[0].item()
     if model.token_head is not None:
         return Engine('dense', model.static(image_size, num_cells), ('scores',))
-    network = model.static(image_size)
+    network: Any = model.static(image_size)
     network.model.backbone = model.backbone.dense_twin(image_size)
     network.eval()
     return Engine('dense', network.requires_grad_(False), ('scores',))

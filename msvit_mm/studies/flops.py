@@ -1,17 +1,18 @@
 """Tokens and multiply-adds on real images, and whether the closed form counts what is dispatched."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..evaluation import PARTS, count_parts, spread
+from ..models import GatedModel
 from ..ops.macs import count_macs
 
 TOLERANCE = 1e-3
 
 
-def check_count(model: nn.Module, batch: dict, seed: int) -> float:
+def check_count(model: GatedModel, batch: dict, seed: int) -> float:
     """Relative error of the backbone's closed form on this batch.
 
     Raises:
@@ -31,7 +32,7 @@ def summarize(counts: Sequence[dict], dense: Sequence[dict]) -> dict:
     """Spread over the images of each number, beside its dense mean and the ratio of the means."""
     rows = {}
     for name in ('num_tokens', *PARTS):
-        row = spread([image[name] for image in counts])
+        row: dict[str, Any] = dict(spread([image[name] for image in counts]))
         row['dense'] = spread([image[name] for image in dense])['mean']
         row['ratio'] = row['mean'] / row['dense'] if row['dense'] else None
         rows[name] = row

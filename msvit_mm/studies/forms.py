@@ -1,14 +1,14 @@
 """The forms of one backbone that a benchmark compares: its dense twin, and itself under stated decisions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import Costs, GatedBackbone
-from ..backbones.base import Decisions, Features
+from ..backbones import Costs, GatedBackbone, RegionBackbone
+from ..backbones.base import Decisions, Features, image_size
 
 
 class Form(NamedTuple):
@@ -94,7 +94,7 @@ def make_forms(
             layers = backbone.layers_alone(images, decisions) if execution == 'packed' else None
             yield Form(name, execution, form, images, *numbers, layers, backbone.layer_span)
         if backbone.region_size is not None:
-            smaller = lower_resolution(numbers[0], size, backbone.patch_size)
+            smaller = lower_resolution(numbers[0], size, cast(RegionBackbone, backbone).patch_size)
             resized = F.interpolate(images, size=smaller, mode='bilinear', antialias=True)
             yield dense_form(name, 'smaller image', backbone, resized)
 
@@ -112,11 +112,6 @@ def mean_costs(backbone: GatedBackbone, costs: Costs) -> tuple[float, float, flo
     values = backbone.count_tokens(costs), costs.total / 1e9, costs.encoder / 1e9
     tokens, gmacs, layer_gmacs = (value.double().mean().item() for value in values)
     return tokens, gmacs, layer_gmacs
-
-
-def image_size(images: Tensor) -> tuple[int, int]:
-    """(height, width) of images (B, 3, H, W)."""
-    return images.shape[-2], images.shape[-1]
 
 
 def lower_resolution(num_tokens: float, image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:

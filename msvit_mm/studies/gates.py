@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from ..models import GatedModel
 from ..visualization import draw_panel
 
 LEARNED = 'learned'
@@ -66,6 +67,6 @@ def _plain_numbers(metrics: dict) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _predict(model: torch.nn.Module, sample: dict) -> BaseDataElement:
+def _predict(model: GatedModel, sample: dict) -> BaseDataElement:
     batch = model.data_preprocessor({'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]})
     return model.predict(**batch)[0]

@@ -1,6 +1,5 @@
 """One image through a trained segmentor: what it says, what its gate chose, and what that cost."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +8,11 @@ import numpy as np
 import torch
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import BaseDataElement
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..backbones.base import image_size
 from ..datasets import LABEL_STEPS
+from ..models import GatedEncoderDecoder
 from ..visualization import draw_panel, draw_segmentation
 from .benchmark import decode
 from .timing import clock_of, interleave
@@ -60,7 +61,7 @@ class Panels(NamedTuple):
     dense_time_ms: float
 
 
-def prepare(model: nn.Module, photo: Photo) -> dict[str, Any]:
+def prepare(model: GatedEncoderDecoder, photo: Photo) -> dict[str, Any]:
     """A batch of one image as the test pipeline of ``model.cfg`` prepares it, without labels.
 
     Files go through the pipeline's own loader, arrays around it: those are RGB and become BGR, as loaders give it.
@@ -80,7 +81,7 @@ def prepare(model: nn.Module, photo: Photo) -> dict[str, Any]:
     return pseudo_collate([Compose(steps)(inputs)])
 
 
-def budget_range(model: nn.Module, photo: Photo) -> tuple[int, int]:
+def budget_range(model: GatedEncoderDecoder, photo: Photo) -> tuple[int, int]:
     """The smallest and the largest token budget for an image, per sliding window if there are several.
 
     Raises:
@@ -88,12 +89,13 @@ def budget_range(model: nn.Module, photo: Photo) -> tuple[int, int]:
     """
     if not hasattr(model.backbone, 'token_budget'):
         raise ValueError(f'budget: wanted a network that knows one (MSViT), got {type(model.backbone).__name__}')
-    size = tuple(prepare(model, photo)['inputs'][0].shape[-2:])
-    tilings = [model.backbone.tile(window) for window in model.window_sizes(size)]
+    size = image_size(prepare(model, photo)['inputs'][0])
+    backbone: Any = model.backbone
+    tilings = [backbone.tile(window) for window in model.window_sizes(size)]
     return max(tiling.num_regions for tiling in tilings), min(tiling.num_cells for tiling in tilings)
 
 
-def check_budget(model: nn.Module, photo: Photo, budget: float | None) -> None:
+def check_budget(model: GatedEncoderDecoder, photo: Photo, budget: float | None) -> None:
     """Check that an image can be predicted under this budget.
 
     Raises:
@@ -108,7 +110,7 @@ def check_budget(model: nn.Module, photo: Photo, budget: float | None) -> None:
 
 
 @torch.no_grad()
-def predict_image(model: nn.Module, photo: Photo, budget: float | None = None) -> Prediction:
+def predict_image(model: GatedEncoderDecoder, photo: Photo, budget: float | None = None) -> Prediction:
     """Predict one image, under a token budget if there is one.
 
     Args:
@@ -148,7 +150,7 @@ def draw_prediction(prediction: Prediction, palette: list) -> tuple[np.ndarray, 
 
 
 @torch.no_grad()
-def predict_panels(model: nn.Module, image: Photo, budget: float | None = None, repeats: int = 3) -> Panels:
+def predict_panels(model: GatedEncoderDecoder, image: Photo, budget: float | None = None, repeats: int = 3) -> Panels:
     """All that a page shows of one image under one budget, beside the dense network with the same weights.
 
     Args:
@@ -185,10 +187,10 @@ def predict_panels(model: nn.Module, image: Photo, budget: float | None = None, 
     )
 
 
-def dense_inference(model: nn.Module, inputs: Tensor) -> Any:
+def dense_inference(model: GatedEncoderDecoder, inputs: Tensor) -> Any:
     """A call that runs the dense network with a gated segmentor's weights over all windows of images (B, 3, H, W)."""
     windows = model._windows(*inputs.shape[-2:])
-    twins = {size: model.backbone.dense_twin(size) for size in set(model.window_sizes(tuple(inputs.shape[-2:])))}
+    twins = {size: model.backbone.dense_twin(size) for size in set(model.window_sizes(image_size(inputs)))}
     for twin in twins.values():
         twin.eval()  # hosts return nothing from it
 
@@ -202,5 +204,5 @@ def dense_inference(model: nn.Module, inputs: Tensor) -> Any:
     return run
 
 
-def _budget_words(budget: float | None) -> Mapping[str, float]:
+def _budget_words(budget: float | None) -> dict[str, Any]:
     return {} if budget is None else dict(token_budget=budget)

@@ -71,7 +71,9 @@ def survey(samples: Iterable[dict], num_classes: int) -> Survey:
         num_classes: Labels 0 to ``num_classes - 1`` are classes, 255 is ignored.
     """
     pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    sizes, mismatched, outside = Counter(), [], {}
+    sizes: Counter[tuple[int, int]] = Counter()
+    mismatched: list[str] = []
+    outside: dict[int, str] = {}
     for sample in samples:
         labels, name = sample['gt_seg_map'], Path(sample['img_path']).name
         size = sample['img'].shape[:2]

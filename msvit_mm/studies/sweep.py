@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch import nn
 
 from ..backbones import GatedBackbone
 from ..checkpoints import write_files
 from ..evaluation import ImageAreasMetric, mean_iou, small_indices
 from ..gates import ShiftedGate
+from ..models import GatedModel
 from ..visualization import pareto_front
 from .bootstrap import bootstrap_difference, check_same_images
 from .calibration import find_threshold, record_gate
@@ -82,7 +83,7 @@ def set_metrics(cfg: Config, tolerance: float) -> None:
     ]
 
 
-def calibrate_points(points: Iterable[dict], model: nn.Module, batches: Iterable[dict]) -> None:
+def calibrate_points(points: Iterable[dict], model: GatedModel, batches: Iterable[dict]) -> None:
     """Give the points that sweep over coarse ratios the thresholds that meet these on some images.
 
     Raises:
@@ -108,7 +109,7 @@ def evaluate_point(runner: Runner, point: Mapping) -> dict:
     with backbone.configured(**setting_of(point, backbone)):
         metrics = runner.test()
     evaluator = runner.test_evaluator
-    areas = next(metric.areas for metric in evaluator.metrics if isinstance(metric, ImageAreasMetric))
+    areas: Any = next(metric.areas for metric in evaluator.metrics if isinstance(metric, ImageAreasMetric))
     total = areas.sum(0)
     result = dict(mIoU=float(mean_iou(total)), boundary_fscore=metrics['boundary/fscore'])
     if small := small_indices(evaluator.dataset_meta):
@@ -120,10 +121,10 @@ def evaluate_point(runner: Runner, point: Mapping) -> dict:
 @torch.no_grad()
 def time_points(
     points: Iterable[dict],
-    models: Mapping[str, tuple[nn.Module, Sequence[dict]]],
+    models: Mapping[str, tuple[GatedModel, Sequence[dict]]],
     device: str,
     rounds: int,
-    progress: Callable[[range], object] = iter,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> None:
     """Time prediction, all points in turns, one image after the other; each gets quartiles of ``time_ms`` per image.
 
@@ -163,8 +164,8 @@ def compare_points(points: Sequence[dict], pairs: Iterable[tuple[str, str]]) -> 
     Raises:
         ValueError: If any two points, in a pair or not, are of different images.
     """
-    for first, second in pairwise(points):
-        check_same_images(np.array(first['areas']), np.array(second['areas']))
+    for one, other in pairwise(points):
+        check_same_images(np.array(one['areas']), np.array(other['areas']))
     by_name = {point['name']: point for point in points}
     compared = []
     for a, b in pairs:
@@ -198,7 +199,8 @@ class PointFile:
 
     def __init__(self, path: Path, points: Sequence[dict], run: Mapping) -> None:
         self.path, self.points = path, points
-        self.record, self.cached = dict(points=[]), {}
+        self.record: dict[str, Any] = dict(points=[])
+        self.cached: dict[str, dict] = {}
         try:
             if path.exists():
                 self.record = json.loads(path.read_text())

@@ -3,10 +3,10 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def share_outside(function: Callable[[], object], first: nn.Module, last: nn.Mod
     Of one and the same call, so that it sees what is small against the noise between calls. Processor time, or CUDA
     events if ``first`` is on a GPU.
     """
-    marks = []
+    marks: list[Any] = []
     on_gpu = next(first.parameters()).is_cuda
 
     def mark(*args) -> None:
@@ -93,7 +93,7 @@ def interleave(
     measure: Measure,
     repeats: int,
     warmup: int = 2,
-    progress: Callable[[range], object] = iter,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> dict[Key, np.ndarray]:
     """Measure functions in turns: every round calls each once, and each round starts with the next one.
 
@@ -117,7 +117,7 @@ def interleave(
     if repeats < 1 or warmup < 0:
         raise ValueError(f'wanted repeats >= 1 and warmup >= 0, got {repeats} and {warmup}')
     names = list(functions)
-    costs = {name: [] for name in names}
+    costs: dict[Key, list[float]] = {name: [] for name in names}
     for i in progress(range(warmup + repeats)):
         first = i % len(names)
         for name in names[first:] + names[:first]:
@@ -170,7 +170,7 @@ def compare_calls(
     references: Mapping[Key, Key],
     measure: Measure,
     repeats: int,
-    progress: Callable[[range], object] = iter,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> dict[Key, dict[str, float]]:
     """Time calls in turns, and compare each with the call that it refers to.
 

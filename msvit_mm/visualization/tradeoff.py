@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 
-def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> np.ndarray:
+def pareto_front(costs: ArrayLike, scores: ArrayLike) -> np.ndarray:
     """Which points no other beats: none is as cheap and better, or cheaper and as good.
 
     Args:
@@ -20,10 +21,10 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> np.ndarray:
         >>> pareto_front([1, 2, 3, 3], [50, 60, 55, 60])
         array([ True,  True, False, False])
     """
-    costs, scores = np.asarray(costs, float), np.asarray(scores, float)
-    no_worse = (costs <= costs[:, None]) & (scores >= scores[:, None])  # [i, j]: j is no worse than i
-    better = (costs < costs[:, None]) | (scores > scores[:, None])
-    return ~(no_worse & better).any(1)
+    cost, score = np.asarray(costs, float), np.asarray(scores, float)
+    no_worse = (cost <= cost[:, None]) & (score >= score[:, None])  # [i, j]: j is no worse than i
+    better = (cost < cost[:, None]) | (score > score[:, None])
+    return np.asarray(~(no_worse & better).any(1))
 
 
 def draw_tradeoff(points: Sequence[Mapping], costs: Mapping[str, str], scores: Mapping[str, str]) -> Figure:

@@ -9,9 +9,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from msvit_mm.checkpoints import find_resumable, load_checkpoint_safely
+from msvit_mm.engine import storage
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get('FAULTS_KILLS', 20))
@@ -119,9 +122,6 @@ def test_kills_during_saves(start, tmp_path):
 
 
 def _toy_data(folder):
-    import numpy as np
-    from PIL import Image
-
     for kind in ('images', 'labels'):
         (folder / 'data' / kind).mkdir(parents=True, exist_ok=True)
         for index in range(4):
@@ -184,8 +184,6 @@ def test_full_disk(start, small_disk, tmp_path):
 
 def test_write_fails(start, tmp_path, monkeypatch):
     """A disk that is full from the third checkpoint on, where no small file system can be mounted."""
-    from msvit_mm.engine import storage
-
     opened = open
 
     class Full:

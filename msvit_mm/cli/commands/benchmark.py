@@ -6,14 +6,16 @@ msvit benchmark CONFIG --batch-sizes 1 4 --ratios 0.5 --out benchmark.json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 
-from ...backbones import registered_backbones
+from ...backbones import MSViT, registered_backbones
+from ...backbones.base import height_and_width
 from ...checkpoints import use_safe_loader
+from ...models import GatedModel
 from ...studies.benchmark import PARTS, time_forms
 from ...studies.forms import make_forms, state_decisions
 from ...studies.timing import clock_of
@@ -64,7 +66,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def check_args(args: Namespace, model: nn.Module) -> None:
+def check_args(args: Namespace, model: GatedModel) -> None:
     if min([*args.batch_sizes, *(args.size or ()), args.repeats, args.threads]) < 1:
         raise ValueError('--batch-sizes, --size, --repeats and --threads: wanted numbers >= 1.')
     possible = model.backbone.train_executions if args.train else model.backbone.test_executions
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_segmentor(model, cfg)
         check_args(args, model)
         torch.set_num_threads(args.threads)
-        size = tuple(args.size or model.backbone.img_size)
+        size = height_and_width(args.size or model.backbone.img_size)
         images, source = load_inputs(cfg, model, max(args.batch_sizes), size)
 
     phase, where = 'training' if args.train else 'inference', f'{size[0]}x{size[1]}'
@@ -111,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     clock = clock_of(args.device, args.threads)[1]
     notes = [f'{phase}, {source}, {where}, {clock}', *NOTES] + [TRAINING] * args.train
     if args.train and 'counterfactual' in executions:
-        notes.append(SHARE.format(model.backbone.counterfactual_share))
+        notes.append(SHARE.format(cast(MSViT, model.backbone).counterfactual_share))
     notes += [UNTRAINED] * (not args.checkpoint)
     console.print(*notes, sep='\n')
     numbers = dict(phase=phase, clock=clock, images=source, size=size, batch_sizes=results, notes=notes)

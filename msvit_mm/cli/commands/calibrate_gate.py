@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -19,6 +18,7 @@ from ...checkpoints import (
     use_safe_loader,
     write_files,
 )
+from ...models import GatedModel
 from ...studies.calibration import SIGNS, calibrate_gate
 from ..config import add_config_arguments, load_config, seed_of
 from ..errors import one_line_errors
@@ -47,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def calibrated_checkpoint(path: str, model: torch.nn.Module, report: dict) -> dict:
+def calibrated_checkpoint(path: str, model: GatedModel, report: dict) -> dict:
     """The checkpoint with the model's gate, without its training state and without metrics, which were another gate's.
 
     Raises:

@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -37,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def load_samples(cfg: Config, split: str) -> Sequence[dict]:
+def load_samples(cfg: Config, split: str) -> Any:
     """The data set of a split, its images and labels as they are on the disk.
 
     Raises:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from ...checkpoints import use_safe_loader
+from ...models import GatedEncoderDecoder
 from ...studies.prediction import Panels, budget_range, predict_panels
 from ..errors import one_line_errors
 from ..models import load_trained_segmentor
@@ -44,7 +44,7 @@ def describe(panels: Panels) -> str:
     )
 
 
-def build_app(models: Mapping[str, nn.Module]) -> Any:
+def build_app(models: Mapping[str, GatedEncoderDecoder]) -> Any:
     """The page as ``gradio.Blocks``, not yet launched.
 
     Args:
@@ -54,7 +54,7 @@ def build_app(models: Mapping[str, nn.Module]) -> Any:
         ValueError: If gradio is absent, or there is no model.
     """
     try:
-        import gradio as gr
+        import gradio as gr  # noqa: PLC0415  # optional dependency
     except ImportError:
         raise ValueError("demo: wanted gradio, got none; pip install 'msvit_mm[demo]'.") from None
     if not models:

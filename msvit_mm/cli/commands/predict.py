@@ -6,9 +6,10 @@ The config is the one that the checkpoint keeps, unless --config names another.
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,16 +57,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     use_safe_loader()
     console = Console()
-    path, folder, rows = Path(args.images), Path(args.out_dir), []
+    path, folder = Path(args.images), Path(args.out_dir)
+    rows: list[dict[str, Any]] = []
     with one_line_errors():
-        photos = find_photos(path, args.max_frames)
+        found = find_photos(path, args.max_frames)
         model = load_trained_segmentor(args.checkpoint, args.config, args.cfg_options, args.device)
         if is_video(path):  # its frames are of one size
-            first = next(photos)
+            first = next(found)
             check_budget(model, first[1], args.budget)
-            photos = chain([first], photos)
+            photos: Iterable[tuple[str, Path | np.ndarray]] = chain([first], found)
         else:
-            photos = list(photos)
+            photos = list(found)
             for _, photo in photos:
                 check_budget(model, photo, args.budget)
         folder.mkdir(parents=True, exist_ok=True)

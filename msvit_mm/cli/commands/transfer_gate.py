@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from ...checkpoints import (
@@ -21,6 +20,7 @@ from ...checkpoints import (
     transfer_gate,
     write_files,
 )
+from ...models import GatedModel
 from ..config import load_config
 from ..errors import one_line_errors
 from ..images import UnlabelledImages, check_data, load_split
@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def build_model(path: str) -> tuple[Config, torch.nn.Module]:
+def build_model(path: str) -> tuple[Config, GatedModel]:
     """The config and its model with a gate over regions, with random weights.
 
     Raises:
@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _, source = build_model(args.source_config)
         load_gate(source, load_checkpoint_safely(args.source_checkpoint)['state_dict'])
         cfg, target = build_model(args.target_config)
-        moved, report = transfer_gate(source, target)
+        moved, listed = transfer_gate(source, target)
+        report: dict[str, Any] = dict(listed)
         others = load_target_weights(target, args.target_checkpoint) if args.target_checkpoint else {}
         target.load_state_dict(moved, strict=False)
         images = sample_images(cfg, args.images)

@@ -89,6 +89,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         active = Stream(x, _sequences([length + num_classes for length in lengths], x.device))
         queries = None
         if others is not None:
+            assert other_lengths is not None
             with torch.no_grad():
                 queries = Stream(self.dec_proj(others), _sequences(other_lengths, x.device))
         rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
@@ -101,13 +102,18 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             last_norm=self.decoder_norm,
             drop_path=draw_drop_path(rates, self.adapter.branches, batch, x, sparing=True),
         )
-        images = level[0].split(sequences[-1].lengths)
+        last = sequences[-1]
+        assert isinstance(last, PackedSequences)
+        images = level[0].split(last.lengths)
         patches = torch.cat([tokens[:-num_classes] for tokens in images])
         classes = torch.stack([tokens[-num_classes:] for tokens in images])  # (B, K, C)
         classes = F.normalize(self.classes_proj(classes), dim=-1)
         scores = self._compare(patches, lengths, classes)
+        if queries is None:
+            return scores, None
+        assert level[1] is not None and other_lengths is not None
         with torch.no_grad():
-            return scores, None if queries is None else self._compare(level[1], other_lengths, classes)
+            return scores, self._compare(level[1], other_lengths, classes)
 
     def score_rows(self, patches: Tensor, is_key: Tensor | None = None) -> Tensor:
         """Class scores of as many tokens in each image, in evaluation mode, (B, N, C) -> (B, N, classes)."""
