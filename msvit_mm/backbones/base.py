@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from ..gates.base import Gate
+from ..gates.base import Gate, did_you_mean
 
 Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
 Decisions = Any  # what a family of gates decides: a map of regions, or maps by edge
@@ -29,7 +29,7 @@ class Costs(NamedTuple):
     Attributes:
         num_tokens: Patch tokens that each layer transforms, integers, shape (layers, B).
         gate: Shape (B,), float64 like the next two.
-        embedding: Shape (B,).
+        embedding: From pixels to tokens and, where there are weights for it, from tokens to cells, shape (B,).
         encoder: Shape (B,), with gradient where a gate learns from the cost.
         reference: Of the dense network, without gates, for an image of this size.
     """
@@ -116,7 +116,9 @@ class GatedBackbone(ABC):
         default_gate: Config of the gate where none is given.
         default_warmup_gate: Config of the gate that decides while a learned one rests.
         ratio_name: The statistic by which a share of tokens is stated: ``'coarse_ratio'`` or ``'cost_ratio'``.
-        train_executions, test_executions: Modes of computing the same features, the reference first.
+        train_executions, test_executions: Modes of computing the same features, the reference first; of those for
+            testing the last is the cheapest, of which costs tell.
+        additions: What weights of the dense network lack: a regular expression of state-dict keys.
         weight_families: Whose weights ``convert_checkpoint`` turns into this backbone's.
         collection, paper: Under which its models are published; title and address.
         out_type: ``'featmap'``, or what the features are instead.
@@ -125,11 +127,12 @@ class GatedBackbone(ABC):
     gate: Gate
     gate_family: ClassVar[type[Gate]]
     gate_statement: ClassVar[str] = 'gate_values'
-    default_gate: ClassVar[dict]
-    default_warmup_gate: ClassVar[dict]
+    default_gate: ClassVar[dict[str, Any]]
+    default_warmup_gate: ClassVar[dict[str, Any]]
     ratio_name: ClassVar[str] = 'cost_ratio'
     train_executions: ClassVar[tuple[str, ...]] = ('masked',)
     test_executions: ClassVar[tuple[str, ...]] = ('masked',)
+    additions: ClassVar[str] = r'gate\..+'
     weight_families: ClassVar[tuple[str, ...]] = ()
     collection: ClassVar[str] = ''
     paper: ClassVar[dict[str, str]] = {}
@@ -145,6 +148,15 @@ class GatedBackbone(ABC):
         return super().__new__(cls)
 
     # What a backbone defines
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        """Constructor words by name of tiny instances, the simplest first: on them ``tests/conformance`` proves laws.
+
+        Together they cover what the words may change about a law. They are without dropout and stochastic depth, and
+        their gates decide some of the regions or tokens either way.
+        """
 
     @abstractmethod
     def forward_gated(self, images: Tensor, decisions: Decisions | None = None) -> tuple[Features, Choices]:
@@ -178,6 +190,10 @@ class GatedBackbone(ABC):
         raise ValueError(f'export: wanted a backbone with a static form such as MSViT, got {type(self).__name__}')
 
     @abstractmethod
+    def dense_decisions(self, images: Tensor) -> Decisions | None:
+        """The decisions for images (B, 3, H, W) under which this is the dense network; None if under none."""
+
+    @abstractmethod
     def random_decisions(self, ratio: float, images: Tensor, generator: torch.Generator | None = None) -> Decisions:
         """Random decisions for images (B, 3, H, W) whose ``ratio_name`` is this on average.
 
@@ -186,7 +202,7 @@ class GatedBackbone(ABC):
         """
 
     @abstractmethod
-    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """Configs by name of gates that learn nothing, to compare with one of these mean costs (ComplexityMetric)."""
 
     @abstractmethod
@@ -195,7 +211,11 @@ class GatedBackbone(ABC):
 
     @abstractmethod
     def draw_decisions(self, gate: Gate, images: Tensor) -> Decisions:
-        """What a gate that does not learn decides for images (B, 3, H, W), before any feature is there."""
+        """What a gate that does not learn decides for images (B, 3, H, W), before any feature is there.
+
+        Raises:
+            ValueError: If the gate needs features.
+        """
 
     @abstractmethod
     def metainfo(self) -> dict[str, Any]:
@@ -208,10 +228,10 @@ class GatedBackbone(ABC):
         return self.forward_gated(images, decisions)[0]
 
     @abstractmethod
-    def build_gate(self, config: dict) -> Gate:
+    def build_gate(self, config: dict[str, Any]) -> Gate:
         """Build a gate of ``gate_family`` for this backbone."""
 
-    def build_gate_loss(self, config: dict) -> nn.Module:
+    def build_gate_loss(self, config: dict[str, Any]) -> nn.Module:
         """Build a loss that judges what this backbone's gate states.
 
         Raises:
@@ -226,7 +246,7 @@ class GatedBackbone(ABC):
             )
         return loss
 
-    def fill_gate_loss(self, config: dict) -> dict:
+    def fill_gate_loss(self, config: dict[str, Any]) -> dict[str, Any]:
         """A gate loss's config with what the backbone knows filled in."""
         return config
 
@@ -253,13 +273,18 @@ class GatedBackbone(ABC):
         """The module whose call begins the transformer layers and the one whose return ends them."""
         return None
 
+    @property
+    def has_cell_detail(self) -> bool:
+        """Whether the cells of one token differ in their features."""
+        return False
+
     def count_tokens(self, costs: Costs) -> Tensor:
         """Tokens of each image as predictions state them, shape (B,): the mean over the layers."""
         return costs.num_tokens.double().mean(0)
 
     @contextmanager
     def configured(
-        self, *, gate: dict | Gate | None = None, execution: str | None = None, token_budget: Any = KEEP
+        self, *, gate: dict[str, Any] | Gate | None = None, execution: str | None = None, token_budget: Any = KEEP
     ) -> Iterator['GatedBackbone']:
         """This backbone under another setting, for the duration of a ``with`` block.
 
@@ -303,6 +328,25 @@ def registered_backbones() -> dict[str, type[GatedBackbone]]:
     """All registered gated backbones by name."""
     classes = {cls.__name__: cls for cls in MODELS.module_dict.values() if isinstance(cls, type)}
     return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, GatedBackbone)}
+
+
+def check_backbone(config: Mapping[str, Any], owner: str) -> None:
+    """Check that a config names a registered class, before a host fails to build it with fewer words.
+
+    Args:
+        owner: Who wants it, for the error.
+
+    Raises:
+        ValueError: If it does not, with the gated backbones and the names that are close.
+    """
+    wanted = config.get('type')
+    registries = [MODELS, *MODELS.children.values()]
+    qualified = isinstance(wanted, type) or '.' in str(wanted)  # with its scope or module, which may not be imported
+    if not (qualified or any(wanted in registry.module_dict for registry in registries)):
+        names = registered_backbones()
+        raise ValueError(
+            f'{owner}: wanted a gated backbone, {" or ".join(names)}, got {wanted!r}{did_you_mean(wanted, names)}'
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple) -> None:

@@ -18,6 +18,11 @@ class DenseViT(VisionTransformer):
         super().__init__(*args, **kwargs)
         self.pre_norm.register_forward_hook(lambda module, args, tokens: tokens.contiguous())
 
+    def train(self, mode: bool = True) -> 'DenseViT':
+        """Set the mode and return self, as torch does and the host does not."""
+        super().train(mode)
+        return self
+
     def load_mixed(self, state: dict[str, Tensor], grid: tuple[int, int]) -> None:
         """Load the weights of a mixed-scale network whose positions are laid out for ``grid`` cells.
 
@@ -33,8 +38,7 @@ class DenseViT(VisionTransformer):
         """A call that runs the layers and the last norm and nothing else, on the tokens of these images."""
         embedded: list[Tensor] = []
         hook = self.pre_norm.register_forward_hook(lambda module, args, tokens: embedded.append(tokens.contiguous()))
-        self.eval()  # returns nothing
-        self(images)
+        self.eval()(images)
         hook.remove()
         return partial(nn.Sequential(*self.layers, self.ln1), embedded[0])
 

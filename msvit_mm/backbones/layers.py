@@ -1,9 +1,9 @@
 """The hosts' transformer layers on packed tokens: one adapter per host, one loop, and a seam between the layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ops.attention import masked_attention, packed_attention, row_attention
 from ..ops.packing import Packing
+
+HostLayer = Any  # a transformer layer of a host, which is not typed
 
 
 class LayerAdapter(Protocol):
@@ -23,16 +25,16 @@ class LayerAdapter(Protocol):
 
     branches: int
 
-    def take_drop_path(self, layer: nn.Module) -> float:
+    def take_drop_path(self, layer: HostLayer) -> float:
         """Take the layer's drop path out and return its rate: here it acts per image, not per row of a tensor."""
 
-    def dropout(self, layer: nn.Module) -> float:
+    def dropout(self, layer: HostLayer) -> float:
         """Probability of dropping an attention weight now."""
 
-    def project(self, layer: nn.Module, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
+    def project(self, layer: HostLayer, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
         """The first ``count`` of query, key and value, (..., C) -> (..., heads, head_dims) each."""
 
-    def finish(self, layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+    def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         """The rest of a layer after its attention; ``keep`` (branches, ..., 1) are the factors of stochastic depth."""
 
 
@@ -41,22 +43,22 @@ class PretrainLayer:
 
     branches = 2
 
-    def take_drop_path(self, layer: nn.Module) -> float:
+    def take_drop_path(self, layer: HostLayer) -> float:
         rate = float(getattr(layer.attn.out_drop, 'drop_prob', 0.0) or 0.0)
         layer.attn.out_drop = nn.Identity()
         layer.ffn.dropout_layer = nn.Identity()
         return rate
 
-    def dropout(self, layer: nn.Module) -> float:
+    def dropout(self, layer: HostLayer) -> float:
         return layer.attn.attn_drop if layer.training else 0.0
 
-    def project(self, layer: nn.Module, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
+    def project(self, layer: HostLayer, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
         attn = layer.attn
         if count == 3:
             return attn.qkv(layer.ln1(x)).unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
         return _project(layer.ln1(x), attn.qkv.weight, attn.qkv.bias, attn.num_heads, count, attn.embed_dims)
 
-    def finish(self, layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+    def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         branch = layer.attn.gamma1(layer.attn.proj_drop(layer.attn.proj(attended.flatten(-2))))
         if keep is None:
             x = x + branch
@@ -70,19 +72,19 @@ class SegmenterLayer:
 
     branches = 1
 
-    def take_drop_path(self, layer: nn.Module) -> float:
+    def take_drop_path(self, layer: HostLayer) -> float:
         rate = float(getattr(layer.ffn.dropout_layer, 'drop_prob', 0.0) or 0.0)
         layer.ffn.dropout_layer = nn.Identity()
         return rate
 
-    def dropout(self, layer: nn.Module) -> float:
+    def dropout(self, layer: HostLayer) -> float:
         return layer.attn.attn.dropout if layer.training else 0.0
 
-    def project(self, layer: nn.Module, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
+    def project(self, layer: HostLayer, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
         attn = layer.attn.attn
         return _project(layer.norm1(x), attn.in_proj_weight, attn.in_proj_bias, attn.num_heads, count, attn.embed_dim)
 
-    def finish(self, layer: nn.Module, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+    def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         x = x + layer.attn.proj_drop(layer.attn.attn.out_proj(attended.flatten(-2)))
         branch = layer.ffn(layer.norm2(x), identity=x.new_zeros(()))
         return x + (branch if keep is None else branch * keep[0])
@@ -116,6 +118,24 @@ class PackedSequences:
         """Attention of these tokens to their own keys, or to those of other sequences, one each."""
         return packed_attention(query, key, value, self.lengths, (keys or self).lengths, dropout)
 
+    def merge(self, into: Tensor) -> 'PackedSequences':
+        """The sequences once tokens have become one; ``into`` is as for :meth:`Stream.merge`.
+
+        Raises:
+            ValueError: If tokens would leave their sequence, or no token came to a place.
+        """
+        sequence = torch.arange(len(self.lengths), device=into.device)
+        sequence = sequence.repeat_interleave(torch.tensor(self.lengths, device=into.device))
+        image, own = (x.new_full((int(into.max()) + 1,), -1).scatter(0, into, x) for x in (self.image, sequence))
+        if not (torch.equal(own[into], sequence) and torch.equal(own, own.clamp(min=0).cummax(0).values)):
+            raise ValueError(f'merge: wanted places 0, 1, ... in the order of the sequences, got {into.tolist()[:16]}')
+        return PackedSequences(own.bincount(minlength=len(self.lengths)).tolist(), image)
+
+    def count(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Tokens and pairs of query and key of each image, integers, shape (B,) each."""
+        lengths = torch.tensor(self.lengths, device=self.image.device).unflatten(0, (batch, -1))
+        return lengths.sum(1), lengths.square().sum(1)
+
 
 @dataclass(frozen=True)
 class MaskedRows:
@@ -132,6 +152,10 @@ class MaskedRows:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, keys: None = None) -> Tensor:
         """Attention of all tokens to those of their row that are keys."""
         return masked_attention(query, key, value, self.key_mask, dropout)
+
+    def merge(self, into: Tensor) -> 'MaskedRows':
+        """Not possible: those of its tokens that are no keys would have to follow."""
+        raise ValueError('merge: wanted an execution on active tokens (packed, counterfactual), got masked rows')
 
 
 @dataclass(frozen=True)
@@ -164,13 +188,38 @@ class Stream(NamedTuple):
     sequences: PackedSequences | MaskedRows | EqualRows
     merged_into: Tensor | None = None
 
+    def merge(self, into: Tensor, tokens: Tensor | None = None) -> 'Stream':
+        """The stream once tokens have become one; :meth:`restored` gives each of them what their one has become.
+
+        Args:
+            into: New place of each token, 0, 1, ... in the order of the sequences, integers, shape (T,).
+            tokens: What they become, shape (T', C); by default their means.
+
+        Raises:
+            ValueError: If tokens would leave their sequence, or these are masked rows.
+
+        Example:
+            >>> sequences = PackedSequences([3, 1], torch.tensor([0, 0, 0, 1]))
+            >>> merged = Stream(torch.tensor([[1.0], [2.0], [4.0], [9.0]]), sequences).merge(torch.tensor([0, 1, 1, 2]))
+            >>> merged.tokens.flatten(), merged.sequences.lengths, merged.restored().flatten()
+            (tensor([1., 3., 9.]), [2, 1], tensor([1., 3., 3., 9.]))
+        """
+        sequences = self.sequences.merge(into)
+        if tokens is None:
+            sums = self.tokens.new_zeros(len(sequences.image), self.tokens.shape[1]).index_add(0, into, self.tokens)
+            tokens = sums / into.bincount().unsqueeze(1)
+        return Stream(tokens, sequences, into if self.merged_into is None else into[self.merged_into])
+
     def restored(self) -> Tensor:
         """Tokens as many as the stream began with."""
         return self.tokens if self.merged_into is None else self.tokens.index_select(0, self.merged_into)
 
 
 class Step(Protocol):
-    """What changes the tokens before a layer, such as merging them; the seam of :func:`run_layers`."""
+    """What changes the tokens before a layer, such as merging them (:meth:`Stream.merge`); the seam of run_layers.
+
+    Counterfactual queries stay as they are: they see the tokens that the active ones have become.
+    """
 
     def __call__(self, index: int, active: Stream) -> Stream:
         """The stream that layer ``index`` gets."""
@@ -189,7 +238,7 @@ class Passed(NamedTuple):
 
 
 def run_layers(
-    layers: Sequence[nn.Module],
+    layers: Iterable[HostLayer],
     adapter: LayerAdapter,
     active: Stream,
     queries: Stream | None = None,
@@ -249,7 +298,7 @@ def draw_drop_path(
 
 
 def _run_layer(
-    adapter: LayerAdapter, layer: nn.Module, x: Tensor, attend: partial, keep: Tensor | None, return_keys: bool
+    adapter: LayerAdapter, layer: HostLayer, x: Tensor, attend: partial, keep: Tensor | None, return_keys: bool
 ) -> tuple[Tensor, ...]:
     """Tokens after one layer and, if asked for, the keys and values that they had; else their memory is free early."""
     if not return_keys:
@@ -261,7 +310,7 @@ def _run_layer(
 @torch.no_grad()
 def _run_queries(
     adapter: LayerAdapter,
-    layer: nn.Module,
+    layer: HostLayer,
     queries: Stream,
     keys: list[Tensor],
     active: Stream,

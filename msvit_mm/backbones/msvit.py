@@ -1,6 +1,8 @@
 """MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,15 +19,17 @@ from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
 from .base import Costs, Features, check_choice, check_images
+from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
 from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
 from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
-from .region import GateOutput, RegionBackbone
+from .region import Counterfactual, GateOutput, RegionBackbone
 from .static import StaticMSViT, make_static
 
 GATE_GRADIENTS = ('output', 'mask', 'both')
 ATTENTION_SCOPES = ('image', 'region')
+COARSE_EMBEDDINGS = ('shared', 'own')
 
 
 @MODELS.register_module()
@@ -64,6 +68,11 @@ class MSViT(RegionBackbone, VisionTransformer):
         attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
+        coarse_embedding: ``'shared'``: a coarse token sees its region shrunk to a fine patch. ``'own'``: all its
+            pixels, too, through weights of its own that begin as zero
+            (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
+        detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, which begins as zero: ``dict(hidden_dims=64,
+            levels=(0, 1))`` for the first two maps. None: all cells of a coarse region have its token alone.
         out_indices: Layers whose maps are returned, -1 = the last.
         out_type: ``'featmap'``: maps (B, C, h, w). ``'tokens'``: MixedTokens, for heads that work on tokens and scatter
             what they make of them; the gate's output mix is then theirs. ``'cls_token'``: the class token (B, C) of the
@@ -87,6 +96,7 @@ class MSViT(RegionBackbone, VisionTransformer):
     OUT_TYPES = ('featmap', 'tokens', 'cls_token')
     train_executions = ('masked', 'trimmed', 'counterfactual', 'packed')
     test_executions = ('masked', 'padded', 'packed')
+    additions = r'(gate|coarse_pixels|detail)\..+'
     weight_families = ('timm', 'mmseg', 'mmpretrain')
     collection = 'MSViT'
     paper: ClassVar[dict[str, str]] = dict(
@@ -95,11 +105,11 @@ class MSViT(RegionBackbone, VisionTransformer):
 
     def __init__(
         self,
-        arch: str | dict = 'deit-small',
+        arch: str | dict[str, Any] = 'deit-small',
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         coarse_patch_size: int = 32,
-        gate: dict | None = None,
+        gate: dict[str, Any] | None = None,
         gate_temperature: float = 1.0,
         gate_gradient: str = 'output',
         train_execution: str = 'counterfactual',
@@ -107,6 +117,8 @@ class MSViT(RegionBackbone, VisionTransformer):
         test_execution: str = 'packed',
         token_budget: float | None = None,
         attention_scope: str = 'image',
+        coarse_embedding: str = 'shared',
+        detail: dict[str, Any] | None = None,
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
         with_cp: bool = False,
@@ -117,6 +129,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
         check_choice('out_type', out_type, self.OUT_TYPES)
         check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
+        check_choice('coarse_embedding', coarse_embedding, COARSE_EMBEDDINGS)
         if isinstance(arch, str):
             check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
         if gate_gradient != 'output' and train_execution not in ('masked', 'trimmed'):
@@ -154,10 +167,41 @@ class MSViT(RegionBackbone, VisionTransformer):
                 "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
                 f"needs gate_gradient='mask' or train_execution='packed', got {gate_gradient!r}, {train_execution!r}"
             )
+        channels = self.patch_embed.projection.in_channels
+        self.coarse_pixels = None
+        if coarse_embedding == 'own':
+            self.coarse_pixels = CoarsePixels(coarse_patch_size, self.embed_dims, channels)
+        self.detail = None if detail is None else self._build_detail(detail, channels)
         self.adapter = PretrainLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
         self.between: tuple[Step, ...] = ()
         self.position_tables = PositionTables()
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+        words = dict(arch=arch, img_size=(64, 96), gate=dict(type='ScaleGate', initial_ratio=0.5))
+        levels = dict(out_indices=[0, 1], pre_norm=True, qkv_bias=False, layer_scale_init_value=0.1, final_norm=False)
+        return {
+            'plain': words,
+            'no class token': words | dict(with_cls_token=False),
+            'region scope': words | dict(with_cls_token=False, attention_scope='region'),
+            'patch 8': words | dict(patch_size=8),
+            'levels': words | levels,
+            'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
+            'coarse pixels and detail': words
+            | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
+        }
+
+    def _build_detail(self, words: dict[str, Any], in_channels: int) -> CellDetail:
+        detail = CellDetail(self.patch_size, self.embed_dims, in_channels=in_channels, **words)
+        count = len(self.out_indices)
+        if self.out_type != 'featmap' or not set(detail.levels) <= set(range(count)):
+            raise ValueError(
+                f"detail: wanted levels among the {count} maps of out_type='featmap', got levels {detail.levels} of "
+                f'out_type={self.out_type!r}'
+            )
+        return detail
 
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
@@ -200,10 +244,12 @@ class MSViT(RegionBackbone, VisionTransformer):
         slots = active_slots(chosen, tiling)
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, tiling, slots, mixed_values, learning)
+        costs = self._costs(slots, tiling, encoding.sequences)
+        features, counterfactual = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
         num_tokens = slots.flatten(1).sum(1)
-        costs = self._costs(slots, num_tokens, tiling, encoding.sequences)
-        features = self._return_to_grid(encoding, tiling, chosen, mixed_values)
-        return features, GateOutput(gate_logits, gate_values, chosen, num_tokens, costs, self.region_size)
+        return features, GateOutput(
+            gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual
+        )
 
     def _encode(
         self, images: Tensor, tiling: Tiling, slots: Tensor, gate_values: Tensor | None, learning: bool
@@ -234,6 +280,8 @@ class MSViT(RegionBackbone, VisionTransformer):
         places = places_of(chosen)
         patches = gather_patches(pad_to_regions(images, tiling.region_size), tiling, chosen)
         tokens = embed_patches(self.patch_embed, patches)
+        if self.coarse_pixels is not None:
+            tokens = self.coarse_pixels.add_to(tokens, images, tiling, chosen)
         if self.cls_token is not None:
             tokens = insert_class_tokens(tokens, self.cls_token, places)
         tokens = tokens + nn.functional.embedding(places, self.position_tables.get(self, tiling))
@@ -254,59 +302,77 @@ class MSViT(RegionBackbone, VisionTransformer):
         )
 
     def _return_to_grid(
-        self, encoding: Encoding, tiling: Tiling, decisions: Tensor, gate_values: Tensor | None
-    ) -> Features:
+        self,
+        images: Tensor,
+        encoding: Encoding,
+        tiling: Tiling,
+        decisions: Tensor,
+        gate_values: Tensor | None,
+    ) -> tuple[Features, Counterfactual | None]:
         if self.out_type == 'cls_token':
             first = encoding.active.places()[:, 0]
-            return tuple(tokens[first] for tokens, _ in encoding.levels)
-        zero = None if encoding.counterfactual is None else zero_with_gradient(gate_values) * encoding.weights
-        layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual, zero)
+            return tuple(tokens[first] for tokens, _ in encoding.levels), None
+        layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual)
+        if encoding.counterfactual is None:
+            return self._features(layout, encoding.levels, images), None
+
+        @torch.no_grad()
+        def swap(regions: Tensor) -> Features:
+            return self._features(replace(layout, gate_zero=(1 - 2 * decisions) * regions), encoding.levels, images)
+
+        learning = replace(layout, gate_zero=zero_with_gradient(gate_values) * encoding.weights)
+        return self._features(learning, encoding.levels, images), Counterfactual(encoding.weights > 0, swap)
+
+    def _features(self, layout: MixedGrid, levels: Sequence[tuple[Tensor, Tensor | None]], images: Tensor) -> Features:
         if self.out_type == 'tokens':
-            return tuple(MixedTokens(*level, layout) for level in encoding.levels)
-        return layout.scatter(encoding.levels)
+            return tuple(MixedTokens(*level, layout, images) for level in levels)
+        detail = None if self.detail is None else DetailOf(self.detail, images, layout.tiling)
+        return layout.scatter(levels, detail)
 
     # What it costs
 
     def costs_of(self, decisions: Tensor, image_size: tuple[int, int]) -> Costs:
-        """Costs of images of this size under decisions (B, rows, cols)."""
+        """Costs of images of this size under decisions (B, rows, cols), if no steps between the layers merge tokens."""
         tiling = self.tile(image_size)
-        slots = active_slots(decisions, tiling)
-        return self._costs(slots, slots.flatten(1).sum(1), tiling)
+        return self._costs(active_slots(decisions, tiling), tiling)
 
     def dense_costs(self, image_size: tuple[int, int]) -> Costs:
         tiling = self.tile(image_size)
         num_tokens = torch.tensor([tiling.num_cells])
+        layers = num_tokens.expand(self.num_layers, -1)
         embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
-        encoder = self._encoder_macs(num_tokens)
-        total = int((embedding + encoder).item())
-        return Costs(num_tokens.expand(self.num_layers, -1), torch.zeros(1).double(), embedding, encoder, total)
+        encoder = self._encoder_macs(layers + self.num_extra_tokens)
+        return Costs(layers, torch.zeros_like(encoder), embedding, encoder, int((embedding + encoder).item()))
 
-    def _costs(
-        self,
-        slots: Tensor,
-        num_tokens: Tensor,
-        tiling: Tiling,
-        sequences: list[PackedSequences] | None = None,
-    ) -> Costs:
-        """Costs of active slots (B, R, slots); of ``sequences``, where steps between the layers have changed them."""
-        pairs = slots.sum(-1).square().sum(-1) if self.attention_scope == 'region' else None
+    def _costs(self, slots: Tensor, tiling: Tiling, sequences: list[PackedSequences] | None = None) -> Costs:
+        """Costs of active slots (B, R, slots); of ``sequences``, where steps between the layers may change them."""
+        num_tokens, num_pairs = slots.flatten(1).sum(1), None
+        layers = num_tokens.expand(self.num_layers, -1) + self.num_extra_tokens
+        if self.attention_scope == 'region':
+            num_pairs = slots.sum(-1).square().sum(-1)
+        if self.between and sequences is not None:
+            layers, num_pairs = map(torch.stack, zip(*(x.count(len(slots)) for x in sequences), strict=True))
         gate = torch.full_like(num_tokens, self.gate.macs(tiling), dtype=torch.float64)
         embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
-        layers = num_tokens.expand(self.num_layers, -1)
-        encoder = self._encoder_macs(num_tokens, pairs)
-        if self.between and sequences is not None:
-            lengths = torch.tensor([x.lengths for x in sequences], device=slots.device)
-            lengths = lengths.unflatten(1, (len(slots), -1))  # (layers, B * sequences) -> (layers, B, sequences)
-            layers = lengths.sum(-1) - self.num_extra_tokens
-            encoder = self._encoder_macs(layers, lengths.double().square().sum(-1)).sum(0) / self.num_layers
-        return Costs(layers, gate, embedding, encoder, self.dense_costs((tiling.height, tiling.width)).reference)
+        reference = self.dense_costs((tiling.height, tiling.width)).reference
+        encoder, num_coarse = self._encoder_macs(layers, num_pairs), slots[:, :, 0].sum(1)
+        if self.coarse_pixels is not None:
+            embedding = embedding + num_coarse * self.coarse_pixels.weight.numel()
+        if self.detail is not None:
+            embedding = embedding + num_coarse * self.detail.macs_per_region(tiling.slots - 1)
+        return Costs(layers - self.num_extra_tokens, gate, embedding, encoder, reference)
 
     def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
+        """Multiply-adds of the layers with tokens (layers, B), class tokens among them, and pairs alike or None."""
         ffn_macs = linear_macs(self.layers[0].ffn)
-        num_tokens = num_tokens.double() + self.num_extra_tokens
-        return encoder_macs(num_tokens, self.embed_dims, ffn_macs, self.num_layers, num_pairs)
+        num_pairs = None if num_pairs is None else num_pairs.double()
+        return encoder_macs(num_tokens.double(), self.embed_dims, ffn_macs, 1, num_pairs).sum(0)
 
     # What benchmarks compare with
+
+    def dense_decisions(self, images: Tensor) -> Tensor | None:
+        """All fine, (B, rows, cols); None where attention is within regions, as in no dense network."""
+        return None if self.attention_scope == 'region' else super().dense_decisions(images)
 
     def dense_twin(self, image_size: tuple[int, int]) -> DenseViT:
         """The host with these weights: the same network on fine tokens alone."""
@@ -318,10 +384,10 @@ class MSViT(RegionBackbone, VisionTransformer):
             out_type='featmap',
             init_cfg=None,
         )
-        twin = DenseViT(**words)
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith('gate.')}
+        twin = DenseViT(**words).to(self.pos_embed)
+        state = {name: x for name, x in self.state_dict().items() if not re.fullmatch(self.additions, name)}
         twin.load_mixed(state, self.patch_resolution)
-        return twin.to(state['pos_embed'].device)
+        return twin
 
     def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
         return make_static(self, image_size, token_budget)
@@ -333,6 +399,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))
         sequences = PackedSequences.of(active, self._sequences_per_image(tiling))
         return partial(self.run, Stream(self.embed(images, tiling, active), sequences))
+
+    @property
+    def has_cell_detail(self) -> bool:
+        return self.detail is not None
 
     @property
     def layer_span(self) -> tuple[nn.Module, nn.Module]:

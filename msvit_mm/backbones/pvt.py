@@ -1,6 +1,7 @@
 """The parts of PVTv2, each able to work on all tokens of a map or on the active ones alone."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ ARCH_DEFAULTS = dict(num_heads=(1, 2, 5, 8), sr_ratios=(8, 4, 2, 1))
 NUM_ROWS = 4
 
 
-def arch_settings(arch: str | dict) -> dict[str, tuple[int, ...]]:
+def arch_settings(arch: str | dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """The four rows' ``embed_dims``, ``depths``, ``mlp_ratios``, ``num_heads`` and ``sr_ratios``.
 
     Raises:
@@ -213,24 +214,28 @@ class PlainPVT(nn.Module):
     """The PVTv2 that a routing space contains, without gates: the blocks of the stages (i, i) on all tokens.
 
     Args:
-        backbone: Where the parts come from: ``stem``, ``downsamples``, ``norms``, ``nodes``, ``out_indices``.
+        backbone: Where the parts come from, which both share: ``stem``, ``downsamples``, ``norms``, ``nodes``,
+            ``out_indices``.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.stem = backbone.stem
+        self.downsamples = backbone.downsamples
+        self.norms = backbone.norms
+        self.nodes = nn.ModuleDict({f'{i}_{i}': backbone.nodes[f'{i}_{i}'] for i in range(NUM_ROWS)})
+        self.out_indices = backbone.out_indices
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) to a map of every row of ``out_indices``."""
-        backbone, maps = self.backbone, []
-        tokens = backbone.stem(images)
+        maps, tokens = [], self.stem(images)
         for i, size in enumerate(row_sizes((images.shape[-2], images.shape[-1]))):
             if i > 0:
-                tokens = backbone.downsamples[i - 1](maps[-1])
-            for block in backbone.nodes[f'{i}_{i}']:
+                tokens = self.downsamples[i - 1](maps[-1])
+            for block in self.nodes[f'{i}_{i}']:
                 tokens = block.forward_plain(tokens, size)
-            maps.append(to_map(backbone.norms[i](tokens), size))
-        return tuple(maps[i].contiguous() for i in backbone.out_indices)
+            maps.append(to_map(self.norms[i](tokens), size))
+        return tuple(maps[i].contiguous() for i in self.out_indices)
 
 
 def init_pvt_weights(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Backbones whose gate decides regions: one coarse token or several fine ones each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,19 @@ from ..gates import Gate, RegionGate, StatedGate, build_gate
 from ..gates.region import rank_logits
 from ..ops.gating import relaxed_gate_sample, threshold
 from ..ops.tiling import Tiling
-from .base import ChoiceMap, Costs, GatedBackbone
+from .base import ChoiceMap, Costs, Features, GatedBackbone
+
+
+class Counterfactual(NamedTuple):
+    """What the features would be with other scales, of the regions where both were computed.
+
+    Attributes:
+        drawn: Boolean: where they were, shape (B, rows, cols).
+        swap: From the regions to swap, boolean (B, rows, cols), to features like the pass's own, without gradient.
+    """
+
+    drawn: Tensor
+    swap: Callable[[Tensor], Features]
 
 
 class GateOutput(NamedTuple):
@@ -23,6 +35,7 @@ class GateOutput(NamedTuple):
         num_tokens: Active patch tokens of each image, integers, shape (B,).
         costs: Multiply-adds of each image.
         region_size: Side of a region in pixels.
+        counterfactual: In training, if the gate learns from the output mix; else None.
     """
 
     gate_logits: Tensor
@@ -31,6 +44,7 @@ class GateOutput(NamedTuple):
     num_tokens: Tensor
     costs: Costs
     region_size: int
+    counterfactual: Counterfactual | None = None
 
     def maps(self) -> dict[str, ChoiceMap]:
         """``scale_map`` and ``gate_logits``."""
@@ -64,8 +78,8 @@ class RegionBackbone(GatedBackbone):
     """
 
     gate_family = RegionGate
-    default_gate: ClassVar[dict] = dict(type='ScaleGate')
-    default_warmup_gate: ClassVar[dict] = dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
+    default_gate: ClassVar[dict[str, Any]] = dict(type='ScaleGate')
+    default_warmup_gate: ClassVar[dict[str, Any]] = dict(type='RandomGate', coarse_ratio=(0.0, 1.0), extremes=0.25)
     ratio_name = 'coarse_ratio'
     patch_size: int
     coarse_patch_size: int
@@ -81,10 +95,10 @@ class RegionBackbone(GatedBackbone):
         """Candidates of an image of (height, width) pixels."""
         return Tiling(*image_size, (self.patch_size, self.coarse_patch_size))
 
-    def build_gate(self, config: dict) -> Gate:
+    def build_gate(self, config: dict[str, Any]) -> Gate:
         return build_gate(config, self.gate_family, coarse_patch_size=self.coarse_patch_size)
 
-    def fill_gate_loss(self, config: dict) -> dict:
+    def fill_gate_loss(self, config: dict[str, Any]) -> dict[str, Any]:
         return {'grid_size': self.grid_size, **config}
 
     def gate_statements(self, images: Tensor) -> Tensor:
@@ -95,6 +109,11 @@ class RegionBackbone(GatedBackbone):
 
     def state_decisions(self, decisions: Tensor) -> Gate:
         return StatedGate(self.gate, decisions)
+
+    def dense_decisions(self, images: Tensor) -> Tensor:
+        """All fine, (B, rows, cols)."""
+        tiling = self.tile(tuple(images.shape[-2:]))
+        return images.new_zeros(len(images), tiling.rows, tiling.cols)
 
     def random_decisions(self, ratio: float, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Random regions are coarse; the images of a batch differ, evenly spread around the ratio.
@@ -118,7 +137,7 @@ class RegionBackbone(GatedBackbone):
         scores = torch.rand((batch, tiling.rows, tiling.cols), generator=generator)
         return (rank_logits(scores, num_coarse) > 0).to(images)
 
-    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         ratio = metrics['coarse_ratio']
         return {
             'random': dict(type='RandomGate', coarse_ratio=ratio),

@@ -97,18 +97,28 @@ def make_cost_table(
     return CostTable(embedding, gate_macs, table, embedding + plain, tuple(cells))
 
 
-def open_share(table: CostTable, cost_ratio: float, image_size: tuple[int, int]) -> float:
+def open_share(table: CostTable, cost_ratio: float, image_size: tuple[int, int], row_stop: bool = False) -> float:
     """Probability of being open at which random routes cost ``cost_ratio`` times PVTv2 on average.
+
+    Args:
+        table: For images of this size.
+        image_size: (height, width) in pixels, for the error.
+        row_stop: Whether a row stays closed once all its tokens are.
 
     Raises:
         ValueError: If none does.
     """
 
     def expected_ratio(share: float) -> float:
-        macs = table.embedding + table.gate
-        for (kind, row, _), (static, per_token) in table.edges.items():
+        macs, alive = table.embedding + table.gate, {}  # alive: probability that a row goes on
+        for edge, (static, per_token) in sorted(table.edges.items()):  # stage after stage in each row
+            kind, row, _ = edge
             count = table.num_tokens[row + (kind == 'merge')]
-            macs += static * (1 - (1 - share) ** count) + per_token * share * count
+            any_open = 1 - (1 - share) ** count
+            reached = alive.get(row, 1.0) if row_stop and kind == 'row' else 1.0
+            macs += reached * (static * any_open + per_token * share * count)
+            if kind == 'row':
+                alive[row] = reached * any_open
         return macs / table.reference
 
     low, high = 0.0, 1.0

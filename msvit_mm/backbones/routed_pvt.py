@@ -120,9 +120,10 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     gate_family = TokenGate
     gate_statement = 'cost_ratio'
-    default_gate: ClassVar[dict] = dict(type='RouteGate')
-    default_warmup_gate: ClassVar[dict] = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
+    default_gate: ClassVar[dict[str, Any]] = dict(type='RouteGate')
+    default_warmup_gate: ClassVar[dict[str, Any]] = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
     test_executions = ('masked', 'sparse')
+    additions = r'gate\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
     weight_families = ('timm PVTv2', 'PVTv2')
     collection = 'DiT'
     paper: ClassVar[dict[str, str]] = dict(
@@ -131,12 +132,12 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     def __init__(
         self,
-        arch: str | dict = 'b2',
+        arch: str | dict[str, Any] = 'b2',
         img_size: int | tuple[int, int] = 224,
         num_stages: int = 5,
         extra_depth: int = 1,
         merge: str = 'add',
-        gate: dict | None = None,
+        gate: dict[str, Any] | None = None,
         gate_temperature: float = 1.0,
         row_stop: bool = False,
         test_execution: str = 'sparse',
@@ -144,7 +145,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         with_cp: bool = False,
         init: str = 'scratch',
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_choice('merge', merge, MERGES)
@@ -201,6 +202,18 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             self._close_further_nodes()
         self.edges = {('row', i, j): dims[i] for i, j in depths} | {('merge', i, j): dims[i] for i, j in merges}
         self.gate = self.build_gate(gate or self.default_gate)
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        arch = dict(embed_dims=(8, 16, 40, 64), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2))
+        gate = dict(type='RouteGate', initial_ratio=0.5)
+        words = dict(arch=arch, img_size=(64, 96), gate=gate, drop_path_rate=0.0)
+        return {
+            'plain': words,
+            'select': words | dict(merge='select', num_stages=4, out_indices=(1, 3)),
+            'no merges': words | dict(merge='none', num_stages=4),
+            'row stop': words | dict(row_stop=True, num_stages=4),
+        }
 
     def _make_block(self, row: int, drop_path: float) -> PVTBlock:
         dims, heads, mlp_ratio, sr_ratio = (
@@ -308,14 +321,14 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             >>> round(model.active_ratio_of(1.0, (224, 224)), 3)
             0.293
         """
-        return open_share(self.cost_table(image_size), cost_ratio, image_size)
+        return open_share(self.cost_table(image_size), cost_ratio, image_size, self.row_stop)
 
     # What models, tools and tests ask
 
-    def build_gate(self, config: dict) -> Gate:
+    def build_gate(self, config: dict[str, Any]) -> Gate:
         return build_gate(config, self.gate_family, edges=self.edges)
 
-    def build_gate_loss(self, config: dict) -> nn.Module:
+    def build_gate_loss(self, config: dict[str, Any]) -> nn.Module:
         """Build a BudgetLoss.
 
         Raises:
@@ -331,12 +344,19 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         return loss
 
     def draw_decisions(self, gate: TokenGate, images: Tensor) -> dict[Edge, Tensor]:
+        if gate.needs_features:
+            got = type(gate).__name__
+            raise ValueError(f'decisions without features: wanted RandomRoutes, FixedRoutes or the like, got {got}')
         sizes, nothing = row_sizes(tuple(images.shape[-2:])), images.new_empty(len(images), 0, 0)
         decisions = {edge: threshold(gate(edge, nothing, sizes[edge[1]]).sigmoid()) for edge in gate.edges}
         return {edge: x.unflatten(1, sizes[_target_row(edge)]) for edge, x in decisions.items()}
 
     def state_decisions(self, decisions: Mapping[Edge, Tensor]) -> Gate:
         return StatedRoutes(self.gate, decisions)
+
+    def dense_decisions(self, images: Tensor) -> dict[Edge, Tensor]:
+        """The staircase."""
+        return self.draw_decisions(self.build_gate(dict(type='FixedRoutes', routes='staircase')), images)
 
     def random_decisions(
         self, ratio: float, images: Tensor, generator: torch.Generator | None = None
@@ -350,7 +370,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             return self.draw_decisions(gate, images)
 
-    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict]:
+    def stand_ins(self, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """The random routes cost as much for images of ``img_size``, but for the gate, which they have not."""
         share = self.active_ratio_of(metrics['cost_ratio'], self.img_size)
         return {
@@ -412,6 +432,7 @@ class _Decider:
         with torch.autocast(tokens.device.type, enabled=False):
             logits = gate(edge, tokens.to(torch.promote_types(tokens.dtype, torch.float32)), size)
         learning = self.backbone.training and gate.learnable
+        logits = logits if gate.learnable else logits.detach()  # nor is it to move the features instead
         values = relaxed_gate_sample(logits, self.backbone.gate_temperature, noise=learning)
         decisions = self.stated[edge].flatten(1).to(values) if edge in self.stated else straight_through(values)
         if kind == 'row' and self.backbone.row_stop:

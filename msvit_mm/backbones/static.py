@@ -35,7 +35,7 @@ class StaticMSViT(nn.Module):
 
     def __init__(self, host: 'MSViT', tiling: Tiling) -> None:
         super().__init__()
-        parts = ('gate', 'patch_embed', 'drop_after_pos', 'pre_norm', 'layers')
+        parts = ('gate', 'patch_embed', 'drop_after_pos', 'pre_norm', 'layers', 'coarse_pixels')
         for name in parts:
             setattr(self, name, copy.deepcopy(getattr(host, name)))
         self.last_norm = copy.deepcopy(host.ln1) if host.final_norm else nn.Identity()
@@ -96,6 +96,23 @@ class StaticMSViT(nn.Module):
             patches.append(nodes_to_slots(nodes, scale.per_side))
         return patches
 
+    def add_coarse_pixels(self, tokens: Tensor, images: Tensor, coarse: Tensor | None = None) -> Tensor:
+        """What coarse tokens have of their region at full resolution, in their place, added to (B, N, C).
+
+        Args:
+            coarse: Regions whose tokens come first, (B, n); by default tokens are (B, R * slots, C), region by region.
+        """
+        if self.coarse_pixels is None:
+            return tokens
+        size = self.tiling.region_size
+        regions = pad_to_regions(images, size).unflatten(3, (-1, size)).unflatten(2, (-1, size))
+        regions = regions.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, 3, H, W) -> (B, R, 3, S, S)
+        if coarse is None:
+            own = F.pad(self.coarse_pixels(regions.flatten(2)).unsqueeze(2), (0, 0, 0, self.tiling.slots - 1))
+            return tokens + own.flatten(1, 2)
+        own = self.coarse_pixels(take(regions, coarse).flatten(2))
+        return tokens + F.pad(own, (0, 0, 0, tokens.shape[1] - own.shape[1]))
+
     def embed(self, patches: Tensor) -> Tensor:
         """Tokens of pixels, without positions, (B, N, 3, p, p) -> (B, N, C)."""
         return embed_patches(self.patch_embed, patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
@@ -131,7 +148,7 @@ class BudgetedMSViT(StaticMSViT):
         at_fine = F.embedding(fine, self.positions[:, 1:].flatten(1)).unflatten(2, (self.per_region, -1)).flatten(1, 2)
         positions = [F.embedding(coarse, self.positions[:, 0]), at_fine]
         tokens = self.embed(patches) + torch.cat(positions, dim=1)
-        return tokens, self.token_of_cell(ranks), None
+        return self.add_coarse_pixels(tokens, images, coarse), self.token_of_cell(ranks), None
 
     def token_of_cell(self, ranks: Tensor) -> Tensor:
         """Token of each cell: the coarse ones come first, in the order of their ranks, (B, R) -> (B, h, w)."""
@@ -147,6 +164,7 @@ class MaskedMSViT(StaticMSViT):
     def arrange(self, images: Tensor, gate_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         decisions = (gate_logits > 0).to(gate_logits)
         tokens = self.embed(torch.cat(self.patches(images), dim=2).flatten(1, 2)) + self.positions.flatten(0, 1)
+        tokens = self.add_coarse_pixels(tokens, images)
         return tokens, cell_tokens(decisions, self.tiling), active_slots(decisions, self.tiling).flatten(1)
 
 
@@ -154,12 +172,13 @@ def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float 
     """The static form of an MSViT.
 
     Raises:
-        ValueError: If regions of an image of this size cost unequally, its tokens attend within their regions alone or
-            change between the layers, or no decisions keep the budget.
+        ValueError: If regions of an image of this size cost unequally, tokens attend within their regions alone or
+            change between the layers, cells have detail, or no decisions keep the budget.
     """
     obstacles = {
         "attention_scope='image', got 'region'": host.attention_scope != 'image',
         f'no steps between the layers, got {len(host.between)}': host.between,
+        'a backbone without detail, got some': host.detail is not None,
     }
     if met := [obstacle for obstacle, there in obstacles.items() if there]:
         raise ValueError(f'export: wanted {met[0]}')

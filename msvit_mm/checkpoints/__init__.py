@@ -2,6 +2,7 @@ from .convert import Conversion, describe_backbone, fit_weights, rename_keys, re
 from .hub import load_from_hub
 from .loading import (
     check_coverage,
+    check_finite,
     check_resumable,
     check_shapes,
     load_checkpoint_safely,
@@ -9,6 +10,7 @@ from .loading import (
     use_safe_loader,
 )
 from .publish import load_kept_config
+from .resuming import find_resumable
 from .saving import check_new, checkpoint_bytes, write_files
 from .transfer import (
     compare_scale_maps,
@@ -19,12 +21,14 @@ from .transfer import (
 __all__ = [
     'Conversion',
     'check_coverage',
+    'check_finite',
     'check_new',
     'check_resumable',
     'check_shapes',
     'checkpoint_bytes',
     'compare_scale_maps',
     'describe_backbone',
+    'find_resumable',
     'fit_weights',
     'load_checkpoint_safely',
     'load_from_hub',

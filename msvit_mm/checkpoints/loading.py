@@ -18,6 +18,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from ..ops.finite import first_nonfinite
+
 try:
     from numpy._core import multiarray
 except ImportError:  # numpy 1
@@ -106,6 +108,17 @@ def check_shapes(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[st
             raise ValueError(
                 f'the checkpoint does not fit the model: {key}: wanted {tuple(wanted)}, got {tuple(tensor.shape)}.'
             )
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Check that weights are numbers.
+
+    Raises:
+        ValueError: If one is NaN or infinite.
+    """
+    name = first_nonfinite(weights)
+    if name is not None:
+        raise ValueError(f"the checkpoint's weights: wanted finite numbers, got NaN or infinity in {name}.")
 
 
 def check_resumable(checkpoint: Mapping[str, Any]) -> None:

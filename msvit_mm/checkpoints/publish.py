@@ -20,7 +20,7 @@ import yaml
 from mmengine.config import Config
 from torch import nn
 
-from .loading import _first, check_coverage, check_shapes, load_checkpoint_safely
+from .loading import _first, check_coverage, check_finite, check_shapes, load_checkpoint_safely
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
 TIMES = ('time', 'data_time')
@@ -107,6 +107,7 @@ def check_trained_as(cfg: Config, model: nn.Module, checkpoint: Mapping[str, Any
     state, weights = model.state_dict(), checkpoint['state_dict']
     check_coverage(state, weights)
     check_shapes(state, weights)
+    check_finite(weights)
     if unexpected := [key for key in weights if key.removeprefix('module.') not in state]:
         raise ValueError(f"checkpoint '{path}': wanted weights of the config's model alone, got {_first(unexpected)}.")
 

@@ -3,20 +3,19 @@
 import copy
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from ..backbones import GatedBackbone
-from ..checkpoints import check_coverage, check_shapes, load_checkpoint_safely
+from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely
+from ..engine.storage import use_atomic_files
 from .images import check_data
 from .machine import check_device, check_machine
 
@@ -71,7 +70,7 @@ def build_runner(cfg: Config) -> Runner:
 
     A checkpoint is written beside its final name and then renamed: an interrupted save leaves the older file as it was.
     """
-    register_backend('local', _AtomicLocalBackend, force=True, prefixes='')
+    use_atomic_files()
     if cfg.launcher == 'mpi':
         os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', '0'))
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
@@ -102,7 +101,7 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
 
 
 def check_fits(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights by name are all that a model has, in its shapes.
+    """Check that weights by name are all that a model has, in its shapes, and finite.
 
     Raises:
         ValueError: If not.
@@ -110,6 +109,7 @@ def check_fits(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     state = model.state_dict()
     check_coverage(state, weights)
     check_shapes(state, weights)
+    check_finite(weights)
 
 
 def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
@@ -133,13 +133,6 @@ def unwrap(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-class _AtomicLocalBackend(LocalBackend):
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        partial = f'{filepath}.part'
-        super().put(obj, partial)
-        os.replace(partial, filepath)
 
 
 def _replace_sync_bn(node: Any) -> None:

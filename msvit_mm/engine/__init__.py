@@ -1,7 +1,25 @@
-"""What runs beside the training loop: the gate's schedule and statistics, optimizer groups."""
+"""What runs beside the training loop: checkpoints and guards, the gate's schedule and statistics, optimizer groups."""
 
+from .checkpoint import SafeCheckpointHook
+from .finite import FiniteLossHook, NonFiniteError
+from .interrupt import Interrupted, InterruptHook
 from .layer_decay import GatedLayerDecayConstructor
+from .random_state import RandomStateHook
+from .saturation import GateSaturationHook
 from .schedule import GateScheduleHook
 from .statistics import GateStatisticsHook
+from .watch import RankWatchHook
 
-__all__ = ['GateScheduleHook', 'GateStatisticsHook', 'GatedLayerDecayConstructor']
+__all__ = [
+    'FiniteLossHook',
+    'GateSaturationHook',
+    'GateScheduleHook',
+    'GateStatisticsHook',
+    'GatedLayerDecayConstructor',
+    'InterruptHook',
+    'Interrupted',
+    'NonFiniteError',
+    'RandomStateHook',
+    'RankWatchHook',
+    'SafeCheckpointHook',
+]

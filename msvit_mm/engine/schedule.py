@@ -5,6 +5,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+KEY = 'gate_schedule'
+
 
 @HOOKS.register_module()
 class GateScheduleHook(Hook):
@@ -12,7 +14,8 @@ class GateScheduleHook(Hook):
 
     Phase and weight are functions of the iteration alone, so a resumed run goes on as if never stopped. The weight
     holds ``weights[0]`` until the share ``ramp[0]`` of gate learning, then rises linearly to ``weights[1]`` at
-    ``ramp[1]`` and stays.
+    ``ramp[1]`` and stays. A run resumed with another number of iterations keeps what it has reached: a gate that
+    learnt never rests again, and the weight waits until the new schedule has caught up; the log says so.
 
     Args:
         warmup: Share of all iterations spent on random decisions, in [0, 1).
@@ -40,6 +43,7 @@ class GateScheduleHook(Hook):
         self.warmup = warmup
         self.weights = weights
         self.ramp = ramp
+        self._reached: tuple[str, float] | None = None
 
     def phase_and_weight(self, iteration: int, max_iters: int) -> tuple[str, float]:
         """Phase (``'warmup'`` or ``'learn'``) and gate-loss weight of an iteration, counted from 0.
@@ -54,8 +58,33 @@ class GateScheduleHook(Hook):
         weight = self.weights[0] + (self.weights[1] - self.weights[0]) * min(max(rise, 0.0), 1.0)
         return 'warmup' if progress < 0 else 'learn', weight
 
+    def before_train(self, runner: Runner) -> None:
+        """Keep phase and weight that a run of another length has reached."""
+        former = runner.message_hub.runtime_info.get(KEY) if runner.iter else None
+        max_iters = runner.max_iters
+        if isinstance(former, dict):
+            self._reached = former['reached'] and tuple(former['reached'])
+            if former['max_iters'] != max_iters:
+                self._reached = self._kept(runner.iter - 1, former['max_iters'])
+                kept, planned = self._reached, self.phase_and_weight(runner.iter, max_iters)
+                runner.logger.warning(
+                    f'The gate was scheduled for {former["max_iters"]} iterations and now for {max_iters}: at '
+                    f'iteration {runner.iter} it is in phase {kept[0]!r} with weight {kept[1]:g}, and keeps them until '
+                    f'the new schedule, there at {planned[0]!r} with {planned[1]:g}, has caught up.'
+                )
+        reached = self._reached and list(self._reached)
+        runner.message_hub.update_info(KEY, dict(max_iters=max_iters, reached=reached))
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.gate_phase, weight = self.phase_and_weight(runner.iter, runner.max_iters)
+        model.gate_phase, weight = self._kept(runner.iter, runner.max_iters)
         if model.gate_loss is not None:
             model.gate_loss.weight = weight
+
+    def _kept(self, iteration: int, max_iters: int) -> tuple[str, float]:
+        """Phase and weight of an iteration, not behind what an earlier part of the run has reached."""
+        phase, weight = self.phase_and_weight(iteration, max_iters)
+        if self._reached is None:
+            return phase, weight
+        further = max if self.weights[1] >= self.weights[0] else min
+        return 'learn' if self._reached[0] == 'learn' else phase, further(weight, self._reached[1])

@@ -1,12 +1,14 @@
 """Gates: what decides which tokens run. They see images or tokens, and know nothing of the networks behind them."""
 
 from .base import Gate, build_gate, gates_of
+from .context import ContextGate
 from .decide import Decision, decide
 from .region import EdgeGate, FixedGate, RandomGate, RegionGate, ScaleGate, StaticGate
 from .route import FixedRoutes, RandomRoutes, RouteGate, TokenGate
 from .stated import ShiftedGate, ShuffledRoutes, StatedGate, StatedRoutes
 
 __all__ = [
+    'ContextGate',
     'Decision',
     'EdgeGate',
     'FixedGate',

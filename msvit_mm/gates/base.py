@@ -1,7 +1,8 @@
 """What all gates have in common, and how one is built for a backbone."""
 
 import difflib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -14,7 +15,13 @@ class Gate(BaseModule):
     """Interface of all gates: logits whose sign is a decision.
 
     A family of gates, such as those of regions, is a subclass that says what ``forward`` takes and returns.
+
+    Attributes:
+        examples: Constructor words, but for those that a backbone fills in, with which ``tests/conformance`` proves the
+            laws; none for a gate that needs another one.
     """
+
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     @property
     def learnable(self) -> bool:
@@ -34,7 +41,7 @@ class Gate(BaseModule):
         raise ValueError(f'gate: wanted one whose logits can shift (ScaleGate, StaticGate), got {type(self).__name__}')
 
 
-def build_gate(config: dict, family: type[Gate], **words: Any) -> Gate:
+def build_gate(config: dict[str, Any], family: type[Gate], **words: Any) -> Gate:
     """Build a gate of one family.
 
     Args:
@@ -49,10 +56,20 @@ def build_gate(config: dict, family: type[Gate], **words: Any) -> Gate:
     gates = gates_of(family)
     gate_type = MODELS.get(wanted) if wanted and isinstance(wanted, str) else wanted
     if not (isinstance(gate_type, type) and issubclass(gate_type, family)):
-        close = difflib.get_close_matches(str(wanted), gates, cutoff=0.5)
-        hint = f' (did you mean {" or ".join(close)}?)' if close else ''
+        hint = did_you_mean(wanted, gates)
         raise ValueError(f'gate must be a config whose type is one of {", ".join(gates)}, got {config}{hint}')
     return MODELS.build({**config, **words})
+
+
+def did_you_mean(wanted: object, names: Iterable[str]) -> str:
+    """The end of an error about a name: those that are close to it, or nothing.
+
+    Example:
+        >>> did_you_mean('ScaelGate', ['EdgeGate', 'ScaleGate'])
+        ' (did you mean ScaleGate or EdgeGate?)'
+    """
+    close = difflib.get_close_matches(str(wanted), list(names), cutoff=0.5)
+    return f' (did you mean {" or ".join(close)}?)' if close else ''
 
 
 def gates_of(family: type[Gate]) -> dict[str, type[Gate]]:

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ class RegionGate(Gate):
         init_cfg: mmengine's recipe for the weights.
     """
 
-    def __init__(self, coarse_patch_size: int = 32, init_cfg: dict | None = None) -> None:
+    def __init__(self, coarse_patch_size: int = 32, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.coarse_patch_size = coarse_patch_size
 
@@ -66,6 +67,8 @@ class ScaleGate(RegionGate):
     Source: MSViT (arXiv 2307.02321), section 3.
     """
 
+    examples = (dict(initial_ratio=0.5), dict(pixels='raw', sample_size=8), dict(frozen=True))
+
     def __init__(
         self,
         coarse_patch_size: int = 32,
@@ -74,7 +77,7 @@ class ScaleGate(RegionGate):
         pixels: str = 'both',
         initial_ratio: float = 0.75,
         frozen: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(coarse_patch_size, init_cfg)
         if pixels not in PIXEL_CHANNELS:
@@ -136,6 +139,8 @@ class StaticGate(RegionGate):
         torch.Size([2, 2, 3])
     """
 
+    examples = (dict(grid_size=(2, 3)),)
+
     def __init__(
         self,
         grid_size: tuple[int, int] = (8, 8),
@@ -164,6 +169,8 @@ class StaticGate(RegionGate):
 class FixedGate(RegionGate):
     """All regions at one scale: the dense backbone (``'fine'``) or one of twice the patch size (``'coarse'``)."""
 
+    examples = (dict(scale='fine'), dict(scale='coarse'))
+
     def __init__(self, scale: str = 'fine', coarse_patch_size: int = 32) -> None:
         super().__init__(coarse_patch_size)
         if scale not in FIXED_LOGITS:
@@ -186,6 +193,8 @@ class RandomGate(RegionGate):
     Raises:
         ValueError: If a share lies outside [0, 1].
     """
+
+    examples = (dict(coarse_ratio=0.4), dict(coarse_ratio=(0.0, 1.0), extremes=0.5))
 
     def __init__(
         self,

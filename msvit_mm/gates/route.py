@@ -6,6 +6,7 @@ the features of row i join those of row i + 1, one decision per token of row i +
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,14 @@ class TokenGate(Gate):
     Args:
         edges: Channels of the row that each gated edge starts from; the backbone fills them in.
         init_cfg: mmengine's recipe for the weights.
+
+    Attributes:
+        needs_features: Whether the logits depend on the tokens, so that nothing is decided before these are there.
     """
 
-    def __init__(self, edges: Mapping[Edge, int], init_cfg: dict | None = None) -> None:
+    needs_features: bool = False
+
+    def __init__(self, edges: Mapping[Edge, int], init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.edges = dict(edges)
 
@@ -72,12 +78,15 @@ class RouteGate(TokenGate):
         ValueError: If the share is out of its range.
     """
 
+    examples = (dict(initial_ratio=0.5), dict(frozen=True))
+    needs_features = True
+
     def __init__(
         self,
         edges: Mapping[Edge, int],
         initial_ratio: float = 0.95,
         frozen: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(edges, init_cfg)
         if not 0 < initial_ratio < 1:
@@ -111,6 +120,8 @@ class RandomRoutes(TokenGate):
         ValueError: If a probability lies outside [0, 1].
     """
 
+    examples = (dict(active_ratio=0.4), dict(active_ratio=(0.0, 1.0)))
+
     def __init__(self, edges: Mapping[Edge, int], active_ratio: float | tuple[float, float] = 0.5) -> None:
         super().__init__(edges)
         low, high = (active_ratio, active_ratio) if isinstance(active_ratio, int | float) else active_ratio
@@ -136,6 +147,8 @@ class FixedRoutes(TokenGate):
     Raises:
         ValueError: If the routes are none of these.
     """
+
+    examples = tuple(dict(routes=routes) for routes in FIXED_ROUTES)
 
     def __init__(self, edges: Mapping[Edge, int], routes: str = 'open') -> None:
         super().__init__(edges)

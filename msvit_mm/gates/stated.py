@@ -67,6 +67,7 @@ class StatedRoutes(TokenGate):
     def __init__(self, gate: TokenGate, decisions: Mapping[Edge, Tensor]) -> None:
         super().__init__(gate.edges)
         self.gate = gate
+        self.needs_features = gate.needs_features
         self.decisions = decisions
 
     def macs_per_token(self, edge: Edge) -> int:
@@ -87,9 +88,12 @@ class ShuffledRoutes(TokenGate):
         gate: The other gate, a module for the same edges.
     """
 
+    examples = ()
+
     def __init__(self, edges: Mapping[Edge, int], gate: TokenGate) -> None:
         super().__init__(edges)
         self.gate = gate
+        self.needs_features = gate.needs_features
 
     def macs_per_token(self, edge: Edge) -> int:
         return self.gate.macs_per_token(edge)

@@ -8,5 +8,14 @@ are their gradients once DistributedDataParallel has averaged them.
 from .boundary import BoundaryGateLoss
 from .shaping import BatchShapingLoss, BetaShapingLoss
 from .targets import BudgetLoss, RatioLoss
+from .utility import UtilityGateLoss, region_means
 
-__all__ = ['BatchShapingLoss', 'BetaShapingLoss', 'BoundaryGateLoss', 'BudgetLoss', 'RatioLoss']
+__all__ = [
+    'BatchShapingLoss',
+    'BetaShapingLoss',
+    'BoundaryGateLoss',
+    'BudgetLoss',
+    'RatioLoss',
+    'UtilityGateLoss',
+    'region_means',
+]

@@ -1,13 +1,18 @@
 """A classifier over a gated backbone: the gate loss in training, the gate's choices beside each prediction."""
 
+import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor
 
+from ..backbones import Choices
 from ..backbones.base import Features
 from .gated import GatedModel
 from .static import StaticModel
+
+NUM_SWAPS = 4  # regions of each image and step whose utility is measured
 
 
 @MODELS.register_module()
@@ -38,6 +43,20 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
 
     def _task_losses(self, features: Features, data_samples: list) -> dict[str, Tensor]:
         return self.head.loss(self._pool(features), data_samples)
+
+    def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
+        """Of an image the loss is one number, so one region of each is swapped at a time, ``NUM_SWAPS`` in all."""
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        counterfactual = choices.counterfactual
+        wins, known = torch.zeros_like(choices.gate_logits), torch.zeros_like(counterfactual.drawn)
+        own = F.cross_entropy(self._decode(features), labels, reduction='none')
+        order = torch.rand_like(wins).masked_fill(~counterfactual.drawn, -1).flatten(1).argsort(1, descending=True)
+        for place in order[:, :NUM_SWAPS].T:
+            one = torch.zeros_like(known).flatten(1).scatter(1, place[:, None], True).view_as(known)
+            swapped = F.cross_entropy(self._decode(counterfactual.swap(one)), labels, reduction='none')
+            wins[one] = own - swapped
+            known |= one & counterfactual.drawn
+        return wins, known
 
     def _decode(self, features: Features) -> Tensor:
         return self.head(self._pool(features))

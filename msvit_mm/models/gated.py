@@ -1,15 +1,30 @@
 """What all models over a gated backbone share: the gate's part of the loss, and its choices on predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
 from ..backbones import ChoiceMap, Choices, Costs, GatedBackbone
-from ..backbones.base import Features
+from ..backbones.base import Features, check_backbone
 from ..ops.macs import count_macs
+
+
+@contextmanager
+def in_evaluation(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode, so that a look ahead moves no statistics and drops nothing."""
+    states = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.train(False)
+    try:
+        yield
+    finally:
+        for part, training in states:
+            part.training = training
 
 
 class GatedModel:
@@ -22,6 +37,8 @@ class GatedModel:
         *args: As for the host model.
         gate_loss: Config of a gate loss, or None for gates that do not learn. Over MSViT its ``grid_size`` defaults to
             the regions of the backbone's ``img_size``.
+        utility_loss: Config of ``UtilityGateLoss``, which supervises the gate by what the other scale of a region would
+            have cost the task; none by default. It needs counterfactual tokens.
         warmup_gate: Config of the gate that decides during warm-up; by default the backbone's, random decisions of
             random ratio.
         **kwargs: As for the host model.
@@ -37,8 +54,16 @@ class GatedModel:
     backbone: GatedBackbone
 
     def __init__(
-        self, *args: Any, gate_loss: dict | None = None, warmup_gate: dict | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        gate_loss: dict | None = None,
+        utility_loss: dict | None = None,
+        warmup_gate: dict | None = None,
+        **kwargs: Any,
     ) -> None:
+        config = kwargs.get('backbone', args[0] if args else None)
+        if isinstance(config, Mapping):
+            check_backbone(config, type(self).__name__)
         super().__init__(*args, **kwargs)
         if not isinstance(self.backbone, GatedBackbone):
             got = type(self.backbone).__name__
@@ -53,6 +78,11 @@ class GatedModel:
                 )
         self.gate_loss = None if gate_loss is None else self.backbone.build_gate_loss(gate_loss)
         self.warmup_gate = self.backbone.build_gate(warmup_gate or self.backbone.default_warmup_gate)
+        self.utility_loss = None
+        if utility_loss is not None:
+            if self.backbone.region_size is None:
+                raise ValueError(f'utility_loss supervises regions (MSViT), got {type(self.backbone).__name__}')
+            self.utility_loss = MODELS.build(utility_loss)
         self.gate_phase = 'learn'
         self._decoder_macs: dict[tuple[int, ...], int] = {}
 
@@ -63,7 +93,7 @@ class GatedModel:
         decisions = backbone.draw_decisions(self.warmup_gate, inputs) if resting else None
         features, choices = backbone.forward_gated(inputs, decisions)
         losses = self._task_losses(features, data_samples)
-        gate_losses = self._gate_losses(choices, data_samples)
+        gate_losses = self._gate_losses(features, choices, data_samples, resting)
         losses |= {name: 0 * value if resting else value for name, value in gate_losses.items()}
         if resting:  # DDP wants every parameter in every iteration
             losses['loss_gate_rest'] = choices.zero()
@@ -72,14 +102,36 @@ class GatedModel:
         losses['gmacs'] = choices.costs.total.detach().mean().float() / 1e9
         return losses
 
-    def _gate_losses(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
+    def _gate_losses(
+        self, features: Features, choices: Choices, data_samples: list, resting: bool
+    ) -> dict[str, Tensor]:
         losses = self._gate_supervision(choices, data_samples)
+        if self.utility_loss is not None and self.backbone.gate.learnable and not resting:
+            losses |= self._utility_losses(features, choices, data_samples)
         if self.gate_loss is not None:
             stated, crops = choices.loss_input(), self._gate_crops(data_samples)
             if crops is not None:
                 stated = torch.cat([stated, self.backbone.gate_statements(crops)])
             losses |= self.gate_loss(stated)
         return losses
+
+    def _utility_losses(self, features: Features, choices: Choices, data_samples: list) -> dict[str, Tensor]:
+        if choices.counterfactual is None:
+            raise ValueError(
+                "utility_loss needs regions at both scales: wanted train_execution='counterfactual', 'masked' or "
+                f"'trimmed' and gate_gradient='output' or 'both', got {self.backbone.train_execution!r} and "
+                f'{self.backbone.gate_gradient!r}'
+            )
+        if not self.utility_loss.is_due():
+            return {}
+        modules = [part for name in ('neck', 'decode_head', 'head') if (part := getattr(self, name, None)) is not None]
+        with torch.no_grad(), in_evaluation(*modules):
+            wins, drawn = self._utilities(features, choices, data_samples)
+        return self.utility_loss(choices.gate_logits, (2 * choices.decisions - 1) * wins, drawn)
+
+    def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
+        """What a region's task loss falls by when its scale is swapped, (B, rows, cols), and where that is known."""
+        raise NotImplementedError
 
     def _gate_supervision(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
         """Losses that tell the gate what to choose from the labels; none by default."""
@@ -114,7 +166,9 @@ class GatedModel:
     def _count_decoder_macs(self, features: Features, num_tokens: Tensor, *args: Any) -> Tensor | int:
         """Multiply-adds of ``_decode(features, *args)`` for each image; for maps they are counted once per size."""
         if self.token_head is not None:
-            return self.token_head.count_macs(num_tokens)
+            layout = features[0].layout
+            num_coarse = layout.decisions.flatten(1).sum(1)
+            return self.token_head.count_macs(num_tokens, num_coarse, layout.tiling.slots - 1)
         size = tuple(features[0].shape[2:])
         if size not in self._decoder_macs:
             self._decoder_macs[size] = count_macs(self._decode, tuple(x[:1] for x in features), *args)

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones import ChoiceMap, Choices, Costs
 from ..backbones.base import Features
+from ..losses import region_means
 from .gated import GatedModel
 from .static import StaticModel
 
@@ -101,12 +102,32 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
         return self.boundary_loss(choices.gate_logits, labels, self.backbone.region_size)
 
+    def _utilities(self, features: Features, choices: Choices, data_samples: list) -> tuple[Tensor, Tensor]:
+        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
+        drawn = choices.counterfactual.drawn
+        own, swapped = (self._region_losses(x, labels) for x in (features, choices.counterfactual.swap(drawn)))
+        return own - swapped, drawn
+
+    def _region_losses(self, features: Features, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of each region, with the class weights of the task's loss, (B, rows, cols)."""
+        if self.with_neck:
+            features = self.neck(features)
+        logits = F.interpolate(self.decode_head(features), labels.shape[1:], mode='bilinear', align_corners=False)
+        loss, ignore_index = self.decode_head.loss_decode, self.decode_head.ignore_index
+        loss = next(iter(loss)) if isinstance(loss, nn.ModuleList) else loss
+        weight = getattr(loss, 'class_weight', None)
+        weight = None if weight is None else logits.new_tensor(weight)
+        losses = F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction='none')
+        return region_means(losses, labels != ignore_index, self.backbone.region_size)
+
     def _decode(self, features: Features, metas: list[dict]) -> Tensor:
         if self.with_neck:
             features = self.neck(features)
         return self.decode_head.predict(features, metas, self.test_cfg)
 
     def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticModel:
+        if getattr(self.decode_head, 'detail', None) is not None:
+            raise ValueError('export: wanted a head without detail, got some')
         return StaticModel(self, image_size, token_budget, [dict(img_shape=tuple(image_size))])
 
     def window_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -30,7 +30,7 @@ def encoder_macs(
     return num_layers * (num_tokens * (4 * embed_dims**2 + ffn_macs) + 2 * num_pairs * embed_dims)
 
 
-def count_macs(function: Callable, *args) -> int:
+def count_macs(function: Callable[..., object], *args: object) -> int:
     """Multiply-adds that ``function(*args)`` really dispatches, attention included.
 
     Fused attention kernels hide their work from some counters, so the math kernel is used while counting.

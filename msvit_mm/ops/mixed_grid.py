@@ -1,7 +1,8 @@
 """From packed tokens back to the grid of cells, with the gate's gradient where several scales were computed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,22 @@ from torch import Tensor
 
 from .packing import Packing
 from .tiling import Maps, Tiling, cell_slots, cell_tokens, nodes_to_cells, per_scale
+
+
+class Detail(Protocol):
+    """What the cells of coarse regions have beside their tokens.
+
+    Attributes:
+        levels: Levels that have detail.
+    """
+
+    levels: Sequence[int]
+
+    def embed(self, image: Tensor, region: Tensor) -> Tensor:
+        """Pixels of the cells of regions (n,) of images (n,), embedded, (n, s * s, hidden)."""
+
+    def __call__(self, level: int, tokens: Tensor, pixels: Tensor) -> Tensor:
+        """Detail of coarse tokens (n, C), (n, s * s, C)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,7 @@ class MixedGrid:
         """Class tokens of each image."""
         return self.active.shape[1] - self.tiling.num_regions * self.tiling.slots
 
-    def scatter(self, levels: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, ...]:
+    def scatter(self, levels: list[tuple[Tensor, Tensor | None]], detail: Detail | None = None) -> tuple[Tensor, ...]:
         """Give every cell what its token has: values of any meaning, features as well as class scores.
 
         Through ``gate_zero`` a gate value feels the contrast between what its node's cells have whole and split: the
@@ -44,25 +61,70 @@ class MixedGrid:
         Args:
             levels: Values of the active tokens, shape (T, C), and of the counterfactual ones without gradient, (T', C)
                 or None.
+            detail: What the cells of a coarse region have beside their region's token.
 
         Returns:
             Shape (B, C, h, w) for each level, not contiguous: channels are innermost in memory.
         """
-        cell_token = cell_tokens(self.decisions, self.tiling) + self.num_extra_tokens  # (B, h, w)
-        source = self.active.places().gather(1, cell_token.flatten(1)).view_as(cell_token)
+        token = cell_tokens(self.decisions, self.tiling) + self.num_extra_tokens  # (B, h, w)
+        source = self.active.places().gather(1, token.flatten(1)).view_as(token)
+        pixels = self._embed_cells(self.active, detail)
+        with torch.no_grad():
+            further = self._embed_cells(self.counterfactual, detail)
+        detailed_source = source if pixels is None else self._detailed_source(source, pixels)
         maps = []
-        for active, counterfactual in levels:
-            cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
+        for i, (active, counterfactual) in enumerate(levels):
+            cells = _detail_of(detail, i, active, pixels)
+            if cells is None:
+                cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
+            else:
+                # (n, s * s, C) -> (n * s * s, C)
+                own = (active[pixels.at].unsqueeze(1) + cells.to(active.dtype)).flatten(0, 1)
+                cells = F.embedding(detailed_source, torch.cat([active, own]))
             if self.gate_zero is not None:
-                cells = self._add_contrasts(cells, active, counterfactual)
+                parts = [(active.detach(), pixels), (counterfactual, further)]
+                cells = self._add_contrasts(cells, [(x, y, _detail_of(detail, i, x, y)) for x, y in parts])
             maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
         return tuple(maps)
 
-    def _add_contrasts(self, cells: Tensor, active: Tensor, counterfactual: Tensor) -> Tensor:
+    def _embed_cells(self, packing: Packing | None, detail: Detail | None) -> 'CoarseCells | None':
+        """Pixels of the cells of the coarse regions among packed tokens."""
+        if detail is None or packing is None:
+            return None
+        place = packing.index % packing.shape[1] - self.num_extra_tokens
+        at = ((place >= 0) & (place % self.tiling.slots == 0)).nonzero().squeeze(1)
+        image, region = packing.image_of_token()[at], place[at] // self.tiling.slots
+        return CoarseCells(at, image, region, detail.embed(image, region))
+
+    def _detailed_source(self, source: Tensor, coarse: 'CoarseCells') -> Tensor:
+        """Where a cell finds its value once those of the coarse regions' cells stand behind the tokens."""
+        rank = source.new_full((len(source), self.tiling.num_regions), -1)
+        rank[coarse.image, coarse.region] = torch.arange(len(coarse.at), device=source.device)
+        region, cell, count = self._cells_in_regions(source.device)
+        own = len(self.active.index) + rank[:, region] * count + cell
+        return torch.where(rank[:, region] >= 0, own, source)
+
+    def _cells_in_regions(self, device: torch.device) -> tuple[Tensor, Tensor, int]:
+        """Region of each cell and place in it, (h, w) each, and the cells of a region."""
+        first, *_, cell = cell_slots(self.tiling, device)
+        count = (self.tiling.region_size // self.tiling.patch_size) ** 2
+        return first // self.tiling.slots, cell - first - (self.tiling.slots - count), count
+
+    def _add_contrasts(self, cells: Tensor, parts: list[tuple[Tensor, 'CoarseCells | None', Tensor | None]]) -> Tensor:
         """Zeros whose gradient is the contrast of each node, added to the cells (B, h, w, C)."""
-        table = self.active.unpack(active.detach()) + self.counterfactual.unpack(counterfactual)
-        *larger, below = (table[:, slot + self.num_extra_tokens] for slot in cell_slots(self.tiling, cells.device))
-        nodes = [*zip(self.tiling.scales, larger, per_scale(self.decisions), per_scale(self.gate_zero), strict=False)]
+        (active, _, _), (counterfactual, _, _) = parts
+        table = self.active.unpack(active) + self.counterfactual.unpack(counterfactual)
+        first, *larger, below = (
+            table[:, slot + self.num_extra_tokens] for slot in cell_slots(self.tiling, cells.device)
+        )
+        if parts[0][2] is not None:
+            region, cell, count = self._cells_in_regions(cells.device)
+            extra = table.new_zeros(len(table), self.tiling.num_regions, count, table.shape[-1])
+            for _, coarse, detail in parts:
+                extra[coarse.image, coarse.region] = detail.detach().to(table.dtype)
+            first = first + extra[:, region, cell]
+        maps = per_scale(self.decisions), per_scale(self.gate_zero)
+        nodes = [*zip(self.tiling.scales, [first, *larger], *maps, strict=False)]
         contrasts = None
         for scale, whole, stays, zero in reversed(nodes):
             stays, zero = (nodes_to_cells(x, self.tiling, scale.side).unsqueeze(-1) for x in (stays, zero))
@@ -73,6 +135,22 @@ class MixedGrid:
         return cells + contrasts
 
 
+class CoarseCells(NamedTuple):
+    """The n coarse regions among packed tokens: tokens, images and regions (n,), and pixels (n, s * s, hidden)."""
+
+    at: Tensor
+    image: Tensor
+    region: Tensor
+    pixels: Tensor
+
+
+def _detail_of(detail: Detail | None, level: int, tokens: Tensor, coarse: CoarseCells | None) -> Tensor | None:
+    """Detail of a level's coarse regions (n, s * s, C), or None where it has none."""
+    if detail is None or coarse is None or level not in detail.levels:
+        return None
+    return detail(level, tokens[coarse.at], coarse.pixels)
+
+
 class MixedTokens(NamedTuple):
     """Tokens that have not returned to the grid, for heads that work on tokens.
 
@@ -80,11 +158,13 @@ class MixedTokens(NamedTuple):
         active: Shape (T, C).
         counterfactual: Further candidates without gradient, shape (T', C), or None.
         layout: Where they belong.
+        images: What they are tokens of, shape (B, 3, H, W).
     """
 
     active: Tensor
     counterfactual: Tensor | None
     layout: MixedGrid
+    images: Tensor
 
 
 class TokenRows(NamedTuple):

@@ -188,26 +188,6 @@ def test_drop_path_drops_branches_of_whole_images(make_msvit):
     close(model.eval()(images[:1], decisions[:1]), reference(images[:1], decisions[:1]))
 
 
-@pytest.mark.parametrize('execution', TRAIN)
-def test_features_of_training_are_those_of_inference(make_msvit, execution):
-    model = make_msvit(train_execution=execution).double().train()
-    features, gate = model.forward_gated(random_images())
-    for model.test_execution in TEST:
-        close(model.eval()(random_images(), gate.decisions), features)
-
-
-@pytest.mark.parametrize('execution', TEST)
-def test_an_image_alone_is_the_same_as_in_a_batch(make_msvit, random_decisions, execution):
-    model = make_msvit(test_execution=execution).double()
-    images, decisions = random_images(), random_decisions(3, 70, 90)
-    features, gate = model.forward_gated(images, decisions)
-    assert len(set(gate.num_tokens.tolist())) > 1
-    for i in range(3):
-        alone, gate_alone = model.forward_gated(images[i : i + 1], decisions[i : i + 1])
-        close(alone[0], features[0][i : i + 1])
-        close(gate_alone.gate_logits, gate.gate_logits[i : i + 1])
-
-
 @pytest.mark.parametrize('execution', TEST)
 def test_what_pads_the_image_reaches_no_feature(make_msvit, monkeypatch, execution):
     model = make_msvit(test_execution=execution).double()
@@ -239,16 +219,6 @@ def test_attention_within_regions_sees_no_other_region(make_msvit, execution):
     for net, reach in ((model, own), (everywhere, torch.ones_like(own))):
         difference = (net(changed, decisions)[0] - net(images, decisions)[0]).abs().amax((0, 1))
         assert torch.equal(difference > 1e-6, reach)
-
-
-def test_cells_of_a_coarse_region_share_one_feature(make_msvit, random_decisions):
-    model = make_msvit()
-    decisions = random_decisions(3, 64, 96)
-    features, gate = model.forward_gated(random_images(3, 64, 96, torch.float32), decisions)
-    cells = features[0].unflatten(3, (3, 2)).unflatten(2, (2, 2))  # (B, C, h, w) -> (B, C, rows, 2, cols, 2)
-    spread = (cells - cells[:, :, :, :1, :, :1]).abs().amax((1, 3, 5))
-    assert torch.equal(spread == 0, decisions.bool())
-    assert gate.num_tokens.tolist() == (24 - 3 * decisions.sum((1, 2))).tolist()
 
 
 # What it costs
@@ -503,19 +473,6 @@ def test_bfloat16_autocast_keeps_the_gradients(make_msvit, options, with_cp):
     assert gate_gradient is None or gate_gradient.dtype == torch.float32
 
 
-def test_frozen_gate_trains_packed_without_noise(make_msvit):
-    model = make_msvit(gate=dict(type='ScaleGate', initial_ratio=0.5, frozen=True), train_execution='masked').double()
-    images = random_images()
-    model.train()
-    features, gate = model.forward_gated(images)
-    weighted_sum(features).backward()
-    for name, parameter in model.named_parameters():
-        assert (parameter.grad is None) == (not parameter.requires_grad) == name.startswith('gate.'), name
-    assert torch.equal(gate.gate_values, gate.gate_logits.sigmoid())
-    assert count_macs(model, images) == gate.costs.total.sum()  # active tokens alone
-    assert torch.equal(model.eval().forward_gated(images)[1].decisions, gate.decisions)
-
-
 def test_frozen_stages_stay_frozen(make_msvit):
     model = make_msvit(frozen_stages=1, drop_rate=0.1).train()
     assert not (model.layers[0].training or model.patch_embed.training or model.drop_after_pos.training)
@@ -524,27 +481,6 @@ def test_frozen_stages_stay_frozen(make_msvit):
     frozen = ('layers.0.', 'pos_embed', 'cls_token', 'patch_embed.')
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == name.startswith(frozen), name
-
-
-def test_given_decisions_keep_the_task_from_the_gate(make_msvit, random_decisions):
-    model = make_msvit().train()
-    decisions = random_decisions(3, 70, 90)
-    features, gate = model.forward_gated(random_images(dtype=torch.float32), decisions)
-    assert torch.equal(gate.decisions, decisions)
-    weighted_sum(features).backward()
-    assert all(parameter.grad is None for parameter in model.gate.parameters())
-    assert gate.gate_values.requires_grad  # for the gate's own loss
-
-
-def test_the_gate_is_noisy_in_training_alone(make_msvit):
-    model = make_msvit()
-    images = random_images(dtype=torch.float32)
-    (_, first), (_, second) = (model.forward_gated(images) for _ in range(2))
-    assert torch.equal(first.gate_values, second.gate_values)
-    assert torch.equal(first.decisions, (first.gate_logits > 0).float())
-    (_, first), (_, second) = (model.train().forward_gated(images) for _ in range(2))
-    assert torch.equal(first.gate_logits, second.gate_logits)
-    assert not torch.equal(first.gate_values, second.gate_values)
 
 
 # What is kept between calls, and what is compiled
@@ -634,12 +570,6 @@ def test_compiled_once_for_all_layers_and_numbers_of_tokens(tiny_arch, random_de
 # Contract
 
 
-def test_train_and_eval_return_the_model(make_msvit):
-    model = make_msvit(frozen_stages=1)
-    assert model.train() is model and model.training
-    assert model.eval() is model and not model.training
-
-
 @pytest.mark.parametrize('out_indices', [(-2, -1), [-2, -1], -1])
 def test_out_indices_are_not_mutated(make_msvit, out_indices):
     before = out_indices if isinstance(out_indices, int) else type(out_indices)(out_indices)
@@ -699,32 +629,6 @@ def test_wrong_arguments(make_msvit, options, message):
         make_msvit(**options)
 
 
-def test_unknown_gate(make_msvit):
-    with pytest.raises(
-        ValueError, match='type is one of EdgeGate, .*ScaleGate, StaticGate, got .*NoGate.*did you mean RandomGate'
-    ):
-        make_msvit(gate=dict(type='NoGate'))
-
-
-@pytest.mark.parametrize(
-    ('images', 'message'),
-    [
-        (torch.zeros(2, 1, 64, 96), r'of shape \(B, 3, H, W\), got torch.float32 of shape \(2, 1, 64, 96\)'),
-        (torch.zeros(3, 64, 96), r'got torch.float32 of shape \(3, 64, 96\)'),
-        (torch.zeros(2, 3, 64, 96, dtype=torch.uint8), 'must be floating point .* got torch.uint8'),
-        (
-            torch.zeros(3, 3, 64, 96).index_fill(0, torch.tensor([1]), float('nan')),
-            r'got NaN or infinity in image\(s\) \[1\]',
-        ),
-        (torch.full((1, 3, 64, 96), float('inf')), r'got NaN or infinity in image\(s\) \[0\]'),
-    ],
-    ids=['channels', 'dimensions', 'integers', 'NaN', 'infinity'],
-)
-def test_wrong_images(make_msvit, images, message):
-    with pytest.raises(ValueError, match=message):
-        make_msvit()(images)
-
-
 @pytest.mark.parametrize(
     ('decisions', 'message'),
     [
@@ -737,11 +641,6 @@ def test_wrong_images(make_msvit, images, message):
 def test_wrong_decisions(make_msvit, decisions, message):
     with pytest.raises(ValueError, match=message):
         make_msvit()(torch.zeros(2, 3, 64, 96), decisions)
-
-
-def test_builds_unprefixed_from_every_scope(tiny_arch):
-    for scope in ('mmengine', 'mmseg', 'mmpretrain'):
-        assert isinstance(MODELS.build(dict(type='MSViT', arch=tiny_arch, _scope_=scope)), MSViT)
 
 
 @pytest.mark.parametrize('execution', TEST)

@@ -12,7 +12,6 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msvit_mm.backbones import DynamicTokenRoutingTransformer
@@ -138,27 +137,6 @@ def test_cost_of_the_architectures(arch, gmacs, open_5, open_4):
 # Executions
 
 
-@pytest.mark.parametrize('words', [dict(), dict(merge='select'), dict(merge='none', num_stages=4)], ids=str)
-@pytest.mark.parametrize('density', [0, 0.02, 0.3, 0.9, 1])
-def test_sparse_equals_masked_and_costs_what_is_counted(perturb, words, density):
-    model = perturb(build(**words))
-    images = torch.randn(3, 3, *SIZE)
-    decisions = random_decisions(model, images, density)
-    sparse, output = run(model, 'sparse', images, decisions)
-    masked, same = run(model, 'masked', images, decisions)
-    check_same(sparse, masked)
-    assert torch.equal(output.costs.total, same.costs.total)
-    trained, _ = model.train().forward_gated(images, decisions)
-    check_same(trained, masked)
-    model.eval().test_execution = 'sparse'
-    for i in range(3):
-        alone = {edge: x[i : i + 1] for edge, x in decisions.items()}
-        with torch.no_grad():
-            assert output.costs.total[i].item() == count_macs(model, images[i : i + 1], alone)
-            check_same(model(images[i : i + 1], alone), [x[i : i + 1] for x in sparse])
-    assert [x.shape[2:] for x in sparse] == row_sizes(SIZE)
-
-
 def test_closed_tokens_stay_as_they_are(perturb):
     model = perturb(build())
     tokens, size = torch.randn(2, 35, 16), (5, 7)
@@ -171,17 +149,6 @@ def test_closed_tokens_stay_as_they_are(perturb):
     for sparse in (False, True):
         after = model._merge(1, 3, tokens, target, gate, size, sparse)
         assert torch.equal((after != target).any(-1), gate.bool())
-
-
-def test_own_decisions_follow_the_images(perturb):
-    model = perturb(build(gate=dict(type='RouteGate', initial_ratio=0.5)), std=0.3)
-    nn.init.normal_(model.gate.logits['row_0_0'][1].weight)
-    _, output = run(model, 'sparse', torch.randn(2, 3, *SIZE))
-    first, second = output.decisions['row', 0, 0]
-    assert 0 < first.mean() < 1 and not torch.equal(first, second)
-    assert output.num_tokens.tolist() == [
-        sum(x[i].sum() for edge, x in output.decisions.items() if edge[0] == 'row') for i in range(2)
-    ]
 
 
 @pytest.mark.parametrize('execution', ['masked', 'sparse'])
@@ -220,18 +187,6 @@ def test_budget_pulls_every_gate_the_right_way(budget, sign):
     assert (gradients * sign > 0).all()
 
 
-def test_forward_value_of_the_cost_is_exact_in_training(perturb):
-    model = perturb(build()).train()
-    _, output = model.forward_gated(torch.randn(2, 3, *SIZE))
-    table = model.cost_table(SIZE)
-    wanted = table.embedding + table.gate
-    for edge, (static, per_token) in table.edges.items():
-        chosen = output.decisions[edge].double().flatten(1)
-        wanted = wanted + static * chosen.any(1) + per_token * chosen.sum(1)
-    assert torch.equal(output.costs.total.detach(), wanted)
-    assert output.costs.total.requires_grad
-
-
 @pytest.mark.parametrize('words', [dict(), dict(with_cp=True, row_stop=True)], ids=str)
 def test_every_parameter_learns_from_the_task_alone(words):
     model = build(**words).train()
@@ -239,30 +194,6 @@ def test_every_parameter_learns_from_the_task_alone(words):
     sum((x * torch.randn_like(x)).sum() for x in maps).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
-
-
-def test_checkpointing_changes_no_gradient():
-    images, gradients = torch.randn(2, 3, *SIZE), []
-    for with_cp in (False, True):
-        torch.manual_seed(0)
-        model = build(with_cp=with_cp).train()
-        torch.manual_seed(1)
-        maps, _ = model.forward_gated(images)
-        maps[-1].square().sum().backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    torch.testing.assert_close(*gradients)
-
-
-def test_mixed_precision_has_finite_gradients():
-    model = build().train()
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        maps, output = model.forward_gated(torch.randn(2, 3, *SIZE))
-        loss = maps[-1].float().square().mean() + BudgetLoss(0.5)(output.costs.cost_ratio)['loss_budget']
-    loss.backward()
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
-    assert {x.dtype for x in output.gate_values.values()} == {torch.float32}
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        assert run(model.eval(), 'sparse', torch.randn(1, 3, *SIZE))[0][0].isfinite().all()
 
 
 def test_gates_alone_descend_to_the_budget():
@@ -383,15 +314,6 @@ def test_classifier_pools_the_last_row(perturb):
     assert predictions[0].reference_gmacs > 0 and predictions[0].routes_s4.shape == (16, 25)
 
 
-def test_registry_and_state_dict_round_trip(perturb):
-    config = dict(type='DynamicTokenRoutingTransformer', arch=TINY, img_size=SIZE)
-    first, second = perturb(MODELS.build(config)).eval(), MODELS.build(config).eval()
-    second.load_state_dict(first.state_dict())
-    images = torch.randn(1, 3, *SIZE)
-    for x, y in zip(run(first, 'sparse', images)[0], run(second, 'sparse', images)[0], strict=True):
-        assert torch.equal(x, y)
-
-
 def run_process(rank: int, folder: str) -> None:
     """Two steps: a parameter that the first leaves unused would stop the second."""
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
@@ -459,16 +381,6 @@ def test_budget_below_the_floor_says_the_floor():
     _, output = run(build(gate=dict(type='FixedRoutes', routes='closed')), 'sparse', torch.randn(1, 3, *SIZE))
     gate_macs = build().cost_table(SIZE).gate  # which fixed routes have not
     assert floor == pytest.approx((output.costs.total.item() + gate_macs) / output.costs.reference)
-
-
-@pytest.mark.parametrize('cost_ratio', [0.7, 1.2])
-def test_random_routes_of_a_stated_cost(cost_ratio):
-    share = build(gate=dict(type='RandomRoutes')).active_ratio_of(cost_ratio, SIZE)
-    model = build(gate=dict(type='RandomRoutes', active_ratio=share))
-    _, output = run(model, 'masked', torch.randn(24, 3, *SIZE))
-    assert output.costs.cost_ratio.mean().item() == pytest.approx(cost_ratio, abs=0.04)
-    with pytest.raises(ValueError, match='cost_ratio must lie between'):
-        model.active_ratio_of(9.0, SIZE)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.fileio import LocalBackend
 
 from msvit_mm.cli import models
 from msvit_mm.cli.models import build_gated_model
@@ -55,19 +52,3 @@ def test_sync_bn_is_replaced_everywhere():
     models._replace_sync_bn(model)
     assert model.norm.type == 'BN'
     assert model.heads[0].norm == dict(type='BN', eps=1e-3)
-
-
-def test_interrupted_save_keeps_the_older_file(tmp_path, monkeypatch):
-    backend = models._AtomicLocalBackend()
-    path = tmp_path / 'iter_2.pth'
-    backend.put(b'first', path)
-    assert [file.name for file in tmp_path.iterdir()] == ['iter_2.pth']
-
-    def half(self, obj, filepath):
-        Path(filepath).write_bytes(obj[:2])
-        raise OSError('disk full')
-
-    monkeypatch.setattr(LocalBackend, 'put', half)
-    with pytest.raises(OSError, match='disk full'):
-        backend.put(b'second', path)
-    assert path.read_bytes() == b'first'

@@ -39,7 +39,7 @@ class Record(Hook):
         self.seen[runner.iter] = (runner.model.gate_phase, runner.model.gate_loss.weight)
 
 
-def train(work_dir, resume=False, stop=None):
+def train(work_dir, resume=False, stop=None, max_iters=MAX_ITERS):
     record = Record(stop)
     runner = Runner(
         model=ToyModel(),
@@ -50,11 +50,11 @@ def train(work_dir, resume=False, stop=None):
             batch_size=2,
             collate_fn=dict(type='pseudo_collate'),
         ),
-        train_cfg=dict(by_epoch=False, max_iters=MAX_ITERS),
+        train_cfg=dict(by_epoch=False, max_iters=max_iters),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=dict(logger=None, timer=None, checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=6)),
         custom_hooks=[record, dict(type='GateScheduleHook', warmup=0.3, weights=(0.2, 3.0), ramp=(0.4, 0.9))],
-        experiment_name=f'{work_dir}-{resume}'.replace('/', '-'),
+        experiment_name=f'{work_dir}-{resume}-{max_iters}'.replace('/', '-'),
         log_level='WARNING',
         resume=resume,
     )
@@ -99,6 +99,22 @@ def test_a_resumed_run_goes_on_as_if_never_stopped(tmp_path, stop):
     assert min(after) == stop // 6 * 6
     assert before | after == whole
     assert all(before[i] == after[i] for i in before if i in after)
+
+
+def test_a_longer_run_never_sends_the_gate_back(tmp_path):
+    hook = GateScheduleHook(warmup=0.3, weights=(0.2, 3.0), ramp=(0.4, 0.9))
+    reached = train(tmp_path / 'run')[MAX_ITERS - 1]
+    after = train(tmp_path / 'run', resume=True, max_iters=100)
+    assert hook.phase_and_weight(20, 100) == ('warmup', 0.2)
+    assert after[20] == reached == ('learn', pytest.approx(3.0))
+    assert set(after.values()) == {reached}
+    train(tmp_path / 'again', stop=12)
+    ahead = train(tmp_path / 'again', resume=True, max_iters=40)
+    assert ahead[12] == hook.phase_and_weight(11, MAX_ITERS)
+    assert ahead[39] == hook.phase_and_weight(39, 40)
+    assert sorted(weight for _, weight in ahead.values()) == [weight for _, weight in ahead.values()]
+    beyond = train(tmp_path / 'again', resume=True, max_iters=41)
+    assert {phase for phase, _ in beyond.values()} == {'learn'}
 
 
 def test_wrapped_models_and_models_without_gate_loss():

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
 from mmengine.structures import PixelData
@@ -93,6 +94,58 @@ def test_labels_supervise_the_gate(make_segmentor, batch, gate_loss):
     assert losses_of(model, batch)['loss_gate_boundary'] == 0
     plain = make_segmentor(gate_loss=gate_loss)
     assert set(losses_of(plain, batch)) | {'loss_gate_boundary'} == set(losses)
+
+
+UTILITY = dict(type='UtilityGateLoss', coarse_ratio=0.5)
+
+
+def test_utilities_are_what_the_other_scale_costs_the_task(make_segmentor, batch, monkeypatch):
+    """Against maps in which the cells of the drawn regions are swapped by hand, one region's losses at a time."""
+    model = make_segmentor(utility_loss=UTILITY)
+    model.backbone.counterfactual_share = 1.0
+    passes = record(monkeypatch, model.backbone, 'forward_gated')
+    seen = record(monkeypatch, model, '_utilities')
+    losses = losses_of(model, batch)
+    assert losses['loss_gate_utility'] > 0
+    ((features, choices),), ((wins, drawn),) = passes, seen
+    assert drawn.all()
+    labels = torch.cat([sample.gt_sem_seg.data for sample in batch['data_samples']])
+    swapped = choices.counterfactual.swap(drawn)
+    with torch.no_grad():
+        model.decode_head.eval()
+        own, other = (
+            F.cross_entropy(F.interpolate(model.decode_head(x), (64, 96), mode='bilinear'), labels, reduction='none')
+            for x in (features, swapped)
+        )
+    wanted = torch.stack(
+        [(own - other)[:, 32 * i : 32 * i + 32, 32 * j : 32 * j + 32].mean((1, 2)) for i in range(2) for j in range(3)]
+    )
+    torch.testing.assert_close(wins.flatten(1).T, wanted, rtol=1e-4, atol=1e-5)
+    for x, y in zip(choices.counterfactual.swap(torch.zeros_like(drawn)), features, strict=True):
+        torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (dict(train_execution='packed'), "wanted train_execution='counterfactual', .*got 'packed'"),
+        (dict(train_execution='masked', gate_gradient='mask'), "got 'masked' and 'mask'"),
+    ],
+)
+def test_utilities_need_both_scales(make_segmentor, batch, words, message):
+    model = make_segmentor(utility_loss=UTILITY)
+    for name, value in words.items():
+        setattr(model.backbone, name, value)
+    with pytest.raises(ValueError, match=message):
+        losses_of(model, batch)
+
+
+def test_utilities_rest_in_warm_up_and_between_turns(make_segmentor, batch):
+    model = make_segmentor(utility_loss=UTILITY | dict(every=2))
+    names = [set(losses_of(model, batch)) for _ in range(3)]
+    assert ['loss_gate_utility' in x for x in names] == [True, False, True]
+    model.gate_phase = 'warmup'
+    assert 'loss_gate_utility' not in losses_of(model, batch)
 
 
 @pytest.mark.parametrize('head', ['FCNHead', 'UPerHead'])

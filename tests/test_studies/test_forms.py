@@ -3,33 +3,13 @@
 import pytest
 import torch
 
-from msvit_mm.backbones import DynamicTokenRoutingTransformer, MSViT
+from msvit_mm.backbones import DynamicTokenRoutingTransformer
 from msvit_mm.ops.macs import count_macs
-from msvit_mm.studies.forms import StatedBackbone, lower_resolution, make_forms, state_decisions
-
-OPTIONS = [
-    dict(),
-    dict(with_cls_token=False),
-    dict(pre_norm=True, qkv_bias=False, out_indices=[0, 1]),
-    dict(patch_size=8),
-]
-SIZES = [(64, 96), (70, 90)]
+from msvit_mm.studies.forms import lower_resolution, make_forms, state_decisions
 
 
 def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.mark.parametrize('options', OPTIONS, ids=str)
-@pytest.mark.parametrize('size', SIZES)
-def test_dense_host_is_all_fine_and_costs_what_is_counted(make_msvit, options, size):
-    model = make_msvit(gate=dict(type='FixedGate', scale='fine'), **options)
-    dense = model.dense_twin(size)
-    dense.eval()
-    images = draw(2, 3, *size)
-    with torch.no_grad():
-        torch.testing.assert_close(dense(images), model(images), rtol=1e-5, atol=1e-5)
-        assert model.dense_costs(size).total == count_macs(dense, images[:1])
 
 
 def test_tokens_of_the_dense_host_lie_in_memory_order(make_msvit):
@@ -39,37 +19,6 @@ def test_tokens_of_the_dense_host_lie_in_memory_order(make_msvit):
     dense.layers[0].register_forward_pre_hook(lambda layer, args: seen.append(args[0].is_contiguous()))
     dense(draw(2, 3, 64, 96))
     assert seen == [True]
-
-
-def test_stated_decisions_are_executed_in_every_mode(make_msvit, random_decisions, monkeypatch):
-    model = make_msvit()
-    own = model.gate, model.train_execution, model.test_execution
-    images, decisions = draw(3, 3, 70, 90), random_decisions(3, 70, 90)
-    expected = model(images, decisions)
-    model.token_budget = 30  # all fine, would the decisions not be stated
-    executed = []
-    forward_gated = type(model).forward_gated
-
-    def record(self, *args):
-        features, gate = forward_gated(self, *args)
-        executed.append((gate.decisions, gate.gate_values, self.train_execution, self.test_execution))
-        return features, gate
-
-    monkeypatch.setattr(type(model), 'forward_gated', record)
-    for training, executions in ((False, MSViT.test_executions), (True, MSViT.train_executions)):
-        for execution in executions:
-            stated = StatedBackbone(model, decisions, execution).train(training)
-            features = stated(images)
-            torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
-            done, gate_values, *modes = executed.pop()
-            assert torch.equal(done, decisions)
-            assert modes[0 if training else 1] == execution
-            assert gate_values.requires_grad  # the gate is at work
-            if training and execution != 'packed':
-                own_path = torch.autograd.grad(features[0].square().sum(), gate_values)
-                assert own_path[0].abs().sum() > 0
-    assert (model.gate, model.train_execution, model.test_execution) == own
-    assert model.token_budget == 30
 
 
 def test_random_decisions_differ_between_images_around_the_ratio(make_msvit):
@@ -150,20 +99,6 @@ def router(perturb):
     return perturb(DynamicTokenRoutingTransformer(arch, drop_path_rate=0.0, out_indices=(1, 3))).eval()
 
 
-def test_plain_pvt_is_the_staircase_and_costs_what_is_counted(router):
-    images = draw(2, 3, 64, 100)
-    with torch.no_grad():
-        (dense,) = make_forms(router, images, {}, ())
-        plain = dense.backbone(images)
-        with router.configured(gate=dict(type='FixedRoutes', routes='staircase')):
-            wanted, output = router.forward_gated(images)
-        torch.testing.assert_close(plain, wanted, rtol=1e-5, atol=1e-5)
-        assert all(x.is_contiguous() for x in plain)
-        assert dense.num_tokens == output.num_tokens.float().mean()
-        assert dense.gmacs == pytest.approx(count_macs(dense.backbone, images[:1]) / 1e9)
-    assert (dense.layers, dense.span) == (None, None)
-
-
 def test_forms_of_routes_are_all_of_one_batch(router):
     images = draw(3, 3, 64, 100)
     with torch.no_grad():
@@ -195,17 +130,3 @@ def test_the_seed_alone_decides_what_is_random(router, make_msvit):
         first, second, other = (list(x.values()) if isinstance(x, dict) else [x] for x in (first, second, other))
         assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
         assert not all(torch.equal(x, y) for x, y in zip(first, other, strict=True))
-
-
-def test_stated_routes_are_executed_in_training_with_the_gradient_of_the_gate(router):
-    images = draw(2, 3, 64, 100)
-    decisions = router.random_decisions(0.8, images)
-    stated = StatedBackbone(router, decisions, 'masked').train()
-    executed = []
-    forward_gated = router.forward_gated
-    router.forward_gated = lambda *args: executed.append(forward_gated(*args)) or executed[0]
-    features = stated(images)
-    done = executed[0][1].decisions
-    assert all(torch.equal(done[edge], decisions[edge]) for edge in decisions)
-    sum(x.square().mean() for x in features).backward()
-    assert all(parameter.grad is not None for parameter in router.gate.parameters())  # which the gate had to work for

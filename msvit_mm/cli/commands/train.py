@@ -4,14 +4,23 @@ msvit train CONFIG --work-dir work_dirs/example --cfg-options randomness.seed=0
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
-from ...checkpoints import check_coverage, check_resumable, load_checkpoint_safely, use_safe_loader
+from ...checkpoints import (
+    check_coverage,
+    check_finite,
+    check_resumable,
+    find_resumable,
+    load_checkpoint_safely,
+    use_safe_loader,
+)
+from ...engine import NonFiniteError
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
+from ..guards import LockedError, add_guards, end_in_one_line, sole_training
 from ..images import check_data
 from ..machine import check_machine
 from ..models import build_runner, check_fits, unwrap
@@ -44,12 +53,22 @@ def apply_options(cfg: Config, args: Namespace) -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr: wanted auto_scale_lr.base_batch_size in the config, got none.')
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        checkpoint = find_latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+    if args.resume or (cfg.get('resume') and not cfg.get('load_from')):
+        named = args.resume not in (None, 'auto')
+        checkpoint = args.resume if named else find_resumable(cfg.work_dir)
         if checkpoint is None:
-            print(f'--resume: no checkpoint in {cfg.work_dir}, starting a new run')
+            start = f'from the weights of {cfg.load_from}' if cfg.get('load_from') else 'from the beginning'
+            print(f'--resume: no checkpoint in {cfg.work_dir}, starting a new run {start}')
+        else:
+            cfg.load_from = str(checkpoint)
         cfg.resume = checkpoint is not None
-        cfg.load_from = checkpoint or cfg.get('load_from')
+
+
+def keep_seed(cfg: Config, checkpoint: Mapping[str, Any]) -> None:
+    """Let a resumed run have the seed that its beginning drew, unless the config sets one."""
+    randomness = cfg.get('randomness') or {}
+    if randomness.get('seed') is None:
+        cfg.randomness = dict(randomness, seed=checkpoint['meta'].get('seed'))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,10 +80,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_machine(cfg, train=True)
         check_data(cfg, 'train', 'val')
         checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None
+        check_finite(checkpoint['state_dict'] if checkpoint else {})
         if cfg.get('resume') and checkpoint:
             check_resumable(checkpoint)
+            keep_seed(cfg, checkpoint)
 
+    with end_in_one_line(), one_line_errors(LockedError), sole_training(cfg.work_dir, cfg.launcher):
+        train(cfg, checkpoint)
+
+
+def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
+    """Train with every guard in place."""
     runner = build_runner(cfg)
+    add_guards(runner)
     if checkpoint:
         model = unwrap(runner.model)
         with one_line_errors():
@@ -74,4 +102,5 @@ def main(argv: Sequence[str] | None = None) -> None:
                 # A dense model may start a gated one, and its head may have other classes.
                 check_coverage(model.state_dict(), checkpoint['state_dict'], allowed_missing=('gate', 'gate_loss'))
         del checkpoint
-    runner.train()
+    with one_line_errors(NonFiniteError):
+        runner.train()

@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 from mmseg.models.decode_heads import SegmenterMaskTransformerHead
 from torch import Tensor
 
+from ...backbones.coarse import CellDetail, DetailOf
 from ...backbones.layers import EqualRows, PackedSequences, SegmenterLayer, Stream, draw_drop_path, run_layers
 from ...gates.base import linear_macs
 from ...ops.macs import encoder_macs
@@ -24,13 +25,19 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
     scale that the backbone hands over are queries in the decoder, too, never keys and without backward, and the
     gradient of a region's gate value is the contrast between its coarse and its fine scores.
 
-    Args: those of ``SegmenterMaskTransformerHead``; ``in_index`` picks among the backbone's ``out_indices``.
+    Args:
+        detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, here on class scores, with the backbone's
+            ``patch_size``: ``dict(patch_size=16, hidden_dims=64)``. None: all cells of a coarse token have its scores.
+
+    Further arguments: those of ``SegmenterMaskTransformerHead``; ``in_index`` picks among the backbone's
+    ``out_indices``.
 
     Source: Strudel et al., "Segmenter: Transformer for Semantic Segmentation", arXiv 2105.05633.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, detail: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self.detail = None if detail is None else CellDetail(in_dims=self.num_classes, **detail)
         self.adapter = SegmenterLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
 
@@ -52,13 +59,14 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             patches = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
             scores, _ = self.score(patches, [size[0] * size[1]] * batch)
             return scores.unflatten(0, (batch, *size)).permute(0, 3, 1, 2)  # (B * h * w, K) -> (B, K, h, w)
-        active, counterfactual, layout = features
+        active, counterfactual, layout, images = features
         extra, others = layout.num_extra_tokens, layout.counterfactual
         patches = torch.cat([x[extra:] for x in active.split(layout.active.lengths)])
         lengths = [length - extra for length in layout.active.lengths]
         scores, further = self.score(patches, lengths, counterfactual, None if others is None else others.lengths)
         padded = [F.pad(x, (0, 0, extra, 0)) for x in scores.split(lengths)]  # class tokens cover no cell
-        (logits,) = layout.scatter([(torch.cat(padded), further)])
+        detail = None if self.detail is None else DetailOf(self.detail, images, layout.tiling)
+        (logits,) = layout.scatter([(torch.cat(padded), further)], detail)
         return logits
 
     def score(
@@ -112,13 +120,14 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         patches, classes = self.patch_proj(patches), self.classes_proj(classes)
         return self.mask_norm(F.normalize(patches, dim=-1) @ F.normalize(classes, dim=-1).transpose(1, 2))
 
-    def count_macs(self, num_tokens: Tensor) -> Tensor:
-        """Multiply-adds for images of this many active patch tokens, any shape."""
+    def count_macs(self, num_tokens: Tensor, num_coarse: Tensor | int = 0, cells: int = 4) -> Tensor:
+        """Multiply-adds for images of this many active patch tokens, of any shape, and coarse ones of so many cells."""
         num_tokens, dims = num_tokens.double(), self.dec_proj.out_features
         ffn_macs = linear_macs(self.layers[0].ffn)
         layers = encoder_macs(num_tokens + self.num_classes, dims, ffn_macs, len(self.layers))
         projections = num_tokens * (self.dec_proj.weight.numel() + dims**2) + self.num_classes * dims**2
-        return layers + projections + num_tokens * self.num_classes * dims
+        detail = 0 if self.detail is None else num_coarse * self.detail.macs_per_region(cells)
+        return layers + projections + num_tokens * self.num_classes * dims + detail
 
     def _compare(self, patches: Tensor, lengths: list[int], classes: Tensor) -> Tensor:
         """Scores of tokens against their image's classes (B, K, C), (T, C) -> (T, K)."""
