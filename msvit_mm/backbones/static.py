@@ -237,7 +237,7 @@ def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float 
     """The static form of an MSViT.
 
     Raises:
-        ValueError: If regions of an image of this size cost unequally, its tokens attend within their regions alone or
+        ValueError: If regions of an image of this size cost unequally, tokens attend within their regions alone or
             change between the layers, or no decisions keep the budget.
     """
     obstacles = {

@@ -4,12 +4,15 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from msvit_mm.cli.commands import visualize_gate as command
 from msvit_mm.cli.main import main
+from msvit_mm.datasets.scenes import draw_scene, scene_rng
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'msvit_upernet_scenes.py'
 FROZEN = f"""
@@ -87,11 +90,6 @@ def test_pairs(folder, names, frozen, tmp_path):
 
 @pytest.mark.slow
 def test_drawing_sees_what_counting_sees(folder, tmp_path, monkeypatch):
-    import cv2
-
-    import msvit_mm.cli.commands.visualize_gate as command
-    from msvit_mm.datasets.scenes import draw_scene, scene_rng
-
     image, _ = draw_scene(scene_rng(0, 'val', 3), (150, 190))
     (tmp_path / 'photos').mkdir()
     cv2.imwrite(str(tmp_path / 'photos' / 'a.png'), image)

@@ -34,6 +34,7 @@ def run(model, images, budget):
         dict(coarse_patch_size=16, patch_size=8, gate=dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)),
         dict(coarse_patch_size=48, img_size=(96, 144), gate=dict(type='ScaleGate', initial_ratio=0.5)),
         dict(out_type='cls_token', train_execution='packed'),
+        dict(coarse_embedding='own'),
     ],
     ids=str,
 )
@@ -53,8 +54,9 @@ def test_features_are_the_backbones(make_msvit, real_images, words, budget, batc
 
 @pytest.mark.parametrize('batch', [1, 4])
 @pytest.mark.parametrize('size', [(96, 128), (70, 90)])
-def test_masked_needs_no_budget(make_msvit, real_images, batch, size):
-    model = make_msvit(out_indices=[0, 1])
+@pytest.mark.parametrize('words', [dict(), dict(coarse_embedding='own')], ids=str)
+def test_masked_needs_no_budget(make_msvit, real_images, batch, size, words):
+    model = make_msvit(out_indices=[0, 1], **words)
     images = real_images('scenes')[:batch, :, : size[0], : size[1]]
     wanted, choices = run(model, images, None)
     assert 0 < choices.decisions.mean() < 1
@@ -88,7 +90,7 @@ def test_ranks_are_those_of_a_stable_sort():
 
 
 @pytest.mark.parametrize('budget', [12, 30, 48])
-@pytest.mark.parametrize('words', [dict(), dict(with_cls_token=False)], ids=str)
+@pytest.mark.parametrize('words', [dict(), dict(with_cls_token=False), dict(coarse_embedding='own')], ids=str)
 def test_multiply_adds_are_those_of_the_costs(make_msvit, real_images, budget, words):
     model, images = make_msvit(**words), real_images('scenes')[:2]
     _, choices = run(model, images, budget)
