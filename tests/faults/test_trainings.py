@@ -163,10 +163,10 @@ def test_two_trainings_in_one_folder(start, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 4 MB."""
+    """A file system of 20 MB, for two or three checkpoints."""
     folder = tmp_path / 'disk'
     folder.mkdir()
-    made = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', str(folder)], capture_output=True)
+    made = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=20m', 'tmpfs', str(folder)], capture_output=True)
     if made.returncode:
         pytest.skip('a small file system cannot be mounted here')
     yield folder
