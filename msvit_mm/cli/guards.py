@@ -20,11 +20,10 @@ from ..engine import (
     Interrupted,
     InterruptHook,
     RandomStateHook,
-    RankWatchHook,
     SafeCheckpointHook,
 )
 
-GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook, RankWatchHook)
+GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook)
 LOCK = 'train.lock'
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 

@@ -57,9 +57,9 @@ class RankWatchHook(Hook):
                     self._end(other, value)
 
     def _end(self, other: int, sign: bytes) -> None:
-        iteration = sign.decode().partition(' ')[2] or 'the first'
+        last = f'the last in iteration {sign.decode().partition(" ")[2]}' if sign else 'and none before'
         sys.stderr.write(
-            f'error: rank {other} has given no sign of life for {self.timeout:g} s, the last in iteration {iteration}; '
+            f'error: rank {other} has given no sign of life for {self.timeout:g} s, {last}; '
             f'rank {get_rank()} ends; the last checkpoint is complete, --resume goes on.\n'
         )
         sys.stderr.flush()

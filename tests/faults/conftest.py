@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -55,7 +56,7 @@ class Training:
     """A `msvit train` of the short Scenes config in a process of its own."""
 
     def __init__(self, work_dir, *options, resume=False, config=SCENES):
-        self.output = Path(work_dir).with_name(f'{Path(work_dir).name}.txt')
+        self.output = Path(tempfile.mkstemp(suffix='.txt', prefix='training_')[1])
         arguments = ['train', config, '--work-dir', work_dir, '--cfg-options', *SHORT, *options]
         arguments += ['--resume'] if resume else []
         self.process = multiprocessing.get_context('fork').Process(target=_child, args=(arguments, self.output))
@@ -68,8 +69,9 @@ class Training:
     def end(self, timeout=240):
         """Wait for the end, and return exit code and output."""
         self.process.join(timeout)
-        assert self.process.exitcode is not None, self.output.read_text()
-        return self.process.exitcode, self.output.read_text()
+        output = self.output.read_text()
+        assert self.process.exitcode is not None, output
+        return self.process.exitcode, output
 
     def wait_for(self, condition, timeout=120):
         until = time.monotonic() + timeout
@@ -92,6 +94,7 @@ def start():
         if training.process.is_alive():
             training.send(signal.SIGKILL, whole_group=True)
         training.process.join()
+        training.output.unlink()
 
 
 def flatten(value, name=''):

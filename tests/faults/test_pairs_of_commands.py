@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from msvit_mm.cli.commands import visualize_gate as command
+from msvit_mm.cli.commands import visualize_gate
 from msvit_mm.cli.main import main
 from msvit_mm.datasets.scenes import draw_scene, scene_rng
 
@@ -93,8 +93,10 @@ def test_drawing_sees_what_counting_sees(folder, tmp_path, monkeypatch):
     image, _ = draw_scene(scene_rng(0, 'val', 3), (150, 190))
     (tmp_path / 'photos').mkdir()
     cv2.imwrite(str(tmp_path / 'photos' / 'a.png'), image)
-    drawn, original = [], command.draw_choices
-    monkeypatch.setattr(command, 'draw_choices', lambda *words: drawn.append(words[1].num_tokens) or original(*words))
+    drawn, original = [], visualize_gate.draw_choices
+    monkeypatch.setattr(
+        visualize_gate, 'draw_choices', lambda *words: drawn.append(words[1].num_tokens) or original(*words)
+    )
     call('visualize-gate', CONFIG, folder / 'trained.pth', tmp_path / 'photos', '--out-dir', tmp_path / 'out')
     arguments = CONFIG, folder / 'trained.pth', '--images', tmp_path / 'photos', '--out', tmp_path / 'flops.json'
     call('get-flops', *arguments)
