@@ -55,7 +55,7 @@ def source_grid(count: int, own: tuple[int, int], stated: tuple[int, int] | None
     if stated is not None:
         if math.prod(stated) != count:
             raise ValueError(f'pos_embed: wanted {" x ".join(map(str, stated))} positions, as stated, got {count}')
-        return tuple(stated)
+        return stated
     count = max(count, 0)
     side, scale = math.isqrt(count), math.sqrt(count / math.prod(own))
     like_own = round(own[0] * scale), round(own[1] * scale)

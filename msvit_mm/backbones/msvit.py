@@ -210,7 +210,9 @@ class MSViT(RegionBackbone, VisionTransformer):
         if hasattr(destination, '_metadata'):
             destination._metadata.setdefault(prefix[:-1], {})['position_grid'] = tuple(self.patch_resolution)
 
-    def _prepare_pos_embed(self, state_dict: dict[str, Any], prefix: str, metadata: dict, *others: Any) -> None:
+    def _prepare_pos_embed(
+        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *others: Any
+    ) -> None:
         """Resize positions of another grid before they are loaded; the host takes every grid for a square one."""
         positions = state_dict.get(f'{prefix}pos_embed')
         if not isinstance(positions, Tensor) or positions.ndim != 3:

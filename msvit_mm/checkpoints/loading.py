@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ def carry_metadata(weights: Mapping[str, Tensor], source: Mapping[str, Any]) -> 
 
     Of :class:`~msvit_mm.backbones.MSViT` this is the grid of its positions. Saving keeps it.
     """
-    carried = OrderedDict(weights)
+    carried: Any = OrderedDict(weights)
     metadata = getattr(source, '_metadata', {})
     carried._metadata = OrderedDict((key.removeprefix('module.'), value) for key, value in metadata.items())
     return carried
@@ -188,6 +188,14 @@ def use_safe_loader() -> None:
     """Make mmengine load local files and URLs through the restricted unpickler, without its fallback."""
     CheckpointLoader.register_scheme('', _load_for_mmengine, force=True)
     CheckpointLoader.register_scheme(['http://', 'https://'], _load_url, force=True)
+
+
+def _sha256(file: BinaryIO) -> str:
+    """Digest of a file, read in parts; ``hashlib.file_digest`` needs Python 3.11."""
+    digest = hashlib.sha256()
+    while part := file.read(2**20):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
@@ -253,7 +261,7 @@ def _check_file(path: str | PathLike) -> Path:
     try:
         with path.open('rb') as file:
             hashed = re.search(HASH_IN_NAME, path.name)
-            digest = hashlib.file_digest(file, 'sha256').hexdigest() if hashed else ''
+            digest = _sha256(file) if hashed else ''
     except OSError as error:
         raise ValueError(f"checkpoint '{path}': wanted a file that can be read, got {error.strerror}.") from None
     if hashed and not digest.startswith(hashed[1]):

@@ -26,10 +26,10 @@ def check_new(paths: Iterable[Path], overwrite: bool, inputs: Iterable[str | os.
     Raises:
         ValueError: If a folder, an input, or a file without ``overwrite`` is in the way, or no file can be made there.
     """
-    inputs = [Path(path) for path in inputs if path]
+    read = [Path(path) for path in inputs if path]
     for path in map(Path, paths):
         _check_place(path)
-        if any(_is_same(path, other) for other in inputs):
+        if any(_is_same(path, other) for other in read):
             raise ValueError(f"output '{path}': wanted another file than the inputs, got one of them.")
         if path.is_dir() or (path.exists() and not overwrite):
             raise ValueError(f"output '{path}': wanted a new file, got an existing one; --overwrite replaces a file.")

@@ -52,7 +52,9 @@ def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> 'Ordered
     weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
     metadata = getattr(checkpoint.get('state_dict', checkpoint), '_metadata', {})
-    inner = OrderedDict((key.removeprefix(prefix), value) for key, value in weights.items() if key.startswith(prefix))
+    inner: Any = OrderedDict(
+        (key.removeprefix(prefix), value) for key, value in weights.items() if key.startswith(prefix)
+    )
     below = ((f'{key}.', value) for key, value in metadata.items())
     inner._metadata = {key.removeprefix(prefix)[:-1]: value for key, value in below if key.startswith(prefix)}
     return inner

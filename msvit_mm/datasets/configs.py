@@ -24,4 +24,4 @@ def leaf_datasets(config: Mapping[str, Any]) -> list[dict]:
         True
     """
     below = config.get('datasets') or ([config['dataset']] if config.get('dataset') else [])
-    return [leaf for one in below for leaf in leaf_datasets(one)] if below else [config]
+    return [leaf for one in below for leaf in leaf_datasets(one)] if below else [dict(config)]

@@ -75,7 +75,7 @@ class CheckLabels(BaseTransform):
         return results
 
     def _looks_binary(self, labels: np.ndarray, ignored: np.ndarray) -> bool:
-        return self.num_classes <= 2 and self.ignore_index == 255 and ignored.any() and not labels[~ignored].any()
+        return bool(self.num_classes <= 2 and self.ignore_index == 255 and ignored.any() and not labels[~ignored].any())
 
     def _warn_of_ignored(self, file: str | None) -> None:
         if file not in self._named and len(self._named) < MAX_NAMED:
@@ -97,7 +97,7 @@ def _check_depth(file: str | None) -> None:
     Raises:
         ValueError: If it has.
     """
-    if not _is_local(file):
+    if file is None or not _is_local(file):
         return
     with Image.open(file) as mask:
         largest = int(np.max(np.asarray(mask))) if mask.mode in DEEP_MODES else 0
@@ -119,7 +119,7 @@ def _check_orientation(results: dict) -> None:
         hint = ' (turned by its EXIF tag?)' if labels.shape[::-1] in sizes else ''
         raise ValueError(f'wanted a mask of the size of its image{hint}, {sizes[0]}, got {labels.shape} in {file!r}')
     image = results.get('img_path')
-    if sizes and _is_local(image) and str(image).lower().endswith(TURNING_SUFFIXES):
+    if sizes and image is not None and _is_local(image) and str(image).lower().endswith(TURNING_SUFFIXES):
         with Image.open(image) as photo:
             tag = photo.getexif().get(ORIENTATION_TAG, 1)
         if tag in (2, 3, 4) or (tag > 4 and labels.shape[0] == labels.shape[1]):

@@ -102,7 +102,7 @@ class RouteGate(TokenGate):
         return self.edges[edge]
 
     def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
-        token_logit = self.logits[edge_name(edge)]
+        token_logit: Any = self.logits[edge_name(edge)]
         logits = token_logit(tokens.to(token_logit[-1].weight.dtype))  # weights may be of half precision as well
         if edge[0] == 'merge':
             logits = F.avg_pool2d(to_map(logits, size), 2, ceil_mode=True, count_include_pad=False)

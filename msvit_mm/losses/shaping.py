@@ -102,7 +102,8 @@ class BatchShapingLoss(GateLoss):
         for name in ('mean_logits', 'log_temperatures'):
             values = state_dict.get(f'{prefix}{name}')
             if isinstance(values, Tensor) and values.ndim == 2:
-                resampled = resample_prior(values, self.grid_size, as_probability=name == 'mean_logits')
+                rows, cols = self.mean_logits.shape
+                resampled = resample_prior(values, (rows, cols), as_probability=name == 'mean_logits')
                 state_dict[f'{prefix}{name}'] = resampled
         super()._load_from_state_dict(state_dict, prefix, *others)
 

@@ -12,7 +12,7 @@ def folder(tmp_path):
     for age, name in enumerate(['iter_2', 'iter_4', 'best_mIoU_iter_4', 'weights']):
         content = dict(state_dict=dict(a=torch.ones(1)))
         if 'weights' not in name:
-            content |= dict(optimizer={}, meta=dict(iter=2), message_hub={})
+            content |= dict(optimizer={}, meta=dict(iter=2, epoch=0), message_hub={})
         torch.save(content, tmp_path / f'{name}.pth')
         os.utime(tmp_path / f'{name}.pth', (age, age))
     return tmp_path

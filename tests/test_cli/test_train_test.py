@@ -150,7 +150,9 @@ def test_starts_from_weights_of_something_else(fail, run, trained, tmp_path, toy
     resumed = fail('train', toy_config, '--work-dir', tmp_path / 'new', '--resume', tmp_path / 'nan.pth')
     assert 'wanted finite numbers, got NaN' in resumed
     assert not list(tmp_path.rglob('iter_*.pth'))
-    new_classes = ('model.decode_head.num_classes=4', f'load_from={trained / "iter_2.pth"}')
+    new_classes = ['model.decode_head.num_classes=4', f'load_from={trained / "iter_2.pth"}']
+    for name in (f'{split}_dataloader.dataset.metainfo' for split in ('train', 'val', 'test')):
+        new_classes += [f'{name}.classes=(a,b,c,d)', f'{name}.palette=[[0,0,0],[1,1,1],[2,2,2],[3,3,3]]']
     run('train', toy_config, '--work-dir', tmp_path / 'new', '--cfg-options', *new_classes)
 
 

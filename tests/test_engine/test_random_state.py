@@ -15,7 +15,7 @@ def stop(runner):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('at', [4, 9])
 def test_killed_and_resumed_iterations(make_runner, call, tmp_path, assert_same_training, workers, at):
     make_runner('whole', workers=workers).train()
@@ -40,6 +40,7 @@ def test_the_number_of_workers_changes_nothing(make_runner, tmp_path, assert_sam
     assert_same_training(tmp_path / '0' / 'iter_12.pth', tmp_path / '3' / 'iter_12.pth')
 
 
+@pytest.mark.slow
 def test_validation_does_not_move_the_training(make_runner, tmp_path, assert_same_training):
     make_runner('often').train()
     make_runner('once', train_cfg=dict(by_epoch=False, max_iters=12, val_interval=12)).train()

@@ -163,8 +163,8 @@ def test_each_image_has_its_own_budget():
     assert budget_decisions(gate_logits, tiling, 5).tolist() == [[[0, 1]], [[0, 1]]]
 
 
-@pytest.mark.parametrize('token_budget', [0, 14.9, 60.5, float('nan')])
+@pytest.mark.parametrize('token_budget', [0, 14.9, float('nan')])
 def test_a_budget_out_of_reach_is_refused(token_budget):
-    message = rf'between 15 \(all regions coarse\) and 60 .* images of \(90, 150\) pixels, got {token_budget}'
+    message = rf'at least 15 tokens \(all regions coarse\) for images of \(90, 150\) pixels, got {token_budget}'
     with pytest.raises(BudgetError, match=message):
         budget_decisions(torch.zeros(2, 3, 5), TILINGS[0], token_budget)

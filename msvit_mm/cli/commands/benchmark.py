@@ -6,13 +6,12 @@ msvit benchmark CONFIG --batch-sizes 1 4 --ratios 0.5 --out benchmark.json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from ...backbones import MSViT, registered_backbones
+from ...backbones import registered_backbones
 from ...backbones.base import height_and_width
 from ...checkpoints import use_safe_loader
 from ...models import GatedModel
@@ -113,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     clock = clock_of(args.device, args.threads)[1]
     notes = [f'{phase}, {source}, {where}, {clock}', *NOTES] + [TRAINING] * args.train
     if args.train and 'counterfactual' in executions:
-        notes.append(SHARE.format(cast(MSViT, model.backbone).counterfactual_share))
+        notes.append(SHARE.format(getattr(model.backbone, 'counterfactual_share', 1)))
     notes += [UNTRAINED] * (not args.checkpoint)
     console.print(*notes, sep='\n')
     numbers = dict(phase=phase, clock=clock, images=source, size=size, batch_sizes=results, notes=notes)

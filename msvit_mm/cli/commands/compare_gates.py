@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 from rich.console import Console
-from torch import nn
 
 from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
+from ...models import GatedModel
 from ...studies.gates import draw_gates, evaluate_gates
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def check_comparable(model: nn.Module, cfg: Config) -> None:
+def check_comparable(model: GatedModel, cfg: Config) -> None:
     """Check that a network has a gate of its own to compare with others.
 
     Raises:

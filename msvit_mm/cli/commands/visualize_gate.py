@@ -9,6 +9,7 @@ import io
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from mmengine.structures import BaseDataElement
 from rich.progress import track
 
 from ...checkpoints import check_new, use_safe_loader, write_files
+from ...models import GatedModel
 from ...visualization import draw_choices, draw_summary, route_maps
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
@@ -57,7 +59,7 @@ def name_outputs(images: Sequence[Path], args: Namespace) -> list[Path]:
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, batch: dict) -> BaseDataElement:
+def predict(model: GatedModel, batch: dict) -> BaseDataElement:
     """The prediction of a batch of one image, without what drawings do not need."""
     batch = model.data_preprocessor(batch)
     (sample,) = model.predict(batch['inputs'], batch['data_samples'])
@@ -66,7 +68,7 @@ def predict(model: torch.nn.Module, batch: dict) -> BaseDataElement:
     return sample
 
 
-def npz_bytes(**arrays: np.ndarray) -> bytes:
+def npz_bytes(**arrays: Any) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     return content.getvalue()
@@ -86,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for path, stem, batch in zip(images, stems, track(batches, description='drawing'), strict=True):
             sample = predict(model, batch)
             samples.append(sample)
-            image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            loaded: Any = cv2.imread(str(path))
+            image = cv2.cvtColor(loaded, cv2.COLOR_BGR2RGB)
             figure = draw_choices(image, sample, path.name)
             contents = {stem.with_name(f'{stem.name}.png'): png_bytes(figure, dpi=120)}
             if maps := route_maps(sample):
