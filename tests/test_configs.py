@@ -55,6 +55,7 @@ HARMLESS = (
     'model.backbone.train_execution',
     'model.backbone.with_cp',
     'model.boundary_loss',
+    'model.utility_loss',
     'model.data_preprocessor.size',
     'model.gate_loss',
     'model.test_cfg',
@@ -71,7 +72,19 @@ HARMLESS = (
     'tta_pipeline',
 )
 # What makes a kind of backbone, neck or head; of a head, all but its classes and their weights.
-BACKBONE = ('type', 'arch', 'patch_size', 'num_stages', 'extra_depth', 'merge', 'out_indices', 'out_type', 'init')
+BACKBONE = (
+    'type',
+    'arch',
+    'patch_size',
+    'coarse_embedding',
+    'detail',
+    'num_stages',
+    'extra_depth',
+    'merge',
+    'out_indices',
+    'out_type',
+    'init',
+)
 HEADS = ('neck', 'decode_head', 'auxiliary_head', 'head')
 
 
@@ -188,7 +201,9 @@ def check_training_step(cfg, batch):
         model.backbone.gate.low = model.backbone.gate.high = 0.9
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    from_no_ops = cfg.model.backbone.get('init') == 'pvtv2'  # what is multiplied by a zero learns in the second step
+    from_no_ops = cfg.model.backbone.get('init') == 'pvtv2' or bool(
+        cfg.model.backbone.get('detail')
+    )  # what is multiplied by a zero learns in the second step
     for _ in range(1 + from_no_ops):
         logged = model.train_step(copy.deepcopy(batch), wrapper)
     assert logged['loss'].isfinite()
@@ -247,7 +262,7 @@ def flatten(value, prefix=''):
 
 
 def test_configs_are_found():
-    assert len(LEAVES) == 59
+    assert len(LEAVES) == 61
     assert len({path.stem for path in LEAVES}) == len(LEAVES)
     assert [path.stem for path in OPTIONAL] == ['dit_mask_rcnn_coco']
     folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}

@@ -1,0 +1,23 @@
+"""MSViT from a trained dense network on generated scenes, with coarse pixels, cell detail and the utility loss.
+
+    python tools/train.py configs/studies/transfer/from_dense_upernet_scenes.py --cfg-options load_from=DENSE.pth
+
+Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py.
+
+77.96 mIoU at 69.4 tokens, 0.0502 GMACs, where the dense network trained on for as long has 81.31 at 0.0909 (seed 0
+alone, 2026-11-28, docs/ablations.md).
+"""
+
+_base_ = [
+    '../../_base_/models/msvit_tiny_upernet.py',
+    '../../_base_/datasets/scenes_96x96.py',
+    '../../_base_/schedules/adamw_from_dense.py',
+    '../../_base_/runtime/default_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(size={{_base_.crop_size}}),
+    backbone=dict(coarse_embedding='own', detail=dict(hidden_dims=64, levels=(0, 1))),
+    decode_head=dict(loss_decode=dict(class_weight={{_base_.class_weight}})),
+    utility_loss=dict(type='UtilityGateLoss'),
+)
+custom_hooks = [dict(type='GateScheduleHook', warmup=0.2), dict(type='GateStatisticsHook')]
