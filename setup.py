@@ -8,7 +8,6 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-URL = 'https://github.com/msvit-mm/msvit_mm'
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'msvit_mm' / 'version.py').read_text()).group(1)
 
 
@@ -37,13 +36,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='msvit_mm developers',
-    url=URL,
-    project_urls={
-        'Source': URL,
-        'Documentation': f'{URL}/tree/main/docs',
-        'Changelog': f'{URL}/blob/main/CHANGELOG.md',
-        'Issues': f'{URL}/issues',
-    },
+    project_urls={'Paper': 'https://arxiv.org/abs/2307.02321'},
     classifiers=[
         'Development Status :: 3 - Alpha',
         'Intended Audience :: Developers',

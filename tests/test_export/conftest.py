@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 
 from msvit_mm.datasets.scenes import draw_scene, scene_rng
 
-CAMVID = Path('/work/shared/data/camvid/images')
+CAMVID = Path(__file__).parents[2] / '../shared/data/camvid/images'
 SIZE = (96, 128)
 
 
