@@ -34,6 +34,8 @@ def read_models(args: Namespace) -> list[dict]:
     Raises:
         ValueError: If there is none, one is not so described, two have one name, or sweeps are for none.
     """
+    if (args.time_images or args.threads) and not args.time:
+        raise ValueError('--time-images, --threads: wanted --time ROUNDS beside them, got none.')
     sweeps = {name: getattr(args, name) for name in SWEEPS}
     models = [dict(name=name, config=config, checkpoint=path, **sweeps) for name, config, path in args.models]
     if args.list:

@@ -156,3 +156,8 @@ def test_a_budget_out_of_reach_keeps_what_is_evaluated(plot, checkpoints, tmp_pa
     (tmp_path / 'out' / 'points.json').write_text('{}')
     with pytest.raises(SystemExit, match="points.json': wanted the points of an earlier call, got something else"):
         plot(tmp_path / 'out', *arguments)
+
+
+def test_options_of_timing_need_it(fail, tmp_path):
+    message = fail('plot-tradeoff', tmp_path / 'out', '--model', 'a', 'b', 'c', '--threads', 2)
+    assert '--time-images, --threads: wanted --time ROUNDS' in message

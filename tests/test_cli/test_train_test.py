@@ -176,3 +176,8 @@ def test_damaged_latest_checkpoint_is_left_alone(fail, trained, tmp_path, toy_co
     (tmp_path / 'last_checkpoint').write_text(str(damaged))
     assert 'truncated' in fail('train', toy_config, '--work-dir', tmp_path, '--resume')
     assert damaged.read_bytes() == b'half a file'
+
+
+def test_waiting_needs_a_window(fail, trained, toy_config, tmp_path):
+    message = fail('test', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path, '--wait-time', 3)
+    assert '--wait-time: wanted --show beside it, got 3 alone' in message

@@ -41,8 +41,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         '--bootstrap', nargs=2, action='append', default=[], metavar=('A', 'B'), help='names of points: is A above B?'
     )
     parser.add_argument('--time', type=int, metavar='ROUNDS', help='time all points in turns, one image at a time')
-    parser.add_argument('--time-images', type=int, default=4, help='distinct images to time')
-    parser.add_argument('--threads', type=int, default=1, help='on the CPU, while timing')
+    parser.add_argument('--time-images', type=int, help='distinct images to time; default 4')
+    parser.add_argument('--threads', type=int, help='on the CPU, while timing; default 1')
     parser.add_argument('--overwrite', action='store_true', help='replace a tradeoff.csv or .png without points.json')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='to calibrate and time on')
     add_config_arguments(parser, '--cfg-options', '--work-dir')
@@ -70,11 +70,11 @@ def evaluate(model: dict, cfg: Config, file: sweep.PointFile, args: Namespace) -
 
 def time_points(models: list[dict], cfgs: list[Config], points: list[dict], args: Namespace) -> None:
     """Give all points their times, from one run over all of them."""
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or 1)
     built = {}
     for model, cfg in zip(models, cfgs, strict=True):
         network = build_gated_model(cfg, model['checkpoint'], args.device)
-        batches = [network.data_preprocessor(batch) for batch in load_split(cfg, 'test', args.time_images)]
+        batches = [network.data_preprocessor(batch) for batch in load_split(cfg, 'test', args.time_images or 4)]
         built[model['name']] = network, batches
     sweep.time_points(points, built, args.device, args.time, partial(track, description='timing'))
 

@@ -28,7 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument('--out', help='directory to save output prediction for offline evaluation')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='directory of painted predictions')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds per window of --show')
+    parser.add_argument('--wait-time', type=float, help='seconds per window of --show; default 2')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_pipeline")
     parser.add_argument('--overwrite', action='store_true', help='write into --out or --show-dir beside what is there')
     return parser.parse_args(argv)
@@ -38,11 +38,13 @@ def apply_options(cfg: Config, args: Namespace) -> None:
     """Write the options of testing into the config."""
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if args.wait_time is not None and not args.show:
+        raise ValueError(f'--wait-time: wanted --show beside it, got {args.wait_time:g} alone.')
     if args.show or args.show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise ValueError('--show, --show-dir: wanted default_hooks.visualization in the config, got none.')
         switch = 'enable' if cfg.get('default_scope') == 'mmpretrain' else 'draw'
-        cfg.default_hooks.visualization.update({switch: True, 'show': args.show, 'wait_time': args.wait_time})
+        cfg.default_hooks.visualization.update({switch: True, 'show': args.show, 'wait_time': args.wait_time or 2})
         if args.show_dir:
             cfg.visualizer.save_dir = args.show_dir
     if args.tta:
