@@ -151,7 +151,7 @@ class GatedModel(Module):
 
     def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
         """What a region's task loss falls by when its scale is swapped, (B, rows, cols), and where that is known."""
-        raise NotImplementedError
+        raise ValueError(f'utility_loss: wanted a segmentor or a classifier, got {type(self).__name__}')
 
     def _gate_supervision(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
         """Losses that tell the gate what to choose from the labels; none by default."""
