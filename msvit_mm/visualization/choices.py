@@ -1,6 +1,7 @@
 """What a gate chose over one image, from the prediction that carries it: a drawing for every kind of map."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import cv2
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from mmengine.structures import BaseDataElement
 
 from .routes import depth_map, draw_route_summary, draw_routes
-from .scale_map import draw_scale_map
+from .scale_map import COARSE, FINE, draw_scale_map
 
 
 class Drawing(NamedTuple):
@@ -19,11 +20,13 @@ class Drawing(NamedTuple):
         panel: From an RGB image of the size that the backbone saw and a prediction: one picture, and its cost in words.
         figure: From the same: all there is to see.
         summary: From many predictions, or None.
+        legend: Colours by what they stand for.
     """
 
     panel: Callable[[np.ndarray, BaseDataElement], tuple[np.ndarray, str]]
     figure: Callable[[np.ndarray, BaseDataElement, str], Figure]
     summary: Callable[[Sequence[BaseDataElement]], Figure] | None = None
+    legend: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def maps_of_kind(sample: BaseDataElement, *kinds: str) -> dict[str, np.ndarray]:
@@ -60,6 +63,11 @@ def draw_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, 
         image: As for :func:`draw_choices`.
     """
     return _drawing(sample).panel(_as_seen(image, sample), sample)
+
+
+def legend_of(sample: BaseDataElement) -> Mapping[str, np.ndarray]:
+    """The colours in the panel of a prediction, RGB, by what they stand for."""
+    return _drawing(sample).legend
 
 
 def draw_summary(samples: Sequence[BaseDataElement]) -> Figure | None:
@@ -111,6 +119,6 @@ def _route_summary(samples: Sequence[BaseDataElement]) -> Figure:
 
 
 DRAWINGS = {
-    'scale': Drawing(_scale_panel, _scale_figure),
+    'scale': Drawing(_scale_panel, _scale_figure, legend={'coarse token': COARSE, 'fine token': FINE}),
     'routes': Drawing(_route_panel, _route_figure, _route_summary),
 }

@@ -2,21 +2,18 @@
 
 import numpy as np
 
-COARSE_TINT = np.array([40, 90, 200], dtype=np.float32)
-LINE = np.array([255, 255, 255], dtype=np.uint8)
+COARSE = np.array([40, 90, 230], dtype=np.uint8)
+FINE = np.array([255, 170, 0], dtype=np.uint8)
 
 
-def draw_scale_map(
-    image: np.ndarray, scale_map: np.ndarray, coarse_patch_size: int, patch_size: int, tint: float = 0.35
-) -> np.ndarray:
-    """Draw the grid of tokens over an image: coarse regions are tinted blue, fine ones divided into their cells.
+def draw_scale_map(image: np.ndarray, scale_map: np.ndarray, coarse_patch_size: int, patch_size: int) -> np.ndarray:
+    """Outline the tokens over an image: those of coarse regions in blue, those of fine ones, their cells, in orange.
 
     Args:
         image: RGB of the size that the backbone saw, uint8, shape (H, W, 3).
         scale_map: 1 = coarse, 0 = fine, shape (rows, cols); a mean over windows counts as coarse from 0.5 on.
         coarse_patch_size: Side of a region in pixels.
         patch_size: Side of a fine cell in pixels.
-        tint: Opacity of the tint, in [0, 1].
 
     Returns:
         RGB, uint8, shape (k * H, k * W, 3), enlarged by a whole factor k so that cells are at least 16 pixels wide.
@@ -32,10 +29,10 @@ def draw_scale_map(
         )
     k = -(-16 // patch_size)
     coarse = np.kron(scale_map >= 0.5, np.ones((coarse_patch_size * k,) * 2, dtype=bool))[: k * height, : k * width]
+    side = np.where(coarse, coarse_patch_size, patch_size) * k
+    ys, xs = np.arange(k * height)[:, None] % side, np.arange(k * width)[None, :] % side
+    on_line = (ys == 0) | (xs == 0) | (ys == side - 1) | (xs == side - 1)
     canvas = image.repeat(k, axis=0).repeat(k, axis=1)
-    canvas = np.where(coarse[..., None], (1 - tint) * canvas + tint * COARSE_TINT, canvas).astype(np.uint8)
-    ys, xs = np.arange(k * height)[:, None], np.arange(k * width)[None, :]
-    region_line = (ys % (k * coarse_patch_size) == 0) | (xs % (k * coarse_patch_size) == 0)
-    cell_line = (ys % (k * patch_size) == 0) | (xs % (k * patch_size) == 0)
-    canvas[region_line | (cell_line & ~coarse)] = LINE
+    canvas[on_line & coarse] = COARSE
+    canvas[on_line & ~coarse] = FINE
     return canvas

@@ -1,12 +1,13 @@
 """Label maps drawn over images, alone and as a sheet of examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 IGNORED = np.array([0, 0, 0], dtype=np.uint8)
+WRONG = np.array([255, 0, 0], dtype=np.uint8)
 
 
 def draw_segmentation(
@@ -37,6 +38,35 @@ def draw_segmentation(
     return ((1 - opacity) * image + opacity * colours[labels.astype(np.uint8)]).astype(np.uint8)
 
 
+def draw_errors(
+    image: np.ndarray,
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    palette: Sequence[Sequence[int]],
+    opacity: float = 0.7,
+    ignore_index: int = 255,
+) -> np.ndarray:
+    """Lay the predicted classes over an image, and pure red where they are wrong.
+
+    Args:
+        image: RGB, uint8, shape (H, W, 3).
+        predicted, labels: Numbers of classes, shape (H, W).
+        palette: RGB of each class.
+        opacity: Of the classes, in [0, 1].
+        ignore_index: Label of pixels that are neither right nor wrong.
+
+    Returns:
+        RGB, uint8, shape (H, W, 3).
+
+    Example:
+        >>> draw_errors(np.zeros((1, 2, 3), np.uint8), np.array([[0, 0]]), np.array([[0, 1]]), [[0, 100, 0]]).tolist()
+        [[[0, 70, 0], [255, 0, 0]]]
+    """
+    canvas = draw_segmentation(image, predicted, palette, opacity)
+    canvas[(predicted != labels) & (labels != ignore_index)] = WRONG
+    return canvas
+
+
 def draw_sheet(
     examples: Sequence[tuple[str, np.ndarray, np.ndarray]], classes: Sequence[str], palette: Sequence[Sequence[int]]
 ) -> Figure:
@@ -57,7 +87,11 @@ def draw_sheet(
         left.imshow(image)
         left.set_title(name, fontsize=8)
         right.imshow(draw_segmentation(image, labels, palette, opacity=0.6))
-    colours = np.array(palette) / 255
-    patches = [Patch(color=colour, label=name) for colour, name in zip(colours, classes, strict=True)]
-    fig.legend(handles=patches, loc='outside lower center', ncols=6, fontsize=8)
+    add_legend(fig, dict(zip(classes, palette, strict=True)))
     return fig
+
+
+def add_legend(fig: Figure, colours: Mapping[str, Sequence[int] | np.ndarray]) -> None:
+    """Put a legend of colours, RGB in 0 to 255 by name, below a figure."""
+    patches = [Patch(color=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in colours.items()]
+    fig.legend(handles=patches, loc='outside lower center', ncols=6, fontsize=8)

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 ROOT = Path(__file__).parents[2]
 
 CONFIG = ROOT / 'configs' / 'msvit_upernet_scenes.py'
+DENSE = ROOT / 'configs' / 'studies' / 'baselines' / 'dense_fine_upernet_scenes.py'
 ROUTES = ROOT / 'configs' / 'dit_upernet_scenes.py'
 
 
@@ -49,10 +50,12 @@ def test_compare_gates_writes_table_and_picture(run, checkpoint, tmp_path):
     options = ('--out-dir', tmp_path, '--work-dir', tmp_path / 'work', '--num-images', 2)
     few = ('test_dataloader.dataset.num_images=8', 'test_dataloader.num_workers=0', 'randomness.seed=3')
     few += ('test_dataloader.persistent_workers=False',)
-    printed = run('compare-gates', CONFIG, checkpoint, *options, '--cfg-options', *few)
+    options += ('--beside', 'dense', DENSE, checkpoint, '--cfg-options', *few)
+    printed = run('compare-gates', CONFIG, checkpoint, *options)
     written = json.loads((tmp_path / 'gates.json').read_text())
     gates = written['gates']
-    assert list(gates) == ['learned', 'random', 'edges', 'all fine', 'all coarse']
+    assert list(gates) == ['learned', 'random', 'edges', 'all fine', 'all coarse', 'dense']
+    assert gates['dense']['mIoU'] == gates['all fine']['mIoU']
     assert gates['all fine']['num_tokens'] == 144
     assert gates['all coarse']['num_tokens'] == 36
     assert gates['all fine']['auc'] == 0.5
@@ -60,6 +63,21 @@ def test_compare_gates_writes_table_and_picture(run, checkpoint, tmp_path):
     assert written['seed'] == 3
     assert all(name in printed for name in gates)
     assert cv2.imread(str(tmp_path / 'gates.png')).std() > 10
+
+
+@pytest.mark.parametrize(
+    ('config', 'beside', 'message'),
+    [
+        ('DENSE', (), 'wanted a gate that has learned something, got FixedGate'),
+        ('CONFIG', ('learned', 'DENSE', 'C'), "--beside: wanted each name once and none 'learned', got learned"),
+    ],
+)
+def test_compare_gates_refuses_before_it_evaluates(fail, checkpoint, tmp_path, config, beside, message):
+    words = dict(CONFIG=CONFIG, DENSE=DENSE, C=checkpoint)
+    beside = ('--beside', *(words.get(word, word) for word in beside)) if beside else ()
+    arguments = (words[config], checkpoint, *beside, '--out-dir', tmp_path / 'out', '--work-dir', tmp_path)
+    assert message in fail('compare-gates', *arguments)
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.fixture(scope='module')

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from msvit_mm.visualization.scale_map import COARSE_TINT, LINE, draw_scale_map
+from msvit_mm.visualization.scale_map import COARSE, FINE, draw_scale_map
 
 
 @pytest.mark.parametrize(('coarse_patch_size', 'patch_size', 'k'), [(32, 16, 1), (16, 8, 2), (28, 14, 2)])
-def test_coarse_is_tinted_and_fine_is_divided(coarse_patch_size, patch_size, k):
+def test_every_token_has_its_outline(coarse_patch_size, patch_size, k):
     height, width = 2 * coarse_patch_size + 5, 3 * coarse_patch_size - 7
     image = np.random.default_rng(0).integers(100, 200, (height, width, 3), dtype=np.uint8)
     scale_map = np.array([[1, 0, 0.5], [0, 1, 0.4], [0, 0, 1]])
     before = image.copy()
-    canvas = draw_scale_map(image, scale_map, coarse_patch_size, patch_size, tint=0.5)
+    canvas = draw_scale_map(image, scale_map, coarse_patch_size, patch_size)
     assert canvas.shape == (k * height, k * width, 3)
     assert canvas.dtype == np.uint8
     assert np.array_equal(image, before)
@@ -19,12 +19,9 @@ def test_coarse_is_tinted_and_fine_is_divided(coarse_patch_size, patch_size, k):
             row, col = y // (k * coarse_patch_size), x // (k * coarse_patch_size)
             coarse = scale_map[row, col] >= 0.5
             side = k * (coarse_patch_size if coarse else patch_size)
-            expected = image[y // k, x // k].astype(float)
-            if y % side == 0 or x % side == 0:
-                expected = LINE
-            elif coarse:
-                expected = (expected + COARSE_TINT) / 2
-            assert np.abs(canvas[y, x] - expected).max() < 1, (y, x)
+            on_line = {y % side, x % side} & {0, side - 1}
+            expected = image[y // k, x // k] if not on_line else COARSE if coarse else FINE
+            assert np.array_equal(canvas[y, x], expected), (y, x)
 
 
 @pytest.mark.parametrize('shape', [(2, 2), (3, 2), (1, 2, 3)])

@@ -1,6 +1,9 @@
 """Evaluate one trained network under its own gate and under stand-ins of its cost or fixed ones, in one table.
 
 msvit compare-gates CONFIG CHECKPOINT --out-dir work_dirs/gates
+
+The picture shows test images: tokens as outlines, the prediction, wrong pixels in red. Further networks, each under its
+own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
 """
 
 from argparse import ArgumentParser, Namespace
@@ -8,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 from rich.console import Console
 
 from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
 from ...models import GatedModel
-from ...studies.gates import draw_gates, evaluate_gates
+from ...studies.gates import LEARNED, Contender, draw_gates, evaluate_gates, evaluate_own
 from ..config import add_config_arguments, load_config
 from ..errors import one_line_errors
 from ..models import build_test_runner, check_segmentor
@@ -36,6 +40,14 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = ArgumentParser(description=__doc__)
     add_config_arguments(parser, 'config', '--cfg-options', '--work-dir')
     parser.add_argument('checkpoint')
+    parser.add_argument(
+        '--beside',
+        nargs=3,
+        action='append',
+        default=[],
+        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
+        help='one more network for table and picture',
+    )
     parser.add_argument('--out-dir', help='folder of gates.json and gates.png; default <work dir>/gates')
     parser.add_argument('--num-images', type=int, default=5, help='images in the picture')
     parser.add_argument('--overwrite', action='store_true', help='replace existing gates.json and gates.png')
@@ -54,6 +66,23 @@ def check_comparable(model: GatedModel, cfg: Config) -> None:
         raise ValueError(f"config '{cfg.filename}': wanted a gate that has learned something, got {got}.")
 
 
+def build_others(args: Namespace) -> dict[str, Runner]:
+    """Runners of the networks of ``--beside``, by name.
+
+    Raises:
+        ValueError: If one is no segmentor over a gated backbone, or two have one name.
+    """
+    names = [name for name, _, _ in args.beside]
+    if len({LEARNED, *names}) <= len(names):
+        raise ValueError(f"--beside: wanted each name once and none '{LEARNED}', got {', '.join(names)}.")
+    others = {}
+    for name, config, checkpoint in args.beside:
+        cfg = load_config(config, args.cfg_options, args.work_dir)
+        others[name] = build_test_runner(cfg, checkpoint)
+        check_segmentor(others[name].model, cfg)
+    return others
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     use_safe_loader()
@@ -66,11 +95,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_folder(Path(cfg.work_dir), overwrite=True)
         runner = build_test_runner(cfg, args.checkpoint)
         check_comparable(runner.model, cfg)
+        others = build_others(args)
 
-    rows = evaluate_gates(runner, announce=lambda name: console.print(f'{name} ...'))
+    contenders = evaluate_gates(runner, announce=lambda name: console.print(f'{name} ...'))
+    for name, other in others.items():
+        console.print(f'{name} ...')
+        contenders[name] = Contender(other.model, None, evaluate_own(other))
+    rows = {name: contender.metrics for name, contender in contenders.items()}
     device = str(next(runner.model.parameters()).device)
     run = describe_run(vars(args), cfg.randomness['seed'], device)
-    picture = png_bytes(draw_gates(runner, rows, args.num_images), dpi=100)
+    picture = png_bytes(draw_gates(contenders, runner.test_dataloader.dataset, args.num_images), dpi=100)
     with one_line_errors():
         write_files(dict(zip(paths, (json_bytes(dict(gates=rows) | run), picture), strict=True)))
     table = [dict(gate=name, **metrics) for name, metrics in rows.items()]

@@ -82,7 +82,7 @@ def build_app(models: Mapping[str, GatedEncoderDecoder]) -> Any:
         with gr.Row():
             image = gr.Image(label='image', type='numpy', image_mode='RGB')
             segmentation = gr.Image(label='segmentation', interactive=False)
-            choices = gr.Image(label='scale map: blue is coarse', interactive=False)
+            choices = gr.Image(label='scale map: blue is coarse, orange fine', interactive=False)
         with gr.Row():
             name = gr.Dropdown(names, value=names[0], label='network', visible=len(names) > 1)
             own = gr.Checkbox(False, label='let the gate decide')
