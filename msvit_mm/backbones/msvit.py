@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..gates import decide
 from ..gates.base import linear_macs
+from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
 from ..ops.macs import encoder_macs
 from ..ops.mixed_grid import MixedGrid, MixedTokens
@@ -66,6 +67,9 @@ class MSViT(RegionBackbone, VisionTransformer):
         token_budget: Active patch tokens of each image (or sliding window) in evaluation mode, whatever the gate's
             logits are: they then only rank the regions, and as many are fine as the budget allows. None: logits above 0
             are coarse, as in training.
+        train_ratios: (low, high) of the coarse ratio that each training image draws for itself, whatever the gate's
+            logits are: they then only rank the regions, as under a budget, and one network gets to know every budget.
+            None: logits above 0 are coarse.
         attention_scope: ``'image'``, or ``'region'``: a token attends to its own region alone. A region then has no
             evidence but its own, which teaches a gate far more where labels are of whole images. Needs
             ``with_cls_token=False``.
@@ -117,6 +121,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         counterfactual_share: float = 0.5,
         test_execution: str = 'packed',
         token_budget: float | None = None,
+        train_ratios: tuple[float, float] | None = None,
         attention_scope: str = 'image',
         coarse_embedding: str = 'shared',
         detail: dict[str, Any] | None = None,
@@ -139,6 +144,10 @@ class MSViT(RegionBackbone, VisionTransformer):
             )
         if not 0 < counterfactual_share <= 1:
             raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
+        if train_ratios is not None and not 0 <= train_ratios[0] <= train_ratios[1] <= 1:
+            raise ValueError(f'train_ratios must be (low, high) with 0 <= low <= high <= 1, got {train_ratios}')
+        if train_ratios is not None and gate_gradient != 'output':
+            raise ValueError(f"train_ratios needs gate_gradient='output', got {gate_gradient!r}")
         if gate_temperature <= 0:
             raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
         img_size = height_and_width(img_size)
@@ -158,6 +167,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
         self.token_budget = token_budget
+        self.train_ratios = train_ratios
         self.attention_scope = attention_scope
         self.with_cp = with_cp
         if attention_scope == 'region' and self.num_extra_tokens:
@@ -262,7 +272,10 @@ class MSViT(RegionBackbone, VisionTransformer):
         learning = self.training and self.gate.learnable
         budget = None if self.training else self.token_budget
         gate_logits = self.gate(images)
-        gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, decisions)
+        given = decisions
+        if decisions is None and self.training and self.train_ratios is not None:
+            given = rank_decisions(gate_logits, *self.train_ratios)
+        gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
         slots = active_slots(chosen, tiling)
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, tiling, slots, mixed_values, learning)

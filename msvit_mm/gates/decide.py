@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ops.gating import budget_decisions, relaxed_gate_sample, threshold
 from ..ops.tiling import Tiling, per_scale
+from .region import rank_logits
 
 
 class Decision(NamedTuple):
@@ -50,6 +51,13 @@ def decide(
     else:
         decisions = threshold(gate_values)
     return Decision(gate_values, decisions)
+
+
+def rank_decisions(gate_logits: Tensor, low: float, high: float) -> Tensor:
+    """The regions of the highest logits are coarse, of each image a share drawn from [low, high], (B, rows, cols)."""
+    count = gate_logits[0].numel()
+    ratios = torch.empty(len(gate_logits), 1, 1, device=gate_logits.device).uniform_(low, high)
+    return (rank_logits(-gate_logits.detach(), (ratios * count).round()) > 0).to(gate_logits)
 
 
 def check_decisions(given: Tensor, gate_logits: Tensor, words: str = '0 (fine) or 1 (coarse)') -> Tensor:

@@ -619,6 +619,11 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
         (dict(counterfactual_share=1.1), r'counterfactual_share must lie in \(0, 1\], got 1.1'),
         (dict(attention_scope='batch'), "attention_scope must be one of 'image', 'region', got 'batch'"),
         (dict(attention_scope='region'), "attention_scope='region' needs with_cls_token=False"),
+        (dict(train_ratios=(0.5, 1.2)), r'\(low, high\) with 0 <= low <= high <= 1, got \(0.5, 1.2\)'),
+        (
+            dict(train_ratios=(0.5, 1), gate_gradient='both', train_execution='masked'),
+            "train_ratios needs gate_gradient='output', got 'both'",
+        ),
         (dict(gate_temperature=0), 'gate_temperature must be positive, got 0'),
         (dict(img_size=(0, 32)), r'at least one pixel, got \(height, width\) \(0, 32\)'),
     ],
@@ -661,3 +666,22 @@ def test_token_budget_decides_in_evaluation_alone(make_msvit, execution):
     model.train()
     _, training = model.forward_gated(images)
     assert torch.equal(training.decisions, threshold(training.gate_values))
+
+
+@pytest.mark.parametrize('gate', [dict(type='ScaleGate'), dict(type='ScaleGate', frozen=True)])
+def test_train_ratios_rank_the_regions_of_each_image(make_msvit, gate):
+    model = make_msvit(gate=gate, train_ratios=(0.2, 0.9)).train()
+    ratios = []
+    for _ in range(20):
+        features, output = model.forward_gated(random_images(4, 96, 128, torch.float32))
+        ratios += output.decisions.mean((1, 2)).tolist()
+        for logits, decisions in zip(output.gate_logits.detach(), output.decisions.bool(), strict=True):
+            assert decisions.all() or not decisions.any() or logits[decisions].min() > logits[~decisions].max()
+    assert min(ratios) < 0.4 < 0.7 < max(ratios)
+    assert min(ratios) >= 0.2 - 1 / 24 and max(ratios) <= 0.9 + 1 / 24
+    if model.gate.learnable:
+        assert output.counterfactual is not None
+        weighted_sum(features).backward()
+        assert model.gate.layers[0].weight.grad.any()
+    _, output = model.eval().forward_gated(random_images(4, 96, 128, torch.float32))
+    assert torch.equal(output.decisions, (output.gate_logits > 0).float())
