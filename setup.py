@@ -50,10 +50,10 @@ setup(
         'Typing :: Typed',
     ],
     license='Apache-2.0',
-    packages=find_packages(include=['msvit_mm', 'msvit_mm.*']),
+    packages=find_packages(include=['msvit_cli', 'msvit_mm', 'msvit_mm.*']),
     package_data={'msvit_mm': ['py.typed']},
     cmdclass={'build_py': BuildWithConfigs},
-    entry_points={'console_scripts': ['msvit = msvit_mm.cli.main:main']},
+    entry_points={'console_scripts': ['msvit = msvit_cli:main']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.4',

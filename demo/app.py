@@ -3,7 +3,7 @@
 python demo/app.py CHECKPOINT --port 7860
 """
 
-from msvit_mm.cli.commands.demo import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('demo')

@@ -10,6 +10,7 @@ import yaml
 from mmengine.registry import MODELS
 from PIL import Image
 
+from msvit_cli import command_names
 from msvit_mm.cli import docs_pages
 
 ROOT = Path(__file__).parents[1]
@@ -45,8 +46,7 @@ def test_every_page_is_in_the_navigation():
 
 def test_generated_pages():
     tools = docs_pages.tools_page()
-    for path in docs_pages.COMMANDS.glob('[!_]*.py'):
-        name = path.stem.replace('_', '-')
+    for name in (name.replace('_', '-') for name in command_names()):
         assert f'## {name}\n\n```text\nusage: msvit {name} [-h]' in tools
     configs = docs_pages.config_list_page()
     assert '`custom/own_data.py`' in configs and '](' not in configs

@@ -3,7 +3,7 @@
 python tools/benchmark.py CONFIG --batch-sizes 1 4 --ratios 0.5 --out benchmark.json
 """
 
-from msvit_mm.cli.commands.benchmark import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('benchmark')

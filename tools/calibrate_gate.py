@@ -3,7 +3,7 @@
 python tools/calibrate_gate.py CONFIG CHECKPOINT calibrated.pth --coarse-ratio 0.5
 """
 
-from msvit_mm.cli.commands.calibrate_gate import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('calibrate_gate')

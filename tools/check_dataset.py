@@ -5,7 +5,7 @@ python tools/check_dataset.py CONFIG --out sheet.png
 Ends with exit status 1 if labels lie outside the classes, or files or words of the config do not fit.
 """
 
-from msvit_mm.cli.commands.check_dataset import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('check_dataset')

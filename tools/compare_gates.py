@@ -6,7 +6,7 @@ The picture shows test images: tokens as outlines, the prediction, wrong pixels 
 own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
 """
 
-from msvit_mm.cli.commands.compare_gates import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('compare_gates')

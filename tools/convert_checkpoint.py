@@ -5,7 +5,7 @@ python tools/convert_checkpoint.py deit_small_patch16_224.pth deit-small.pth --i
 PVTv2, timm's or its authors', becomes a DynamicTokenRoutingTransformer.
 """
 
-from msvit_mm.cli.commands.convert_checkpoint import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('convert_checkpoint')

@@ -5,7 +5,7 @@ python tools/demo.py CHECKPOINT --port 7860
 Needs gradio: pip install 'msvit_mm[demo]'. Several checkpoints may be given, the page then offers each by its name.
 """
 
-from msvit_mm.cli.commands.demo import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('demo')

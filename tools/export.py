@@ -6,7 +6,7 @@ Without --token-budget every token is computed and masked: exact for what the ga
 Networks take normalised images and return class scores at the images' size.
 """
 
-from msvit_mm.cli.commands.export import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('export')

@@ -3,7 +3,7 @@
 python tools/get_flops.py CONFIG CHECKPOINT --check --out flops.json
 """
 
-from msvit_mm.cli.commands.get_flops import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('get_flops')

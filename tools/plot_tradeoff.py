@@ -3,7 +3,7 @@
 python tools/plot_tradeoff.py OUT_DIR --model learned CONFIG CHECKPOINT --budgets 40 60 80 --random 0.5 0.75
 """
 
-from msvit_mm.cli.commands.plot_tradeoff import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('plot_tradeoff')

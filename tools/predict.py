@@ -5,7 +5,7 @@ python tools/predict.py CHECKPOINT photo.jpg --budget 100 --out-dir predictions
 The config is the one that the checkpoint keeps, unless --config names another.
 """
 
-from msvit_mm.cli.commands.predict import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('predict')

@@ -3,7 +3,7 @@
 python tools/publish_model.py CONFIG CHECKPOINT published/msvit_upernet_scenes.pth
 """
 
-from msvit_mm.cli.commands.publish_model import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('publish_model')

@@ -3,7 +3,7 @@
 python tools/test.py CONFIG CHECKPOINT --work-dir work_dirs/example
 """
 
-from msvit_mm.cli.commands.test import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('test')

@@ -3,7 +3,7 @@
 python tools/train.py CONFIG --work-dir work_dirs/example --cfg-options randomness.seed=0
 """
 
-from msvit_mm.cli.commands.train import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('train')

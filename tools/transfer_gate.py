@@ -3,7 +3,7 @@
 python tools/transfer_gate.py SOURCE_CONFIG SOURCE_CHECKPOINT TARGET_CONFIG gate.pth
 """
 
-from msvit_mm.cli.commands.transfer_gate import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('transfer_gate')

@@ -5,7 +5,7 @@ python tools/visualize_gate.py CONFIG CHECKPOINT photo.jpg --out-dir scale_maps
 Routes are saved beside each picture as .npz, and summary.png shows the grid with its mean activity and all costs.
 """
 
-from msvit_mm.cli.commands.visualize_gate import main
+from msvit_cli import run
 
 if __name__ == '__main__':
-    main()
+    run('visualize_gate')

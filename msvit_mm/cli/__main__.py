@@ -1,6 +1,6 @@
 """``python -m msvit_mm.cli`` is ``msvit``."""
 
-from .main import main
+from msvit_cli import main
 
 if __name__ == '__main__':
     main()

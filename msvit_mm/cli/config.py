@@ -1,35 +1,16 @@
 """Configs by path or by name: where they lie, how they are read, and the options that change them."""
 
-from argparse import ArgumentParser
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
 from ..stack import INSTALL_DETECTION
 
 PACKAGE = Path(__file__).parents[1]
-ARGUMENTS = {
-    'config': dict(help='a file, or the name of a config of this package, such as msvit_upernet_scenes'),
-    '--cfg-options': dict(
-        nargs='+', action=DictAction, help='override config entries: key=value, key="[a,b]", randomness.seed=0'
-    ),
-    '--work-dir': dict(help='directory of logs, metrics and checkpoints; default work_dirs/<config name>'),
-    '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what starts the processes'),
-}
-
-
-def add_config_arguments(parser: ArgumentParser, *names: str) -> None:
-    """Add arguments about the config, under the names mmsegmentation gives them.
-
-    Args:
-        names: Some of ``ARGUMENTS``; by default ``config`` and ``--cfg-options``.
-    """
-    for name in names or ('config', '--cfg-options'):
-        parser.add_argument(name, **ARGUMENTS[name])
 
 
 def load_config(

@@ -5,19 +5,18 @@ from ``configs/README.md`` and ``models.md`` from the metafile. Nothing is writt
 """
 
 import contextlib
-import importlib
 import io
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import yaml
 
+from msvit_cli import command_names, parse_args
+
 ROOT = Path(__file__).parents[2]
-COMMANDS = ROOT / 'msvit_mm' / 'cli' / 'commands'
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -33,9 +32,9 @@ def on_files(files: Any, config: Any) -> Any:
 def tools_page() -> str:
     """A section for each command, with what its ``--help`` prints."""
     parts = ['# Tools', 'Each is `msvit COMMAND` and `python tools/COMMAND.py`. Written from `--help`.']
-    for path in sorted(COMMANDS.glob('[!_]*.py')):
-        name = path.stem.replace('_', '-')
-        parts.append(f'## {name}\n\n```text\n{help_of(path.stem)}\n```')
+    for name in command_names():
+        title = name.replace('_', '-')
+        parts.append(f'## {title}\n\n```text\n{help_of(name)}\n```')
     return '\n\n'.join(parts) + '\n'
 
 
@@ -45,16 +44,13 @@ def help_of(name: str) -> str:
     Args:
         name: Of a module of the commands.
     """
-    command = importlib.import_module(f'msvit_mm.cli.commands.{name}')
     printed = io.StringIO()
-    program = [f'msvit {name.replace("_", "-")}']
     with (
         mock.patch.dict(os.environ, COLUMNS='100', NO_COLOR='1'),
-        mock.patch.object(sys, 'argv', program),
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
-        command.parse_args(['--help'])
+        parse_args(name, ['--help'], prog=f'msvit {name.replace("_", "-")}')
     return printed.getvalue().strip()
 
 

@@ -39,6 +39,13 @@ def check_machine(cfg: Config, train: bool) -> None:
             raise ValueError(f'--launcher pytorch: wanted a GPU for local rank {local_rank}, got {count} GPUs.')
 
 
+def choose_device(device: str) -> str:
+    """The device itself or, for ``auto``, a GPU where there is one."""
+    if device == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    return device
+
+
 def check_device(device: str) -> None:
     """Check that this machine has the device.
 

@@ -1,6 +1,6 @@
 """Models that a command is given by name, config and checkpoint: on the command line, and in a list file."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
@@ -10,22 +10,6 @@ import yaml
 from ..studies.sweep import SWEEPS
 
 WANTED = ('name', 'config', 'checkpoint')
-
-
-def add_model_arguments(parser: ArgumentParser) -> None:
-    """Add the options that name models and what to sweep over."""
-    parser.add_argument(
-        '--model', nargs=3, action='append', default=[], metavar=('NAME', 'CONFIG', 'CHECKPOINT'), dest='models'
-    )
-    parser.add_argument('--list', help='YAML or JSON: a list of name, config, checkpoint and, where wanted, sweeps')
-    sweeps = parser.add_argument_group('sweeps of every --model; in the list, each model has its own')
-    for name, words in (
-        ('--budgets', 'token_budget, kept by every image'),
-        ('--coarse-ratios', 'by a threshold calibrated on training images'),
-        ('--random', 'coarse ratios of a RandomGate instead'),
-        ('--edges', 'coarse ratios of an EdgeGate instead'),
-    ):
-        sweeps.add_argument(name, type=float, nargs='+', default=[], help=words)
 
 
 def read_models(args: Namespace) -> list[dict]:

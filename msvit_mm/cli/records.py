@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -79,12 +79,6 @@ def describe_run(options: Mapping[str, Any], seed: int, device: str) -> dict[str
     inputs = {name: options.get(name) for name in ('config', 'checkpoint')}
     others = {name: value for name, value in options.items() if name not in (*inputs, 'out')}
     return dict(**inputs, options=others, seed=seed, **describe_machine(device))
-
-
-def add_out_arguments(parser: ArgumentParser) -> None:
-    """Add the options that say where the record goes."""
-    parser.add_argument('--out', help='JSON file of the table')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing file')
 
 
 def check_record(args: Namespace, *inputs: str | None) -> None:

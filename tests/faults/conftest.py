@@ -15,7 +15,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import ManagerMixin
 
-from msvit_mm.cli.main import main
+from msvit_cli import main
 
 ROOT = Path(__file__).parents[2]
 SCENES = ROOT / 'configs' / 'msvit_upernet_scenes.py'

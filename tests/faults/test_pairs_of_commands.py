@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from msvit_cli import main
 from msvit_mm.cli.commands import visualize_gate
-from msvit_mm.cli.main import main
 from msvit_mm.datasets.scenes import draw_scene, scene_rng
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'msvit_upernet_scenes.py'

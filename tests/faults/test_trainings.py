@@ -98,7 +98,7 @@ def test_kills_during_saves(start, tmp_path):
             if saving and moment == 4: die()
             remove(self, name)
         checkpoint.SafeCheckpointHook._remove = new_remove
-        from msvit_mm.cli.main import main
+        from msvit_cli import main
         main(sys.argv[2:])
     """)
     config = ROOT / 'tests' / 'test_cli' / 'toy_config.py'

@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import ManagerMixin
 from PIL import Image
 
-from msvit_mm.cli.main import main
+from msvit_cli import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,9 @@
 """The ``msvit`` command: its list, its errors, and the call in the docstring of every command."""
 
 import ast
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,11 +14,13 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from timm.models.vision_transformer import VisionTransformer
 
 import msvit_mm.cli.commands
+from msvit_cli import docstring, main
 from msvit_mm.cli.config import load_config
-from msvit_mm.cli.main import main
+from msvit_mm.cli.machine import choose_device
 
 FOLDER = Path(msvit_mm.cli.commands.__file__).parent
 COMMANDS = sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
+ON_PATH = dict(PYTHONPATH=str(FOLDER.parents[2]))
 SMALL = """
 _base_ = 'msvit_mm::msvit_upernet_scenes.py'
 train_cfg = dict(max_iters=2, val_interval=2)
@@ -87,6 +91,26 @@ def test_help_lists_every_command_with_its_first_line(capsys, monkeypatch, argum
     assert [name for name, _ in lines] == [name.replace('_', '-') for name in COMMANDS]
     assert dict(lines)['train'] == 'Train a model.'
     assert all(text.endswith('.') for _, text in lines)
+
+
+@pytest.mark.parametrize('command', [['--help'], ['train', '--help'], ['benchmark', '--no-such-option']])
+def test_help_and_mistakes_import_nothing_heavy(command):
+    code = 'import sys, atexit\natexit.register(lambda: print("torch" in sys.modules))\n'
+    code += f'from msvit_cli import main; main({command})'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | ON_PATH)
+    assert done.stdout.splitlines()[-1] == 'False'
+    assert 'usage: msvit' in done.stdout + done.stderr
+
+
+def test_help_keeps_the_lines_of_the_docstring(capsys):
+    with pytest.raises(SystemExit, match='^0$'):
+        main(['export', '--help'])
+    assert f'\n{docstring("export")}\n' in capsys.readouterr().out
+
+
+def test_device_auto():
+    assert choose_device('cpu') == 'cpu'
+    assert choose_device('auto') == ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 @pytest.mark.parametrize('spelling', ['get-flops', 'get_flops'])

@@ -27,7 +27,8 @@ def peers():
 @pytest.fixture
 def run():
     def call(*arguments):
-        runpy.run_path(str(TOOLS / 'benchmark_peers.py'))['main'](list(map(str, arguments)))
+        args = runpy.run_path(str(TOOLS / 'benchmark_peers.py'))['parse_args'](list(map(str, arguments)))
+        importlib.import_module('peers.study').main(args)
 
     return call
 
@@ -49,6 +50,7 @@ def test_package_that_a_peer_lacks_is_one_line(run, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        ([], 'wanted --tome PATH, a clone of facebookresearch/ToMe, --algm PATH, one of tue-mps/algm-segmenter'),
         (['--size', 40], '--size: wanted a positive multiple of 32, got 40'),
         (['--ratio', 1.5], r'--ratio: wanted a number in \[0, 1\], got 1.5'),
         (['--repeats', 0], 'wanted numbers >= 1'),
@@ -56,10 +58,11 @@ def test_package_that_a_peer_lacks_is_one_line(run, tmp_path):
 )
 def test_bad_input_is_refused(run, arguments, message):
     with pytest.raises(SystemExit, match=f'error: .*{message}'):
-        run(*arguments)
+        run(*arguments, *(['--tome', 'absent'] if arguments else []))
 
 
-def test_own_systems_without_a_peer(run, tmp_path, capsys):
+def test_own_systems_without_a_peer(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(importlib.import_module('peers.study'), 'check_args', lambda args: None)
     run('--size', 64, '--batch-sizes', 2, '--repeats', 1, '--out', tmp_path / 'peers.json')
     assert 'packed, tokens' in capsys.readouterr().out
     written = json.loads((tmp_path / 'peers.json').read_text())

@@ -1,1 +1,1 @@
-"""One module for each command, with ``parse_args(argv)`` and ``main(argv)``; its docstring gives a call."""
+"""One module for each command, with ``main(args)``; its docstring gives a call."""

@@ -3,26 +3,24 @@
 msvit benchmark CONFIG --batch-sizes 1 4 --ratios 0.5 --out benchmark.json
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from functools import partial
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from ...backbones import registered_backbones
 from ...backbones.base import height_and_width
 from ...checkpoints import use_safe_loader
 from ...models import GatedModel
 from ...studies.benchmark import PARTS, time_forms
 from ...studies.forms import make_forms, state_decisions
 from ...studies.timing import clock_of
-from ..config import add_config_arguments, load_config, seed_of
+from ..config import load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_inputs
 from ..models import build_gated_model, check_segmentor
-from ..records import COST_COLUMNS, Column, add_out_arguments, check_record, describe_run, make_table, write_record
+from ..records import COST_COLUMNS, Column, check_record, describe_run, make_table, write_record
 
 COLUMNS = (
     Column('decisions', '{decisions}'),
@@ -32,9 +30,6 @@ COLUMNS = (
     Column('MiB / dense', '{peak_memory_ratio:.2f}'),
     Column('outside blocks', '{outside_blocks:.1%}'),
 )
-EXECUTIONS = sorted(
-    {name for cls in registered_backbones().values() for name in (*cls.train_executions, *cls.test_executions)}
-)
 NOTES = [
     'tokens and GMACs: mean per image; ms: per batch. 1 MAC = 1 FLOP, as the papers count.',
     'time / dense: median and quartiles of the ratio to the dense model, round by round.',
@@ -42,27 +37,9 @@ NOTES = [
     'outside blocks: share of the backbone time that gate, embeddings, packing and scatter take, not the blocks.',
     'smaller image: the dense model at the size that gives as many tokens.',
 ]
-RATIOS = 'of random decisions: coarse ratios, or costs of routes relative to PVTv2'
 TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode.'
 SHARE = 'Counterfactual share {:g}.'
 UNTRAINED = 'No checkpoint: random weights, and random decisions alone.'
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument('checkpoint', nargs='?', help="adds the gate's own decisions")
-    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
-    parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help=RATIOS)
-    parser.add_argument('--executions', nargs='+', choices=EXECUTIONS, help='default all')
-    parser.add_argument('--parts', nargs='+', choices=PARTS, help='default all; blocks: in inference alone')
-    parser.add_argument('--train', action='store_true', help='time forward and backward')
-    parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--threads', type=int, default=1, help='on the CPU')
-    add_out_arguments(parser)
-    return parser.parse_args(argv)
 
 
 def check_args(args: Namespace, model: GatedModel) -> None:
@@ -78,8 +55,7 @@ def check_args(args: Namespace, model: GatedModel) -> None:
         raise ValueError(f'--train: wanted a gate that learns, since others train packed alone, got {gate}.')
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     console = Console()
     with one_line_errors():
@@ -92,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_args(args, model)
         torch.set_num_threads(args.threads)
         size = height_and_width(args.size or model.backbone.img_size)
-        images, source = load_inputs(cfg, model, max(args.batch_sizes), size)
+        images, source = load_inputs(cfg, model, max(args.batch_sizes), size, args.images)
 
     phase, where = 'training' if args.train else 'inference', f'{size[0]}x{size[1]}'
     executions = args.executions or (model.backbone.train_executions if args.train else model.backbone.test_executions)

@@ -3,8 +3,7 @@
 msvit calibrate-gate CONFIG CHECKPOINT calibrated.pth --coarse-ratio 0.5
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,31 +19,13 @@ from ...checkpoints import (
 )
 from ...models import GatedModel
 from ...studies.calibration import SIGNS, calibrate_gate
-from ..config import add_config_arguments, load_config, seed_of
+from ..config import load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_split
 from ..models import build_gated_model, check_regions
 from ..records import describe_run, json_bytes
 
 GATE = 'backbone.gate.'
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument('checkpoint')
-    parser.add_argument('output', metavar='OUT', help='the checkpoint to write, its report beside it as JSON')
-    budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument('--coarse-ratio', type=float, metavar='R', help='share of coarse regions, in [0, 1]')
-    budget.add_argument('--num-tokens', type=float, metavar='N', help='active patch tokens per image')
-    budget.add_argument('--gmacs', type=float, metavar='G', help='multiply-adds of the whole model per image, in 1e9')
-    images = parser.add_mutually_exclusive_group()
-    images.add_argument('--images', help='a folder of images instead of a data set of the config')
-    images.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='whose images to take')
-    parser.add_argument('--num-images', type=int, default=64, help='evenly spaced over the data set')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT and its report')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    return parser.parse_args(argv)
 
 
 def calibrated_checkpoint(path: str, model: GatedModel, report: dict) -> dict:
@@ -74,8 +55,7 @@ def format_report(report: dict) -> str:
     return '\n'.join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     console = Console()
     output = Path(args.output)

@@ -5,7 +5,7 @@ msvit check-dataset CONFIG --out sheet.png
 Ends with exit status 1 if labels lie outside the classes, or files or words of the config do not fit.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from rich.progress import track
 
 from ...studies.survey import Survey, survey
 from ...visualization import draw_sheet
-from ..config import add_config_arguments, load_config
+from ..config import load_config
 from ..config_checks import check_config, classes_of, innermost
 from ..errors import one_line_errors
 from ..records import Column, make_table
@@ -27,15 +27,6 @@ from ..records import Column, make_table
 STEPS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 COLUMNS = [Column('', '{number}'), Column('class', '{name}'), Column('pixels', '{share:.2%}')]
 COLUMNS += [Column('images', '{num_images}')]
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument('--split', choices=['train', 'val', 'test'], help='one split; default train and val')
-    parser.add_argument('--num-images', type=int, default=200, help='evenly spaced over a split; default %(default)s')
-    parser.add_argument('--out', help='PNG file of the sheet of examples')
-    return parser.parse_args(argv)
 
 
 def load_samples(cfg: Config, split: str) -> Any:
@@ -81,8 +72,7 @@ def report(console: Console, split: str, found: Survey, classes: Sequence[str], 
     return warnings
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     console = Console()
     examples, outside = [], []
     with one_line_errors():

@@ -6,8 +6,7 @@ The picture shows test images: tokens as outlines, the prediction, wrong pixels 
 own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 from mmengine.config import Config
@@ -17,7 +16,7 @@ from rich.console import Console
 from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
 from ...models import GatedModel
 from ...studies.gates import LEARNED, Contender, draw_gates, evaluate_gates, evaluate_own
-from ..config import add_config_arguments, load_config
+from ..config import load_config
 from ..errors import one_line_errors
 from ..models import build_test_runner, check_segmentor
 from ..outputs import png_bytes
@@ -34,24 +33,6 @@ COLUMNS = (
     Column('backbone GMACs', '{backbone_gmacs:.4f}'),
     Column('GMACs', '{gmacs:.4f}'),
 )
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser, 'config', '--cfg-options', '--work-dir')
-    parser.add_argument('checkpoint')
-    parser.add_argument(
-        '--beside',
-        nargs=3,
-        action='append',
-        default=[],
-        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
-        help='one more network for table and picture',
-    )
-    parser.add_argument('--out-dir', help='folder of gates.json and gates.png; default <work dir>/gates')
-    parser.add_argument('--num-images', type=int, default=5, help='images in the picture')
-    parser.add_argument('--overwrite', action='store_true', help='replace existing gates.json and gates.png')
-    return parser.parse_args(argv)
 
 
 def check_comparable(model: GatedModel, cfg: Config) -> None:
@@ -83,8 +64,7 @@ def build_others(args: Namespace) -> dict[str, Runner]:
     return others
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     console = Console()
     with one_line_errors():

@@ -5,8 +5,7 @@ msvit convert-checkpoint deit_small_patch16_224.pth deit-small.pth --img-size 51
 PVTv2, timm's or its authors', becomes a DynamicTokenRoutingTransformer.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +29,6 @@ from ..errors import one_line_errors
 NOTES = {
     'mmseg': "not in the file: LayerNorm's epsilon (mmseg's default is 1e-5, MSViT's 1e-6: norm_cfg), with_cls_token"
 }
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument('source', metavar='SRC', help='a torch or .safetensors file')
-    parser.add_argument('target', metavar='DST', help="the file to write, for the backbone's init_cfg")
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument('--config', help='config, or its name, whose backbone is the target')
-    group.add_argument('--arch', help="name of the host's architecture; default: the one that has the weights' sizes")
-    parser.add_argument(
-        '--img-size', type=int, nargs='+', help="H [W] in pixels; default: keeps the source's positions"
-    )
-    parser.add_argument('--patch-size', type=int, help='pixels; default 16')
-    parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
-    parser.add_argument(
-        '--source-grid', type=int, nargs=2, help="rows and columns of the source's positions, if not square"
-    )
-    parser.add_argument('--prefix', help='which one, if the file holds several backbones')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST')
-    return parser.parse_args(argv)
 
 
 def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
@@ -85,8 +64,7 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
     return words
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     target = Path(args.target)
     with one_line_errors():
         check_new([target], args.overwrite, [args.source, args.config])

@@ -5,8 +5,8 @@ msvit demo CHECKPOINT --port 7860
 Needs gradio: pip install 'msvit_mm[demo]'. Several checkpoints may be given, the page then offers each by its name.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,6 @@ from ..models import load_trained_segmentor
 
 TITLE = '# Mixed-scale vision transformer\nFewer tokens where little is to be seen. Move the budget and look.'
 TIMED = 'Times are medians of this machine, both networks in turns. One MAC is one multiply and one add.'
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument('checkpoints', nargs='+', metavar='checkpoint')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--host', default='127.0.0.1', help='where to listen; default %(default)s, this machine alone')
-    parser.add_argument('--port', type=int, help='default: the first free one from 7860')
-    return parser.parse_args(argv)
 
 
 def describe(panels: Panels) -> str:
@@ -97,8 +88,7 @@ def build_app(models: Mapping[str, GatedEncoderDecoder]) -> Any:
     return app
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
         models = {Path(path).stem: load_trained_segmentor(path, device=args.device) for path in args.checkpoints}

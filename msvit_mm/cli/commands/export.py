@@ -6,8 +6,7 @@ Without --token-budget every token is computed and masked: exact for what the ga
 Networks take normalised images and return class scores at the images' size.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rich.console import Console
 from ...checkpoints import check_new, use_safe_loader, write_files
 from ...export import FORMATS, describe_engine, differences, export_graph, list_engines, make_engines
 from ...studies.exported import add_times, dense_engine
-from ..config import add_config_arguments, load_config, seed_of
+from ..config import load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_inputs
 from ..models import build_gated_model
@@ -29,26 +28,8 @@ COLUMNS += [Column('file - network', '{max_difference:.1e}')]
 PREPROCESSING = ('type', 'mean', 'std', 'bgr_to_rgb', 'to_rgb')
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument('checkpoint')
-    parser.add_argument('output', metavar='OUT', help='NAME.onnx; written are NAME-<budget>.onnx and NAME.json')
-    parser.add_argument('--format', choices=list(FORMATS), help='default: by the suffix of OUT')
-    parser.add_argument('--token-budget', type=float, nargs='+', metavar='N', help='patch tokens of every image')
-    parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the images in pixels')
-    parser.add_argument('--batch-size', type=int, default=1)
-    parser.add_argument('--with-gate', action='store_true', help='the gate alone, too, to pick a budget for each image')
-    parser.add_argument('--backbone', action='store_true', help='the backbone alone, to its maps')
-    parser.add_argument('--images', help='a folder to compare on, instead of the test images of the config')
-    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time the files beside the exported dense network')
-    parser.add_argument('--overwrite', action='store_true', help='replace existing files of these names')
-    return parser.parse_args(argv)
-
-
 @torch.no_grad()
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     output, size = Path(args.output), tuple(args.size)
     with one_line_errors():

@@ -3,8 +3,7 @@
 msvit get-flops CONFIG CHECKPOINT --check --out flops.json
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 
 import torch
 from rich.console import Console
@@ -13,11 +12,11 @@ from rich.progress import track
 from ...checkpoints import use_safe_loader
 from ...evaluation import count_parts
 from ...studies.flops import check_count, summarize
-from ..config import add_config_arguments, load_config, seed_of
+from ..config import load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_split
 from ..models import build_gated_model
-from ..records import Column, add_out_arguments, check_record, describe_run, make_table, write_record
+from ..records import Column, check_record, describe_run, make_table, write_record
 
 COLUMNS = [Column('', '{part}')]
 COLUMNS += [Column(name, f'{{{name}:.4g}}') for name in ('mean', 'p5', 'p50', 'p95', 'dense', 'ratio')]
@@ -30,20 +29,7 @@ CAVEAT = (
 UNTRAINED = 'No checkpoint: what the gate decides here is the choice of random weights.'
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument('checkpoint', nargs='?')
-    parser.add_argument('--images', help='a folder of images instead of the test data set')
-    parser.add_argument('--num-images', type=int, help='evenly spaced over the data set; default all')
-    parser.add_argument('--check', action='store_true', help='compare with what the first image really dispatches')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    add_out_arguments(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     console = Console()
     with one_line_errors(), torch.no_grad():

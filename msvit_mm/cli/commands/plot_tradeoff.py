@@ -3,8 +3,7 @@
 msvit plot-tradeoff OUT_DIR --model learned CONFIG CHECKPOINT --budgets 40 60 80 --random 0.5 0.75
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from rich.progress import track
 from ...checkpoints import use_safe_loader, write_files
 from ...studies import sweep
 from ...visualization import draw_tradeoff
-from ..config import add_config_arguments, load_config
+from ..config import load_config
 from ..errors import one_line_errors
 from ..images import load_split
-from ..model_list import add_model_arguments, input_files, read_models
+from ..model_list import input_files, read_models
 from ..models import build_gated_model, build_test_runner, check_regions, check_segmentor
 from ..outputs import check_continued, png_bytes
 from ..records import csv_bytes, describe_run, make_table
@@ -30,23 +29,6 @@ DIFFERENCE = (
     '{a} minus {b}: {difference:+.2f} mIoU, 95 % interval [{low:+.2f}, {high:+.2f}] over {num_images} images '
     '({gmacs[0]:.4g} and {gmacs[1]:.4g} GMACs)'
 )
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument('out_dir', help='folder of points.json, tradeoff.csv and tradeoff.png')
-    add_model_arguments(parser)
-    parser.add_argument('--tolerance', type=float, default=2, help='of the boundary F-score, in pixels')
-    parser.add_argument(
-        '--bootstrap', nargs=2, action='append', default=[], metavar=('A', 'B'), help='names of points: is A above B?'
-    )
-    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time all points in turns, one image at a time')
-    parser.add_argument('--time-images', type=int, help='distinct images to time; default 4')
-    parser.add_argument('--threads', type=int, help='on the CPU, while timing; default 1')
-    parser.add_argument('--overwrite', action='store_true', help='replace a tradeoff.csv or .png without points.json')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='to calibrate and time on')
-    add_config_arguments(parser, '--cfg-options', '--work-dir')
-    return parser.parse_args(argv)
 
 
 def evaluate(model: dict, cfg: Config, file: sweep.PointFile, args: Namespace) -> None:
@@ -95,8 +77,7 @@ def report(points: list[dict], file: sweep.PointFile, out_dir: Path) -> None:
     console.print(f'written {file.path}, tradeoff.csv, tradeoff.png', highlight=False, soft_wrap=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     out_dir = Path(args.out_dir)
     with one_line_errors():

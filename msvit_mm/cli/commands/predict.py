@@ -5,8 +5,8 @@ msvit predict CHECKPOINT photo.jpg --budget 100 --out-dir predictions
 The config is the one that the checkpoint keeps, unless --config names another.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from rich.progress import track
 
 from ...checkpoints import use_safe_loader
 from ...studies.prediction import Prediction, check_budget, draw_prediction, predict_image
-from ..config import ARGUMENTS
 from ..errors import one_line_errors
 from ..models import load_trained_segmentor
 from ..photos import find_photos, is_video
@@ -26,20 +25,6 @@ from ..records import Column, describe_run, make_table, write_record
 
 COLUMNS = [Column('image', '{name}'), Column('tokens', '{num_tokens:.0f}'), Column('GMACs', '{gmacs:.4g}')]
 COLUMNS += [Column('of dense backbone', '{cost_ratio:.2f}'), Column('ms', '{time_ms:.4g}')]
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument('checkpoint')
-    parser.add_argument('images', help='an image file, a folder of them, or a video')
-    parser.add_argument('--budget', type=float, metavar='N', help='active patch tokens of each image, or window')
-    parser.add_argument('--config', help='instead of the one in the checkpoint: a file, or a name')
-    parser.add_argument('--cfg-options', **ARGUMENTS['--cfg-options'])
-    parser.add_argument('--out-dir', default='predictions', help='folder of pictures and labels; default %(default)s')
-    parser.add_argument('--max-frames', type=int, metavar='N', help='of a video; default all')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--out', help='JSON file of the table')
-    return parser.parse_args(argv)
 
 
 def save(prediction: Prediction, palette: list, folder: Path, name: str) -> str:
@@ -53,8 +38,7 @@ def save(prediction: Prediction, palette: list, folder: Path, name: str) -> str:
     return words
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     console = Console()
     path, folder = Path(args.images), Path(args.out_dir)

@@ -4,8 +4,7 @@ msvit publish-model CONFIG CHECKPOINT published/msvit_upernet_scenes.pth
 """
 
 import os
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -28,22 +27,7 @@ from ..models import build_gated_model
 from ..records import format_metrics
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument('config', help="the run's config")
-    parser.add_argument('checkpoint', help='as training wrote it, best in its work directory, with the logs')
-    parser.add_argument(
-        'output',
-        metavar='DST',
-        help='NAME.pth; written are NAME-<hash>.pth and metafile.yml beside. As safetensors: a folder for the Hub',
-    )
-    parser.add_argument('--format', choices=['pth', 'safetensors'], default='pth', help='default: pth')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing file and entry of this name')
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     output = Path(args.output)
     to_hub = args.format == 'safetensors'
     metafile = output / 'metafile.yml' if to_hub else output.with_name('metafile.yml')

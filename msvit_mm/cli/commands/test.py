@@ -3,8 +3,7 @@
 msvit test CONFIG CHECKPOINT --work-dir work_dirs/example
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,25 +12,12 @@ from mmengine.dist import is_main_process
 from ...checkpoints import check_folder, load_checkpoint_safely, use_safe_loader
 from ...datasets.configs import type_name
 from ...ops.gating import BudgetError
-from ..config import add_config_arguments, load_config
+from ..config import load_config
 from ..errors import one_line_errors
 from ..images import check_data, data_folders
 from ..machine import check_machine
 from ..models import build_runner, check_fits, unwrap
 from ..records import format_metrics
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser, 'config', '--cfg-options', '--work-dir', '--launcher')
-    parser.add_argument('checkpoint')
-    parser.add_argument('--out', help='directory to save output prediction for offline evaluation')
-    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument('--show-dir', help='directory of painted predictions')
-    parser.add_argument('--wait-time', type=float, help='seconds per window of --show; default 2')
-    parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_pipeline")
-    parser.add_argument('--overwrite', action='store_true', help='write into --out or --show-dir beside what is there')
-    return parser.parse_args(argv)
 
 
 def apply_options(cfg: Config, args: Namespace) -> None:
@@ -64,8 +50,7 @@ def apply_options(cfg: Config, args: Namespace) -> None:
             evaluator.update(output_dir=args.out, keep_results=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)

@@ -3,8 +3,8 @@
 msvit train CONFIG --work-dir work_dirs/example --cfg-options randomness.seed=0
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -18,28 +18,13 @@ from ...checkpoints import (
     use_safe_loader,
 )
 from ...engine import NonFiniteError
-from ..config import add_config_arguments, load_config
+from ..config import load_config
 from ..config_checks import check_config
 from ..errors import one_line_errors
 from ..guards import LockedError, add_guards, end_in_one_line, sole_training
 from ..images import check_data
 from ..machine import check_machine
 from ..models import build_runner, check_fits, unwrap
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser, 'config', '--cfg-options', '--work-dir', '--launcher')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='PATH',
-        help='continue from this checkpoint; without PATH, from the latest one in the work directory, if there is one',
-    )
-    parser.add_argument('--amp', action='store_true', help='train with mixed precision (needs a GPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    return parser.parse_args(argv)
 
 
 def apply_options(cfg: Config, args: Namespace) -> None:
@@ -72,8 +57,7 @@ def keep_seed(cfg: Config, checkpoint: Mapping[str, Any]) -> None:
         cfg.randomness = dict(randomness, seed=checkpoint['meta'].get('seed'))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)

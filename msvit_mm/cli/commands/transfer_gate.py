@@ -3,8 +3,7 @@
 msvit transfer-gate SOURCE_CONFIG SOURCE_CHECKPOINT TARGET_CONFIG gate.pth
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,6 @@ from ..records import json_bytes
 
 NUM_IMAGES = 64
 FOLDER_PIPELINE = [dict(type='LoadImageFromFile'), dict(type='mmseg.PackSegInputs')]
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument('source_config')
-    parser.add_argument('source_checkpoint')
-    parser.add_argument('target_config')
-    parser.add_argument('output', metavar='DST', help='the file to write, for load_from or init_cfg of the target')
-    parser.add_argument('--target-checkpoint', help="the target's other weights, which are written beside the gate")
-    parser.add_argument(
-        '--images', help="a folder of images on which to compare the scale maps; default: the target's test data set"
-    )
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST and its report')
-    parser.add_argument('--report', help='JSON file of the report; default: beside DST')
-    return parser.parse_args(argv)
 
 
 def build_model(path: str) -> tuple[Config, GatedModel]:
@@ -81,8 +65,7 @@ def format_report(report: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     output = Path(args.output)
     paths = (output, Path(args.report) if args.report else output.with_suffix('.json'))
     with one_line_errors():

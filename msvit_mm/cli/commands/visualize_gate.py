@@ -6,7 +6,7 @@ Routes are saved beside each picture as .npz, and summary.png shows the grid wit
 """
 
 import io
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rich.progress import track
 from ...checkpoints import check_new, use_safe_loader, write_files
 from ...models import GatedModel
 from ...visualization import draw_choices, draw_summary, route_maps
-from ..config import add_config_arguments, load_config
+from ..config import load_config
 from ..errors import one_line_errors
 from ..images import find_images, load_split
 from ..models import build_gated_model
@@ -28,17 +28,6 @@ from ..outputs import png_bytes, unique_names
 
 SUMMARY = 'summary'
 HEAVY = ('seg_logits', 'pred_sem_seg')  # fields of a prediction that no drawing needs
-
-
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument('checkpoint')
-    parser.add_argument('images', help='an image file, or a folder of them')
-    parser.add_argument('--out-dir', default='scale_maps', help='folder of the PNG files, one per image')
-    parser.add_argument('--overwrite', action='store_true', help='replace existing files')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    return parser.parse_args(argv)
 
 
 def name_outputs(images: Sequence[Path], args: Namespace) -> list[Path]:
@@ -74,8 +63,7 @@ def npz_bytes(**arrays: Any) -> bytes:
     return content.getvalue()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
         images = find_images(Path(args.images))

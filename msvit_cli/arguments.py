@@ -1,0 +1,233 @@
+"""What every command takes: a function for each, which adds its arguments to a parser.
+
+Nothing heavy is imported here, so that ``--help`` and mistakes are answered at once.
+"""
+
+from argparse import ArgumentParser, _ArgumentGroup
+from typing import Any
+
+from mmengine.config import DictAction
+
+SHARED: dict[str, dict[str, Any]] = {
+    'config': dict(help='a file, or the name of a config of this package, such as msvit_upernet_scenes'),
+    '--cfg-options': dict(
+        nargs='+', action=DictAction, help='override config entries: key=value, key="[a,b]", randomness.seed=0'
+    ),
+    '--work-dir': dict(help='directory of logs, metrics and checkpoints; default work_dirs/<config name>'),
+    '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what starts the processes'),
+    '--device': dict(choices=['auto', 'cpu', 'cuda'], default='auto', help='auto: a GPU where there is one'),
+    'images': dict(help='an image file, or a folder of them'),
+    '--images': dict(help='an image file, or a folder of them, instead of the images of the config'),
+    '--out': dict(help='JSON file of the table'),
+    '--overwrite': dict(action='store_true', help='replace an existing file'),
+}
+
+
+def add_shared(parser: ArgumentParser | _ArgumentGroup, *names: str) -> None:
+    """Add arguments that several commands take, as all of them name and explain them.
+
+    Args:
+        names: Some of ``SHARED``.
+    """
+    for name in names:
+        parser.add_argument(name, **SHARED[name])
+
+
+def add_benchmark(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options')
+    parser.add_argument('checkpoint', nargs='?', help="adds the gate's own decisions")
+    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
+    ratios = 'of random decisions: coarse ratios, or costs of routes relative to PVTv2'
+    parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help=ratios)
+    parser.add_argument('--executions', nargs='+', help='such as packed, padded, masked, with --train counterfactual')
+    parts = ['whole', 'backbone', 'blocks']
+    parser.add_argument('--parts', nargs='+', choices=parts, help='default all; blocks: in inference alone')
+    parser.add_argument('--train', action='store_true', help='time forward and backward')
+    parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
+    add_shared(parser, '--images', '--device')
+    parser.add_argument('--threads', type=int, default=1, help='on the CPU')
+    add_shared(parser, '--out', '--overwrite')
+
+
+def add_calibrate_gate(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options')
+    parser.add_argument('checkpoint')
+    parser.add_argument('output', metavar='OUT', help='the checkpoint to write, its report beside it as JSON')
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument('--coarse-ratio', type=float, metavar='R', help='share of coarse regions, in [0, 1]')
+    budget.add_argument('--num-tokens', type=float, metavar='N', help='active patch tokens per image')
+    budget.add_argument('--gmacs', type=float, metavar='G', help='multiply-adds of the whole model per image, in 1e9')
+    images = parser.add_mutually_exclusive_group()
+    add_shared(images, '--images')
+    images.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='whose images to take')
+    parser.add_argument('--num-images', type=int, default=64, help='evenly spaced over the data set')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT and its report')
+    add_shared(parser, '--device')
+
+
+def add_check_dataset(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], help='one split; default train and val')
+    parser.add_argument('--num-images', type=int, default=200, help='evenly spaced over a split; default %(default)s')
+    parser.add_argument('--out', help='PNG file of the sheet of examples')
+
+
+def add_compare_gates(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options', '--work-dir')
+    parser.add_argument('checkpoint')
+    parser.add_argument(
+        '--beside',
+        nargs=3,
+        action='append',
+        default=[],
+        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
+        help='one more network for table and picture',
+    )
+    parser.add_argument('--out-dir', help='folder of gates.json and gates.png; default <work dir>/gates')
+    parser.add_argument('--num-images', type=int, default=5, help='images in the picture')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing gates.json and gates.png')
+
+
+def add_convert_checkpoint(parser: ArgumentParser) -> None:
+    parser.add_argument('source', metavar='SRC', help='a torch or .safetensors file')
+    parser.add_argument('target', metavar='DST', help="the file to write, for the backbone's init_cfg")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument('--config', help='config, or its name, whose backbone is the target')
+    group.add_argument('--arch', help="name of the host's architecture; default: the one that has the weights' sizes")
+    parser.add_argument(
+        '--img-size', type=int, nargs='+', help="H [W] in pixels; default: keeps the source's positions"
+    )
+    parser.add_argument('--patch-size', type=int, help='pixels; default 16')
+    parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
+    parser.add_argument(
+        '--source-grid', type=int, nargs=2, help="rows and columns of the source's positions, if not square"
+    )
+    parser.add_argument('--prefix', help='which one, if the file holds several backbones')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST')
+
+
+def add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument('checkpoints', nargs='+', metavar='checkpoint')
+    add_shared(parser, '--device')
+    parser.add_argument('--host', default='127.0.0.1', help='where to listen; default %(default)s, this machine alone')
+    parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+
+
+def add_export(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options')
+    parser.add_argument('checkpoint')
+    parser.add_argument('output', metavar='OUT', help='NAME.onnx; written are NAME-<budget>.onnx and NAME.json')
+    parser.add_argument('--format', choices=['onnx', 'pt2'], help='default: by the suffix of OUT')
+    parser.add_argument('--token-budget', type=float, nargs='+', metavar='N', help='patch tokens of every image')
+    parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the images in pixels')
+    parser.add_argument('--batch-size', type=int, default=1)
+    parser.add_argument('--with-gate', action='store_true', help='the gate alone, too, to pick a budget for each image')
+    parser.add_argument('--backbone', action='store_true', help='the backbone alone, to its maps')
+    add_shared(parser, '--images')
+    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time the files beside the exported dense network')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files of these names')
+
+
+def add_get_flops(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options')
+    parser.add_argument('checkpoint', nargs='?')
+    add_shared(parser, '--images')
+    parser.add_argument('--num-images', type=int, help='evenly spaced over the data set; default all')
+    parser.add_argument('--check', action='store_true', help='compare with what the first image really dispatches')
+    add_shared(parser, '--device')
+    add_shared(parser, '--out', '--overwrite')
+
+
+def add_plot_tradeoff(parser: ArgumentParser) -> None:
+    parser.add_argument('out_dir', help='folder of points.json, tradeoff.csv and tradeoff.png')
+    parser.add_argument(
+        '--model', nargs=3, action='append', default=[], metavar=('NAME', 'CONFIG', 'CHECKPOINT'), dest='models'
+    )
+    parser.add_argument('--list', help='YAML or JSON: a list of name, config, checkpoint and, where wanted, sweeps')
+    sweeps = parser.add_argument_group('sweeps of every --model; in the list, each model has its own')
+    for name, words in (
+        ('--budgets', 'token_budget, kept by every image'),
+        ('--coarse-ratios', 'by a threshold calibrated on training images'),
+        ('--random', 'coarse ratios of a RandomGate instead'),
+        ('--edges', 'coarse ratios of an EdgeGate instead'),
+    ):
+        sweeps.add_argument(name, type=float, nargs='+', default=[], help=words)
+    parser.add_argument('--tolerance', type=float, default=2, help='of the boundary F-score, in pixels')
+    parser.add_argument(
+        '--bootstrap', nargs=2, action='append', default=[], metavar=('A', 'B'), help='names of points: is A above B?'
+    )
+    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time all points in turns, one image at a time')
+    parser.add_argument('--time-images', type=int, help='distinct images to time; default 4')
+    parser.add_argument('--threads', type=int, help='on the CPU, while timing; default 1')
+    parser.add_argument('--overwrite', action='store_true', help='replace a tradeoff.csv or .png without points.json')
+    add_shared(parser, '--device')
+    add_shared(parser, '--cfg-options', '--work-dir')
+
+
+def add_predict(parser: ArgumentParser) -> None:
+    parser.add_argument('checkpoint')
+    parser.add_argument('images', help='an image file, a folder of them, or a video')
+    parser.add_argument('--budget', type=float, metavar='N', help='active patch tokens of each image, or window')
+    parser.add_argument('--config', help='instead of the one in the checkpoint: a file, or a name')
+    add_shared(parser, '--cfg-options')
+    parser.add_argument('--out-dir', default='predictions', help='folder of pictures and labels; default %(default)s')
+    parser.add_argument('--max-frames', type=int, metavar='N', help='of a video; default all')
+    add_shared(parser, '--device')
+    add_shared(parser, '--out')
+
+
+def add_publish_model(parser: ArgumentParser) -> None:
+    parser.add_argument('config', help="the run's config")
+    parser.add_argument('checkpoint', help='as training wrote it, best in its work directory, with the logs')
+    parser.add_argument(
+        'output',
+        metavar='DST',
+        help='NAME.pth; written are NAME-<hash>.pth and metafile.yml beside. As safetensors: a folder for the Hub',
+    )
+    parser.add_argument('--format', choices=['pth', 'safetensors'], default='pth', help='default: pth')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing file and entry of this name')
+
+
+def add_test(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options', '--work-dir', '--launcher')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', help='directory to save output prediction for offline evaluation')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument('--show-dir', help='directory of painted predictions')
+    parser.add_argument('--wait-time', type=float, help='seconds per window of --show; default 2')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_pipeline")
+    parser.add_argument('--overwrite', action='store_true', help='write into --out or --show-dir beside what is there')
+
+
+def add_train(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options', '--work-dir', '--launcher')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='continue from this checkpoint; without PATH, from the latest one in the work directory, if there is one',
+    )
+    parser.add_argument('--amp', action='store_true', help='train with mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+
+
+def add_transfer_gate(parser: ArgumentParser) -> None:
+    parser.add_argument('source_config')
+    parser.add_argument('source_checkpoint')
+    parser.add_argument('target_config')
+    parser.add_argument('output', metavar='DST', help='the file to write, for load_from or init_cfg of the target')
+    parser.add_argument('--target-checkpoint', help="the target's other weights, which are written beside the gate")
+    add_shared(parser, '--images')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing DST and its report')
+    parser.add_argument('--report', help='JSON file of the report; default: beside DST')
+
+
+def add_visualize_gate(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options')
+    parser.add_argument('checkpoint')
+    add_shared(parser, 'images')
+    parser.add_argument('--out-dir', default='scale_maps', help='folder of the PNG files, one per image')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files')
+    add_shared(parser, '--device')
