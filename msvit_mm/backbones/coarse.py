@@ -77,6 +77,18 @@ class CellDetail(nn.Module):
             nn.init.zeros_(output.weight)
             nn.init.zeros_(output.bias)
 
+    def check_levels(self, out_type: str, count: int) -> None:
+        """Check that the levels are among the outputs of a network.
+
+        Raises:
+            ValueError: If they are not, or its outputs are no maps.
+        """
+        if out_type != 'featmap' or not set(self.levels) <= set(range(count)):
+            raise ValueError(
+                f"detail: wanted levels among the {count} maps of out_type='featmap', got levels {self.levels} of "
+                f'out_type={out_type!r}'
+            )
+
     def forward(self, level: int, tokens: Tensor, pixels: Tensor) -> Tensor:
         """Detail of the cells of coarse tokens.
 

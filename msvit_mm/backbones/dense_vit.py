@@ -24,15 +24,18 @@ class DenseViT(VisionTransformer):
         super().train(mode)
         return self
 
-    def load_mixed(self, state: dict[str, Tensor], grid: tuple[int, int]) -> None:
-        """Load the weights of a mixed-scale network whose positions are laid out for ``grid`` cells.
+    @classmethod
+    def of_mixed(cls, words: dict[str, Any], state: dict[str, Tensor], grid: tuple[int, int]) -> 'DenseViT':
+        """The host of these words with the weights of a mixed-scale network whose positions are laid out for ``grid``.
 
         Positions are resized once, here, and not in every call.
         """
-        resized = self.resize_pos_embed(
-            state['pos_embed'], grid, self.patch_resolution, self.interpolate_mode, self.num_extra_tokens
+        twin = cls(**words).to(state['pos_embed'])
+        resized = twin.resize_pos_embed(
+            state['pos_embed'], grid, twin.patch_resolution, twin.interpolate_mode, twin.num_extra_tokens
         )
-        self.load_state_dict(state | dict(pos_embed=resized))
+        twin.load_state_dict(state | dict(pos_embed=resized))
+        return twin
 
     @torch.no_grad()
     def layers_alone(self, images: Tensor) -> Callable[[], object]:

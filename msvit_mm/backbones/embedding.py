@@ -1,6 +1,8 @@
 """Positioned tokens of the candidates that run, and of no others."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from ..ops.tiling import Tiling, position_table
 from .layers import HostLayer
 
 MAX_POSITION_TABLES = 8
+Host: Any = object  # a host's model in the order of calls, which is not typed
 
 
 def embed_patches(patch_embed: HostLayer, patches: Tensor) -> Tensor:
@@ -69,6 +72,36 @@ def source_grid(count: int, own: tuple[int, int], stated: tuple[int, int] | None
             'tools/convert_checkpoint.py --source-grid ROWS COLUMNS says which'
         )
     return grids.pop()
+
+
+class PositionGrid(Host):
+    """Mixin before a host of ``VisionTransformer``'s kind, whose state dict then states the grid of its positions."""
+
+    patch_resolution: Any  # this and what follows are the host's
+    num_extra_tokens: int
+    interpolate_mode: str
+    resize_pos_embed: Callable[..., Tensor]
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Save, and state the grid of the positions beside, which their number does not tell."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, '_metadata'):
+            destination._metadata.setdefault(prefix[:-1], {})['position_grid'] = tuple(self.patch_resolution)
+
+    def _prepare_pos_embed(
+        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *others: Any
+    ) -> None:
+        """Resize positions of another grid before they are loaded; the host takes every grid for a square one."""
+        positions = state_dict.get(f'{prefix}pos_embed')
+        if not isinstance(positions, Tensor) or positions.ndim != 3:
+            return
+        own, extra = tuple(self.patch_resolution), self.num_extra_tokens
+        if not extra and positions.shape[1] == math.prod(metadata.get('position_grid', own)) + 1:
+            positions = positions[:, 1:]  # the first is a class token's, which this network has not
+        grid = source_grid(positions.shape[1] - extra, own, metadata.get('position_grid'))
+        if grid != own:
+            positions = self.resize_pos_embed(positions, grid, own, self.interpolate_mode, extra)
+        state_dict[f'{prefix}pos_embed'] = positions
 
 
 class PositionTables:

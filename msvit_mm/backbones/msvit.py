@@ -1,6 +1,5 @@
 """MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,29 +12,25 @@ from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
 from ..gates import decide
-from ..gates.base import linear_macs
 from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
-from ..ops.macs import encoder_macs
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
-from .base import Costs, Features, check_choice, check_images, height_and_width, image_size
+from .base import Costs, Features, check_images, height_and_width, image_size
 from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
-from .embedding import PositionTables, embed_patches, insert_class_tokens, places_of, source_grid
+from .embedding import PositionGrid, PositionTables, embed_patches, insert_class_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
 from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
 from .region import Counterfactual, GateOutput, RegionBackbone
 from .static import StaticMSViT, make_static
-
-GATE_GRADIENTS = ('output', 'mask', 'both')
-ATTENTION_SCOPES = ('image', 'region')
-COARSE_EMBEDDINGS = ('shared', 'own')
+from .vit_costs import dense_costs, mixed_costs
+from .words import check_built, check_words
 
 
 @MODELS.register_module()
-class MSViT(RegionBackbone, VisionTransformer):
+class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
     """Mixed-scale vision transformer.
 
     A gate chooses one coarse token or ``(coarse_patch_size / patch_size)**2`` fine ones for every region of the image.
@@ -130,26 +125,19 @@ class MSViT(RegionBackbone, VisionTransformer):
         with_cp: bool = False,
         **host: Any,
     ) -> None:
-        check_choice('train_execution', train_execution, self.train_executions)
-        check_choice('test_execution', test_execution, self.test_executions)
-        check_choice('gate_gradient', gate_gradient, GATE_GRADIENTS)
-        check_choice('out_type', out_type, self.OUT_TYPES)
-        check_choice('attention_scope', attention_scope, ATTENTION_SCOPES)
-        check_choice('coarse_embedding', coarse_embedding, COARSE_EMBEDDINGS)
-        if isinstance(arch, str):
-            check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
-        if gate_gradient != 'output' and train_execution not in ('masked', 'trimmed'):
-            raise ValueError(
-                f"gate_gradient={gate_gradient!r} needs train_execution='masked' or 'trimmed', got {train_execution!r}"
-            )
-        if not 0 < counterfactual_share <= 1:
-            raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
-        if train_ratios is not None and not 0 <= train_ratios[0] <= train_ratios[1] <= 1:
-            raise ValueError(f'train_ratios must be (low, high) with 0 <= low <= high <= 1, got {train_ratios}')
-        if train_ratios is not None and gate_gradient != 'output':
-            raise ValueError(f"train_ratios needs gate_gradient='output', got {gate_gradient!r}")
-        if gate_temperature <= 0:
-            raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
+        check_words(
+            type(self),
+            arch=arch,
+            gate_temperature=gate_temperature,
+            gate_gradient=gate_gradient,
+            train_execution=train_execution,
+            counterfactual_share=counterfactual_share,
+            test_execution=test_execution,
+            train_ratios=train_ratios,
+            attention_scope=attention_scope,
+            coarse_embedding=coarse_embedding,
+            out_type=out_type,
+        )
         img_size = height_and_width(img_size)
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         grid = Tiling(*img_size, (patch_size, coarse_patch_size))
@@ -170,19 +158,16 @@ class MSViT(RegionBackbone, VisionTransformer):
         self.train_ratios = train_ratios
         self.attention_scope = attention_scope
         self.with_cp = with_cp
-        if attention_scope == 'region' and self.num_extra_tokens:
-            raise ValueError("attention_scope='region' needs with_cls_token=False: a class token lies in no region")
         self.gate = self.build_gate(gate or self.default_gate)
-        if out_type == 'cls_token' and self.gate.learnable and gate_gradient != 'mask' and train_execution != 'packed':
-            raise ValueError(
-                "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
-                f"needs gate_gradient='mask' or train_execution='packed', got {gate_gradient!r}, {train_execution!r}"
-            )
+        check_built(self)
         channels = self.patch_embed.projection.in_channels
         self.coarse_pixels = None
         if coarse_embedding == 'own':
             self.coarse_pixels = CoarsePixels(coarse_patch_size, self.embed_dims, channels)
-        self.detail = None if detail is None else self._build_detail(detail, channels)
+        self.detail = None
+        if detail is not None:
+            self.detail = CellDetail(patch_size, self.embed_dims, in_channels=channels, **detail)
+            self.detail.check_levels(out_type, len(out_indices))
         self.adapter = PretrainLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
         self.between: tuple[Step, ...] = ()
@@ -203,37 +188,6 @@ class MSViT(RegionBackbone, VisionTransformer):
             'coarse pixels and detail': words
             | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
         }
-
-    def _build_detail(self, words: dict[str, Any], in_channels: int) -> CellDetail:
-        detail = CellDetail(self.patch_size, self.embed_dims, in_channels=in_channels, **words)
-        count = len(self.out_indices)
-        if self.out_type != 'featmap' or not set(detail.levels) <= set(range(count)):
-            raise ValueError(
-                f"detail: wanted levels among the {count} maps of out_type='featmap', got levels {detail.levels} of "
-                f'out_type={self.out_type!r}'
-            )
-        return detail
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Save, and state the grid of the positions beside, which their number does not tell."""
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if hasattr(destination, '_metadata'):
-            destination._metadata.setdefault(prefix[:-1], {})['position_grid'] = tuple(self.patch_resolution)
-
-    def _prepare_pos_embed(
-        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *others: Any
-    ) -> None:
-        """Resize positions of another grid before they are loaded; the host takes every grid for a square one."""
-        positions = state_dict.get(f'{prefix}pos_embed')
-        if not isinstance(positions, Tensor) or positions.ndim != 3:
-            return
-        own, extra = tuple(self.patch_resolution), self.num_extra_tokens
-        if not extra and positions.shape[1] == math.prod(metadata.get('position_grid', own)) + 1:
-            positions = positions[:, 1:]  # the first is a class token's, which this network has not
-        grid = source_grid(positions.shape[1] - extra, own, metadata.get('position_grid'))
-        if grid != own:
-            positions = self.resize_pos_embed(positions, grid, own, self.interpolate_mode, extra)
-        state_dict[f'{prefix}pos_embed'] = positions
 
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
@@ -279,7 +233,7 @@ class MSViT(RegionBackbone, VisionTransformer):
         slots = active_slots(chosen, tiling)
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, tiling, slots, mixed_values, learning)
-        costs = self._costs(slots, tiling, encoding.sequences)
+        costs = mixed_costs(self, slots, tiling, encoding.sequences)
         features, counterfactual = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
         num_tokens = slots.flatten(1).sum(1)
         return features, GateOutput(
@@ -370,39 +324,10 @@ class MSViT(RegionBackbone, VisionTransformer):
     def costs_of(self, decisions: Tensor, image_size: tuple[int, int]) -> Costs:
         """Costs of images of this size under decisions (B, rows, cols), if no steps between the layers merge tokens."""
         tiling = self.tile(image_size)
-        return self._costs(active_slots(decisions, tiling), tiling)
+        return mixed_costs(self, active_slots(decisions, tiling), tiling)
 
     def dense_costs(self, image_size: tuple[int, int]) -> Costs:
-        tiling = self.tile(image_size)
-        num_tokens = torch.tensor([tiling.num_cells])
-        layers = num_tokens.expand(self.num_layers, -1)
-        embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
-        encoder = self._encoder_macs(layers + self.num_extra_tokens)
-        return Costs(layers, torch.zeros_like(encoder), embedding, encoder, int((embedding + encoder).item()))
-
-    def _costs(self, slots: Tensor, tiling: Tiling, sequences: Sequence[PackedSequences] | None = None) -> Costs:
-        """Costs of active slots (B, R, slots); of ``sequences``, where steps between the layers may change them."""
-        num_tokens, num_pairs = slots.flatten(1).sum(1), None
-        layers = num_tokens.expand(self.num_layers, -1) + self.num_extra_tokens
-        if self.attention_scope == 'region':
-            num_pairs = slots.sum(-1).square().sum(-1)
-        if self.between and sequences is not None:
-            layers, num_pairs = map(torch.stack, zip(*(x.count(len(slots)) for x in sequences), strict=True))
-        gate = torch.full_like(num_tokens, self.gate.macs(tiling), dtype=torch.float64)
-        embedding = num_tokens.double() * self.patch_embed.projection.weight.numel()
-        reference = self.dense_costs((tiling.height, tiling.width)).reference
-        encoder, num_coarse = self._encoder_macs(layers, num_pairs), slots[:, :, 0].sum(1)
-        if self.coarse_pixels is not None:
-            embedding = embedding + num_coarse * self.coarse_pixels.weight.numel()
-        if self.detail is not None:
-            embedding = embedding + num_coarse * self.detail.macs_per_region(tiling.slots - 1)
-        return Costs(layers - self.num_extra_tokens, gate, embedding, encoder, reference)
-
-    def _encoder_macs(self, num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
-        """Multiply-adds of the layers with tokens (layers, B), class tokens among them, and pairs alike or None."""
-        ffn_macs = linear_macs(self.layers[0].ffn)
-        num_pairs = None if num_pairs is None else num_pairs.double()
-        return encoder_macs(num_tokens.double(), self.embed_dims, ffn_macs, 1, num_pairs).sum(0)
+        return dense_costs(self, self.tile(image_size))
 
     # What benchmarks compare with
 
@@ -420,10 +345,8 @@ class MSViT(RegionBackbone, VisionTransformer):
             out_type='featmap',
             init_cfg=None,
         )
-        twin = DenseViT(**words).to(self.pos_embed)
         state = {name: x for name, x in self.state_dict().items() if not re.fullmatch(self.additions, name)}
-        twin.load_mixed(state, self.patch_resolution)
-        return twin
+        return DenseViT.of_mixed(words, state, self.patch_resolution)
 
     def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
         return make_static(self, image_size, token_budget)

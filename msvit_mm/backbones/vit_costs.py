@@ -1,0 +1,56 @@
+"""Multiply-adds of a vision transformer on tokens of several scales, in closed form."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..gates.base import linear_macs
+from ..ops.macs import encoder_macs
+from ..ops.tiling import Tiling
+from .base import Costs
+from .layers import PackedSequences
+
+if TYPE_CHECKING:
+    from .msvit import MSViT
+
+
+def mixed_costs(
+    host: 'MSViT', slots: Tensor, tiling: Tiling, sequences: Sequence[PackedSequences] | None = None
+) -> Costs:
+    """Costs of images under their active slots (B, R, slots).
+
+    Args:
+        sequences: Of the tokens in every layer, where steps between the layers may change them.
+    """
+    num_tokens, num_pairs = slots.flatten(1).sum(1), None
+    layers = num_tokens.expand(host.num_layers, -1) + host.num_extra_tokens
+    if host.attention_scope == 'region':
+        num_pairs = slots.sum(-1).square().sum(-1)
+    if host.between and sequences is not None:
+        layers, num_pairs = map(torch.stack, zip(*(x.count(len(slots)) for x in sequences), strict=True))
+    gate = torch.full_like(num_tokens, host.gate.macs(tiling), dtype=torch.float64)
+    embedding = num_tokens.double() * host.patch_embed.projection.weight.numel()
+    encoder, num_coarse = _layer_macs(host, layers, num_pairs), slots[:, :, 0].sum(1)
+    if host.coarse_pixels is not None:
+        embedding = embedding + num_coarse * host.coarse_pixels.weight.numel()
+    if host.detail is not None:
+        embedding = embedding + num_coarse * host.detail.macs_per_region(tiling.slots - 1)
+    return Costs(layers - host.num_extra_tokens, gate, embedding, encoder, dense_costs(host, tiling).reference)
+
+
+def dense_costs(host: 'MSViT', tiling: Tiling) -> Costs:
+    """Costs of one image in the dense network, all of whose tokens are cells."""
+    num_tokens = torch.tensor([tiling.num_cells])
+    layers = num_tokens.expand(host.num_layers, -1)
+    embedding = num_tokens.double() * host.patch_embed.projection.weight.numel()
+    encoder = _layer_macs(host, layers + host.num_extra_tokens)
+    return Costs(layers, torch.zeros_like(encoder), embedding, encoder, int((embedding + encoder).item()))
+
+
+def _layer_macs(host: 'MSViT', num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
+    """Multiply-adds of the layers with tokens (layers, B), class tokens among them, and pairs alike or None."""
+    ffn_macs = linear_macs(host.layers[0].ffn)
+    num_pairs = None if num_pairs is None else num_pairs.double()
+    return encoder_macs(num_tokens.double(), host.embed_dims, ffn_macs, 1, num_pairs).sum(0)

@@ -1,0 +1,59 @@
+"""Which words of MSViT's constructor have a meaning, alone and together."""
+
+from typing import TYPE_CHECKING, Any
+
+from .base import check_choice
+
+if TYPE_CHECKING:
+    from .msvit import MSViT
+
+CHOICES = dict(
+    gate_gradient=('output', 'mask', 'both'),
+    attention_scope=('image', 'region'),
+    coarse_embedding=('shared', 'own'),
+)
+MASK_EXECUTIONS = ('masked', 'trimmed')  # in which a token's weight as a key reaches the gate
+
+
+def check_words(backbone: type['MSViT'], **words: Any) -> None:
+    """Check the words before anything is built.
+
+    Raises:
+        ValueError: If one has no meaning, with the accepted ones.
+    """
+    choices = CHOICES | dict(
+        train_execution=backbone.train_executions, test_execution=backbone.test_executions, out_type=backbone.OUT_TYPES
+    )
+    for name, meanings in choices.items():
+        check_choice(name, words[name], meanings)
+    if isinstance(words['arch'], str):
+        check_choice('arch', words['arch'].lower(), tuple(sorted(backbone.arch_zoo)))
+    gradient, execution = words['gate_gradient'], words['train_execution']
+    if gradient != 'output' and execution not in MASK_EXECUTIONS:
+        raise ValueError(f"gate_gradient={gradient!r} needs train_execution='masked' or 'trimmed', got {execution!r}")
+    if not 0 < words['counterfactual_share'] <= 1:
+        raise ValueError(f'counterfactual_share must lie in (0, 1], got {words["counterfactual_share"]}')
+    ratios = words['train_ratios']
+    if ratios is not None and not 0 <= ratios[0] <= ratios[1] <= 1:
+        raise ValueError(f'train_ratios must be (low, high) with 0 <= low <= high <= 1, got {ratios}')
+    if ratios is not None and gradient != 'output':
+        raise ValueError(f"train_ratios needs gate_gradient='output', got {gradient!r}")
+    if words['gate_temperature'] <= 0:
+        raise ValueError(f'gate_temperature must be positive, got {words["gate_temperature"]}')
+
+
+def check_built(backbone: 'MSViT') -> None:
+    """Check what words say of the parts that they built.
+
+    Raises:
+        ValueError: If a class token lies in no region, or nothing of the task reaches a learned gate.
+    """
+    if backbone.attention_scope == 'region' and backbone.num_extra_tokens:
+        raise ValueError("attention_scope='region' needs with_cls_token=False: a class token lies in no region")
+    gradient, execution = backbone.gate_gradient, backbone.train_execution
+    unreached = backbone.out_type == 'cls_token' and gradient != 'mask' and execution != 'packed'
+    if unreached and backbone.gate.learnable:
+        raise ValueError(
+            "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
+            f"needs gate_gradient='mask' or train_execution='packed', got {gradient!r}, {execution!r}"
+        )
