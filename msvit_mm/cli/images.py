@@ -1,18 +1,16 @@
 """Images for a command: files, data sets without their labels, and inputs of one size."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS
 
-from ..datasets import LABEL_STEPS
-from ..datasets.configs import leaf_datasets, type_name
+from ..datasets.configs import leaf_datasets
+from ..datasets.unlabelled import UnlabelledImages, space_evenly
 from ..models import GatedModel
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -84,8 +82,8 @@ def find_images(path: Path) -> list[Path]:
     return found
 
 
-class UnlabelledImages(Sequence):
-    """Images as the test pipeline prepares them, without their labels, evenly spaced over a data set or a folder.
+def load_images(dataset: dict, num_images: int | None = None, folder: str | None = None) -> UnlabelledImages:
+    """Images evenly spaced over a data set or a folder.
 
     Args:
         dataset: Config of the data set; of several below a wrapper the first has the pipeline.
@@ -95,26 +93,13 @@ class UnlabelledImages(Sequence):
     Raises:
         ValueError: If there is no image.
     """
-
-    def __init__(self, dataset: dict, num_images: int | None = None, folder: str | None = None) -> None:
-        leaves = leaf_datasets(dataset)
-        self.pipeline = Compose([step for step in leaves[0]['pipeline'] if type_name(step) not in LABEL_STEPS])
-        if folder:
-            infos = [dict(img_path=str(path)) for path in find_images(Path(folder))]
-        else:
-            built = [DATASETS.build(leaf) for leaf in leaves]
-            infos = [leaf.get_data_info(i) for leaf in built for i in range(len(leaf))]
-        count = len(infos) if num_images is None else min(num_images, len(infos))
-        if count < 1:
-            raise ValueError(f'images: wanted at least one, got {count} of {len(infos)}.')
-        self.infos = [infos[i * len(infos) // count] for i in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.infos)
-
-    def __getitem__(self, index: int) -> dict:  # type: ignore[override]  # there are no slices
-        """A batch of this one image, for the model's ``data_preprocessor``."""
-        return pseudo_collate([self.pipeline(dict(self.infos[index]))])
+    leaves = leaf_datasets(dataset)
+    if folder:
+        infos = [dict(img_path=str(path)) for path in find_images(Path(folder))]
+    else:
+        built = [DATASETS.build(leaf) for leaf in leaves]
+        infos = [leaf.get_data_info(i) for leaf in built for i in range(len(leaf))]
+    return UnlabelledImages([infos[i] for i in space_evenly(len(infos), num_images)], leaves[0]['pipeline'])
 
 
 def load_split(cfg: Config, split: str, num_images: int | None = None, folder: str | None = None) -> UnlabelledImages:
@@ -131,7 +116,7 @@ def load_split(cfg: Config, split: str, num_images: int | None = None, folder: s
     leaves = [{}] if folder else leaf_datasets(cfg[f'{split}_dataloader'].dataset)
     pipeline = leaf_datasets(cfg.test_dataloader.dataset)[0]['pipeline']
     dataset = dict(datasets=[dict(leaf, pipeline=pipeline) for leaf in leaves])
-    return UnlabelledImages(dataset, num_images, folder)
+    return load_images(dataset, num_images, folder)
 
 
 def load_inputs(

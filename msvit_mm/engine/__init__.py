@@ -1,5 +1,6 @@
 """What runs beside the training loop: checkpoints and guards, the gate's schedule and statistics, optimizer groups."""
 
+from .calibration import GateCalibrationHook
 from .checkpoint import SafeCheckpointHook
 from .finite import FiniteLossHook, NonFiniteError
 from .interrupt import Interrupted, InterruptHook
@@ -12,6 +13,7 @@ from .watch import RankWatchHook
 
 __all__ = [
     'FiniteLossHook',
+    'GateCalibrationHook',
     'GateSaturationHook',
     'GateScheduleHook',
     'GateStatisticsHook',

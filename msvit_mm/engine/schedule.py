@@ -92,7 +92,7 @@ class GateScheduleHook(Hook):
 
     def _say_that_the_gate_rests(self, runner: Runner) -> None:
         """Once, lest the untrained choices in the log look broken."""
-        gate = getattr(getattr(_unwrap(runner.model), 'backbone', None), 'gate', None)
+        gate = getattr(getattr(unwrap(runner.model), 'backbone', None), 'gate', None)
         resting = self._kept(runner.iter, runner.max_iters)[0] == 'warmup'
         if resting and gate is not None and gate.learnable:
             first = self.first_learning_iteration(runner.max_iters)
@@ -102,7 +102,7 @@ class GateScheduleHook(Hook):
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         model.gate_phase, weight = self._kept(runner.iter, runner.max_iters)
         if model.gate_loss is not None:
             model.gate_loss.weight = weight
@@ -116,6 +116,6 @@ class GateScheduleHook(Hook):
         return 'learn' if self._reached[0] == 'learn' else phase, further(weight, self._reached[1])
 
 
-def _unwrap(model: Any) -> Any:
+def unwrap(model: Any) -> Any:
     """The model below a wrapper for distributed training."""
     return model.module if is_model_wrapper(model) else model

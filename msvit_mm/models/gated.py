@@ -171,9 +171,13 @@ class GatedModel(Module):
             return None
         return self.decode_head if hasattr(self, 'decode_head') else self.head
 
+    def windows(self, image_size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+        """(top, left, bottom, right) of what the backbone sees at once of an image of this size: the whole of it."""
+        return [(0, 0, *image_size)]
+
     def window_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-        """(height, width) of what the backbone sees of an image of this size: the whole of it."""
-        return [image_size]
+        """(height, width) of the windows over an image of this size."""
+        return [(bottom - top, right - left) for top, left, bottom, right in self.windows(image_size)]
 
     def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> nn.Module:
         """This model for images of one size and one budget, as :meth:`GatedBackbone.static`: what can be exported.

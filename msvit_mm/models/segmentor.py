@@ -76,7 +76,7 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         size = image_size(inputs)
         seg_logits = inputs.new_zeros(len(inputs), self.out_channels, *size)
         visits = inputs.new_zeros(1, 1, *size)
-        windows: list[tuple[int, int, int, int]] = self._windows(*size)
+        windows: list[tuple[int, int, int, int]] = self.windows(size)
         passes: list[Choices] = []
         decoder_macs: Tensor | int = 0
         for top, left, bottom, right in windows:
@@ -142,12 +142,9 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             raise ValueError('export: wanted a head without detail, got some')
         return StaticModel(self, image_size, token_budget, [dict(img_shape=tuple(image_size))])
 
-    def window_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-        """(height, width) of the windows over an image of this size."""
-        return [(bottom - top, right - left) for top, left, bottom, right in self._windows(*image_size)]
-
-    def _windows(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    def windows(self, image_size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
         """(top, left, bottom, right) of each window; sliding ones as in mmseg, moved inside the image at its end."""
+        height, width = image_size
         mode = self.test_cfg.get('mode', 'whole')
         if mode == 'whole':
             return [(0, 0, height, width)]

@@ -1,1 +1,1 @@
-"""What the commands measure with: forms of a backbone, timing, counting, calibration, sweeps, bootstraps."""
+"""What the commands measure with: forms of a backbone, timing, counting, sweeps, bootstraps."""

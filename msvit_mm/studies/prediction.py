@@ -189,7 +189,7 @@ def predict_panels(model: GatedEncoderDecoder, image: Photo, budget: float | Non
 
 def dense_inference(model: GatedEncoderDecoder, inputs: Tensor) -> Any:
     """A call that runs the dense network with a gated segmentor's weights over all windows of images (B, 3, H, W)."""
-    windows = model._windows(*inputs.shape[-2:])
+    windows = model.windows(image_size(inputs))
     twins = {size: model.backbone.dense_twin(size) for size in set(model.window_sizes(image_size(inputs)))}
     for twin in twins.values():
         twin.eval()  # hosts return nothing from it

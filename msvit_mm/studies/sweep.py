@@ -15,12 +15,12 @@ from mmengine.runner import Runner
 
 from ..backbones import GatedBackbone
 from ..checkpoints import write_files
+from ..engine.calibration import find_threshold, record_gate
 from ..evaluation import ImageAreasMetric, mean_iou, small_indices
 from ..gates import ShiftedGate
 from ..models import GatedModel
 from ..visualization import pareto_front
 from .bootstrap import bootstrap_difference, check_same_images
-from .calibration import find_threshold, record_gate
 from .timing import clock_of, interleave, quartiles
 
 GATES = dict(random='RandomGate', edges='EdgeGate')

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from msvit_mm.cli.images import UnlabelledImages, check_data, find_images, load_split
+from msvit_mm.cli.images import check_data, find_images, load_images, load_split
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -25,8 +25,8 @@ def folder(tmp_path):
 
 
 def test_images_are_spaced_over_the_data_set():
-    everything, some = UnlabelledImages(SCENES), UnlabelledImages(SCENES, 3)
-    assert (len(everything), len(some), len(UnlabelledImages(SCENES, 99))) == (9, 3, 9)
+    everything, some = load_images(SCENES), load_images(SCENES, 3)
+    assert (len(everything), len(some), len(load_images(SCENES, 99))) == (9, 3, 9)
     for i in range(3):
         assert torch.equal(some[i]['inputs'][0], everything[3 * i]['inputs'][0])
     assert not torch.equal(some[0]['inputs'][0], some[1]['inputs'][0])
@@ -34,7 +34,7 @@ def test_images_are_spaced_over_the_data_set():
 
 
 def test_images_of_a_folder_take_its_place(folder):
-    images = UnlabelledImages(SCENES, folder=str(folder))
+    images = load_images(SCENES, folder=str(folder))
     assert [int(batch['inputs'][0][0, 5, 5]) for batch in images] == [0, 20, 10]
     assert images[0]['inputs'][0].shape == (3, 20, 30)
 
@@ -47,7 +47,7 @@ def test_folders_without_images_are_refused(folder):
     with pytest.raises(ValueError, match=r'broken.png.*wanted a readable image file, got none'):
         find_images(folder)
     with pytest.raises(ValueError, match='images: wanted at least one, got 0 of 9'):
-        UnlabelledImages(SCENES, 0)
+        load_images(SCENES, 0)
 
 
 @pytest.mark.parametrize(('folder', 'got'), [('absent', 'no such folder'), ('empty', 'an empty folder')])

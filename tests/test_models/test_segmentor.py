@@ -336,7 +336,7 @@ def test_windows_are_the_hosts(make_segmentor, height, width):
 
     model.encode_decode = encode_decode
     EncoderDecoder.slide_inference(model, places.float(), [{}])
-    assert model._windows(height, width) == windows
+    assert model.windows((height, width)) == windows
 
 
 def test_slide_scale_map_is_the_mean_over_windows(make_segmentor, monkeypatch):

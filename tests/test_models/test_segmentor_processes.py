@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import msvit_mm
 from msvit_mm.backbones import MSViT, msvit
+from msvit_mm.engine.calibration import calibrate_gate
 
 MODEL = dict(
     type='GatedEncoderDecoder',
@@ -79,6 +80,13 @@ def loss_and_gradients(model, images, samples):
     return loss.detach(), {n.removeprefix('module.'): p.grad for n, p in model.named_parameters()}
 
 
+def calibrate(part=slice(None)):
+    """The threshold that part of the images brings about in this process."""
+    images, samples = global_batch()
+    batches = [dict(inputs=[x.float()], data_samples=[y]) for x, y in zip(images[part], samples[part], strict=True)]
+    return calibrate_gate(build('packed').float().eval(), batches, 'coarse_ratio', 0.4, with_decoder=False)
+
+
 def run_process(rank: int, folder: str) -> None:
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
     images, samples = global_batch()
@@ -87,6 +95,7 @@ def run_process(rank: int, folder: str) -> None:
         mode: loss_and_gradients(DistributedDataParallel(build(mode, with_cp=True)), images[part], samples[part])
         for mode in MODES
     }
+    results['calibration'] = calibrate(part)
     torch.save(results, f'{folder}/{rank}.pt')
 
 
@@ -97,6 +106,7 @@ def test_two_processes_equal_one(tmp_path):
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
 
     processes = [torch.load(tmp_path / f'{rank}.pt') for rank in range(2)]
+    assert [process['calibration'] for process in processes] == [calibrate()] * 2
     for mode in MODES:
         loss, gradients = loss_and_gradients(build(mode), *global_batch())
         parts = [process[mode] for process in processes]

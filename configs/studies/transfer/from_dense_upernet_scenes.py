@@ -12,7 +12,7 @@ _base_ = [
     '../../_base_/models/msvit_tiny_upernet.py',
     '../../_base_/datasets/scenes_96x96.py',
     '../../_base_/schedules/adamw_from_dense.py',
-    '../../_base_/runtime/default_runtime.py',
+    '../../_base_/runtime/pretrained.py',
 ]
 model = dict(
     data_preprocessor=dict(size={{_base_.crop_size}}),
@@ -20,4 +20,3 @@ model = dict(
     decode_head=dict(loss_decode=dict(class_weight={{_base_.class_weight}})),
     utility_loss=dict(type='UtilityGateLoss'),
 )
-custom_hooks = [dict(type='GateScheduleHook', warmup=0.2), dict(type='GateStatisticsHook')]

@@ -17,8 +17,8 @@ from ...checkpoints import (
     use_safe_loader,
     write_files,
 )
+from ...engine.calibration import SIGNS, calibrate_gate
 from ...models import GatedModel
-from ...studies.calibration import SIGNS, calibrate_gate
 from ..config import load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_split

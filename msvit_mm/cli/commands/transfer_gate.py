@@ -19,10 +19,11 @@ from ...checkpoints import (
     transfer_gate,
     write_files,
 )
+from ...datasets.unlabelled import UnlabelledImages
 from ...models import GatedModel
 from ..config import load_config
 from ..errors import one_line_errors
-from ..images import UnlabelledImages, check_data, load_split
+from ..images import check_data, load_images, load_split
 from ..models import build_gated_model, check_regions, load_target_weights
 from ..records import json_bytes
 
@@ -45,7 +46,7 @@ def build_model(path: str) -> tuple[Config, GatedModel]:
 def sample_images(cfg: Config, folder: str | None) -> UnlabelledImages | None:
     """Images of the folder or, if it is there, of the config's test data set."""
     if folder:
-        return UnlabelledImages(dict(pipeline=FOLDER_PIPELINE), NUM_IMAGES, folder)
+        return load_images(dict(pipeline=FOLDER_PIPELINE), NUM_IMAGES, folder)
     try:
         check_data(cfg, 'test')
     except ValueError:

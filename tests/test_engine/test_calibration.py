@@ -8,9 +8,9 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
+from msvit_mm.engine.calibration import SIGNS, calibrate_gate
 from msvit_mm.evaluation import ComplexityMetric
 from msvit_mm.gates import RegionGate, build_gate
-from msvit_mm.studies.calibration import SIGNS, calibrate_gate
 
 SLIDE = dict(mode='slide', crop_size=(64, 96), stride=(64, 96))
 SIZES = [(90, 150), (64, 96), (40, 70)]  # with regions cut at the border

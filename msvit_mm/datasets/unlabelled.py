@@ -1,0 +1,44 @@
+"""Images as they are predicted: prepared by a test pipeline, without their labels."""
+
+from collections.abc import Sequence
+
+from mmengine.dataset import Compose, pseudo_collate
+
+from .configs import type_name
+from .transforms import LABEL_STEPS
+
+
+class UnlabelledImages(Sequence):
+    """Batches of one image each, as a test pipeline prepares them, without its steps about labels.
+
+    Args:
+        infos: What data sets know of the images: what the pipeline begins with.
+        pipeline: Configs of its steps.
+    """
+
+    def __init__(self, infos: Sequence[dict], pipeline: Sequence[dict]) -> None:
+        self.infos = infos
+        self.pipeline = Compose([step for step in pipeline if type_name(step) not in LABEL_STEPS])
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __getitem__(self, index: int) -> dict:  # type: ignore[override]  # there are no slices
+        """A batch of this one image, for the model's ``data_preprocessor``."""
+        return pseudo_collate([self.pipeline(dict(self.infos[index]))])
+
+
+def space_evenly(length: int, count: int | None = None) -> list[int]:
+    """Places of ``count`` samples, evenly spaced over a data set, or of all if there are not more.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> space_evenly(9, 3)
+        [0, 3, 6]
+    """
+    wanted = length if count is None else min(count, length)
+    if wanted < 1:
+        raise ValueError(f'images: wanted at least one, got {wanted} of {length}.')
+    return [i * length // wanted for i in range(wanted)]

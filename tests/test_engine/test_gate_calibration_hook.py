@@ -1,0 +1,118 @@
+"""At the end of training the coarse ratio is the one asked for, in the checkpoints and in what is recorded of them."""
+
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+
+from msvit_mm.checkpoints import load_checkpoint_safely
+from msvit_mm.cli.config import load_config
+from msvit_mm.cli.guards import add_guards
+from msvit_mm.cli.images import load_split
+from msvit_mm.cli.models import build_gated_model, build_runner
+from msvit_mm.engine import GateCalibrationHook
+from msvit_mm.engine.calibration import group_windows, mean_costs, record_gate
+
+RATIO = 0.6
+FEW = 60
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    """Scenes, a few iterations: by then a gate that starts at 0.75 is not at the ratio asked for."""
+
+    def make(work_dir, **options):
+        loader = dict(num_workers=0, persistent_workers=False)
+        few = {f'{split}_dataloader.{name}': value for split in ('train', 'val') for name, value in loader.items()}
+        few |= {
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.dataset.num_images': FEW,
+            'val_dataloader.dataset.num_images': 8,
+            'model.gate_loss.coarse_ratio': RATIO,
+            'train_cfg.max_iters': 4,
+            'train_cfg.val_interval': 2,
+            'default_hooks.checkpoint.interval': 2,
+            'default_hooks.checkpoint.max_keep_ckpts': 9,
+            'custom_hooks': [dict(type='GateScheduleHook', warmup=0.0), dict(type='GateCalibrationHook')],
+            'log_level': 'WARNING',
+            'randomness.seed': 0,
+        }
+        return load_config('msvit_upernet_scenes', few | options, str(tmp_path / work_dir))
+
+    return make
+
+
+def train(cfg):
+    runner = build_runner(cfg)
+    add_guards(runner)
+    runner.train()
+    return runner
+
+
+def ratio_of(cfg, checkpoint):
+    model = build_gated_model(cfg, str(checkpoint), 'cpu')
+    images = [record_gate(model, batch, with_decoder=False) for batch in load_split(cfg, 'train')]
+    return mean_costs(model.backbone, group_windows(images), 0.0)['coarse_ratio']
+
+
+def test_the_ratio_asked_for_is_the_ratio_got(make_config, tmp_path):
+    cfg = make_config('run')
+    runner = train(cfg)
+    before, after = (ratio_of(cfg, tmp_path / 'run' / f'iter_{step}.pth') for step in (2, 4))
+    assert abs(before - RATIO) > 0.05
+    assert after == pytest.approx(RATIO, abs=0.01)
+    # what the validation scored is what was saved
+    saved = load_checkpoint_safely(tmp_path / 'run' / 'iter_4.pth')['state_dict']
+    for name, weight in runner.model.state_dict().items():
+        assert torch.equal(weight, saved[name]), name
+    (best,) = (tmp_path / 'run').glob('best_*')
+    step = best.stem.rpartition('_')[2]
+    same = load_checkpoint_safely(tmp_path / 'run' / f'iter_{step}.pth')['state_dict']
+    assert all(torch.equal(same[name], x) for name, x in load_checkpoint_safely(best)['state_dict'].items())
+
+    again = make_config('again', load_from=str(tmp_path / 'run' / 'iter_2.pth'), resume=True)
+    train(again)
+    resumed = load_checkpoint_safely(tmp_path / 'again' / 'iter_4.pth')['state_dict']
+    assert all(torch.equal(resumed[name], weight) for name, weight in saved.items())
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'gate_loss'),
+    [
+        (dict(gate=dict(type='ScaleGate', frozen=True)), dict(type='RatioLoss')),
+        (dict(gate=dict(type='EdgeGate')), None),
+        (dict(gate=dict(type='ScaleGate')), None),  # nobody says a ratio
+        (dict(type='DynamicTokenRoutingTransformer', arch='b0', img_size=(64, 96)), dict(type='BudgetLoss', budget=1)),
+    ],
+)
+def test_what_has_no_ratio_to_learn_is_left_alone(tiny_arch, backbone, gate_loss):
+    words = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96)) | backbone
+    dims = 32 if words['type'] == 'MSViT' else 256
+    head = dict(type='FCNHead', in_channels=dims, channels=8, num_convs=1, num_classes=3)
+    model = MODELS.build(dict(type='GatedEncoderDecoder', backbone=words, decode_head=head, gate_loss=gate_loss))
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    logger = MagicMock()
+    GateCalibrationHook().calibrate(SimpleNamespace(model=model, cfg={}, logger=logger))
+    assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
+    assert not logger.mock_calls
+
+
+def test_without_a_test_pipeline_a_warning_is_all(tiny_arch):
+    backbone = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=dict(type='ScaleGate'))
+    head = dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=3)
+    model = MODELS.build(
+        dict(type='GatedEncoderDecoder', backbone=backbone, decode_head=head, gate_loss=dict(type='RatioLoss'))
+    )
+    runner = MagicMock(spec=Runner, model=model, cfg={}, logger=MagicMock())
+    GateCalibrationHook().calibrate(runner)
+    assert 'no test_dataloader' in runner.logger.warning.call_args.args[0]
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r'coarse_ratio must lie in \(0, 1\), got 1'):
+        GateCalibrationHook(coarse_ratio=1)
+    with pytest.raises(ValueError, match='num_images must be at least 1, got 0'):
+        GateCalibrationHook(num_images=0)
