@@ -83,8 +83,8 @@ DROPS = (
     (r'dist_token', 'MSViT has no distillation token: features differ from the source'),
     (r'reg_token|register_tokens', 'MSViT has no register tokens: features differ from the source'),
 )
-# What no source has: gates, and what a routing space has beyond PVTv2.
-LACKED = r'gate\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
+# What no source has: gates, coarse pixels and detail, and what a routing space has beyond PVTv2.
+LACKED = r'(?:gate|coarse_pixels|detail)\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
 # An absent bias and a zero one are the same function.
 ZERO_BIASES = r'(patch_embed\.projection|layers\.\d+\.attn\.qkv)\.bias'
 

@@ -1,5 +1,6 @@
 """Start from weights: whether those of a file are meant for the model, before a host skips what does not fit."""
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -11,11 +12,18 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import Tensor, nn
 
 from ..backbones import GatedBackbone
-from .convert import LACKED
+from .convert import LACKED, RULES, fit_weights, rename_keys
 from .loading import _first, check_shapes
 
 # Weights whose shape is the number of classes: of these another number is no mistake.
 CLASS_WEIGHTS = r'(.+\.)?(conv_seg|cls_emb|mask_norm|fc_cls|fc_reg|conv_logits|head\.fc|layers\.head)(\..+)?'
+
+# Parts that begin as zero, so that a network may start without them, and what asks for them.
+ZERO_PARTS = dict(
+    coarse_pixels="model.backbone.coarse_embedding='own'",
+    detail='model.backbone.detail=dict(hidden_dims=..., levels=...), of a head that works on tokens its own',
+)
+OPTIONAL = ('gate', 'gate_loss', 'utility_loss', *ZERO_PARTS)  # what a network may lack that starts another
 
 
 def check_start(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -36,11 +44,53 @@ def check_start(module: nn.Module, weights: Mapping[str, Tensor], where: str) ->
     if not shared:
         wanted = f'some of the {len(state)} weights of {type(module).__name__}, such as {next(iter(state), None)}'
         raise ValueError(f'{where}: wanted {wanted}, got {_first(weights) or "none"}.')
+    check_parts(state, weights, where)
     if missing := _missing(module, state, weights):
         raise ValueError(f'{where}: wanted whole parts of {type(module).__name__}, got none of {_first(missing)}.')
     of_classes = {key for key in shared if re.fullmatch(CLASS_WEIGHTS, key)}
     check_shapes(state, {key: weights[key] for key in shared if key not in of_classes})
     check_shapes({}, {key: weights[key] for key in of_classes})
+
+
+def absent_parts(state: Iterable[str], weights: Iterable[str]) -> list[str]:
+    """Parts of a model that begin as zero and of which weights know nothing.
+
+    Example:
+        >>> absent_parts(['backbone.ln1.bias', 'backbone.detail.pixels.bias'], ['backbone.ln1.bias'])
+        ['backbone.detail']
+    """
+    return sorted(_zero_parts(state) - _zero_parts(weights))
+
+
+def check_parts(state: Iterable[str], weights: Iterable[str], where: str) -> None:
+    """Check that a model has the parts that weights were trained with: without them coarse tokens mean something else.
+
+    Raises:
+        ValueError: If it lacks one.
+    """
+    for part in absent_parts(weights, state):
+        words = ZERO_PARTS[part.rpartition('.')[2]]
+        raise ValueError(f'{where}: wanted a model with {part}, which the weights have, got one without; set {words}.')
+
+
+def adopt_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights of a host's segmentor over a plain vision transformer under this model's names; all others as they are.
+
+    mmseg's own transformer has other names for attention than mmpretrain's; heads and necks have the same.
+
+    Raises:
+        ValueError: If the transformer does not fit.
+    """
+    inner = {key.removeprefix('backbone.'): value for key, value in weights.items() if key.startswith('backbone.')}
+    backbone: Any = getattr(model, 'backbone', None)
+    families = getattr(backbone, 'weight_families', ())
+    if 'mmseg' not in families or not any(re.fullmatch(RULES['mmseg'][0], key) for key in inner):
+        return weights
+    conversion, grid = rename_keys(inner), tuple(backbone.patch_resolution)
+    count = inner['pos_embed'].shape[1] - conversion.extra_tokens[0] if 'pos_embed' in inner else 0
+    fit_weights(conversion, backbone.state_dict(), grid, grid if count == math.prod(grid) else None)
+    others = {key: value for key, value in weights.items() if not key.startswith('backbone.')}
+    return others | {f'backbone.{key}': value for key, value in conversion.state_dict.items()}
 
 
 def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> 'OrderedDict[str, Tensor]':
@@ -81,20 +131,27 @@ def _missing(module: nn.Module, state: Iterable[str], weights: Mapping[str, Tens
     if not isinstance(getattr(module, 'backbone', module), GatedBackbone):
         return []
     is_backbone = isinstance(module, GatedBackbone)
+    whole = {'gate', *ZERO_PARTS}
     started = {_part(key, is_backbone) for key in state if key in weights}
     lacked = rf'(.+\.)?({LACKED})|.*num_batches_tracked'
-    # a gate's keys are lacked by nature as well, but not some of them
+    # the keys of gates and of what begins as zero are lacked by nature as well, but not some of them
     return [
         key
         for key in state
         if key not in weights
         and _part(key, is_backbone) in started
-        and ('gate' in key.split('.') or not re.fullmatch(lacked, key))
+        and (whole & set(key.split('.')) or not re.fullmatch(lacked, key))
     ]
+
+
+def _zero_parts(keys: Iterable[str]) -> set[str]:
+    """Dotted names of the parts that begin as zero among keys of a state dict."""
+    pattern = rf'(?:module\.)?((?:.+\.)?(?:{"|".join(ZERO_PARTS)}))\..+'
+    return {match[1] for key in keys if (match := re.fullmatch(pattern, key))}
 
 
 def _part(key: str, is_backbone: bool) -> str:
     names = key.split('.')
-    if 'gate' in names:
-        return 'gate'
+    if inner := [name for name in ('gate', *ZERO_PARTS) if name in names]:
+        return key.partition(inner[0])[0] + inner[0]
     return '' if is_backbone else names[0]

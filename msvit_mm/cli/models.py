@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, RUNNERS, init_default_scope
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
@@ -17,7 +18,15 @@ from torch import nn
 
 from ..backbones import GatedBackbone
 from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely, load_kept_config
-from ..checkpoints.starting import check_start, use_checked_init, weights_below
+from ..checkpoints.starting import (
+    OPTIONAL,
+    absent_parts,
+    adopt_weights,
+    check_parts,
+    check_start,
+    use_checked_init,
+    weights_below,
+)
 from ..engine.storage import use_atomic_files
 from ..models import GatedEncoderDecoder, GatedModel
 from .config import load_config
@@ -154,15 +163,26 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
 
 
 def check_fits(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights by name are all that a model has, in its shapes, and finite.
+    """Check that weights by name are all that a model has, in its shapes, and finite; say what begins as zero.
 
     Raises:
         ValueError: If not.
     """
     state = model.state_dict()
-    check_coverage(state, weights)
+    check_parts(state, weights, 'the checkpoint does not fit the model')
+    absent = tuple(f'{part}.' for part in say_absent_parts(model, weights))
+    wanted = [key for key in state if not key.startswith(absent)]
+    check_coverage(wanted, weights, allowed_missing=('utility_loss',))  # a state of training, no weights
     check_shapes(state, weights)
     check_finite(weights)
+
+
+def say_absent_parts(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """Parts of which weights know nothing and that begin as zero; the log says so."""
+    absent = absent_parts(model.state_dict(), weights)
+    if absent:
+        print_log(f'No weights of {", ".join(absent)}: zero, as if they were not there, until they learn.', 'current')
+    return absent
 
 
 def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
@@ -173,7 +193,8 @@ def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     """
     weights = weights_below(load_checkpoint_safely(path), None)
     state = model.state_dict()
-    check_coverage(state, weights, allowed_missing=('gate', 'gate_loss'))
+    check_parts(state, weights, f"checkpoint '{path}'")
+    check_coverage(state, weights, allowed_missing=OPTIONAL)
     check_shapes(state, weights)
     if unexpected := [key for key in weights if key not in state]:
         raise ValueError(f"checkpoint '{path}': wanted weights of the target, got {len(unexpected)}: {unexpected[0]}.")
@@ -205,7 +226,11 @@ class _CheckWeightsHook(Hook):
         with one_line_errors():
             model, weights = unwrap(runner.model), checkpoint.get('state_dict', checkpoint)
             if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+                weights = adopt_weights(model, weights)
+                if 'state_dict' in checkpoint:
+                    checkpoint['state_dict'] = weights
                 check_start(model, weights, f"load_from '{runner._load_from}'")
+                say_absent_parts(model, weights)
             else:
                 check_fits(model, weights)
 

@@ -101,6 +101,7 @@ class GatedModel(Module):
         if utility_loss is not None:
             if self.backbone.region_size is None:
                 raise ValueError(f'utility_loss supervises regions (MSViT), got {type(self.backbone).__name__}')
+            self._check_utilities()
             self.utility_loss = MODELS.build(utility_loss)
         self.gate_phase = 'learn'
         self._decoder_macs: dict[tuple[int, ...], int] = {}
@@ -135,13 +136,6 @@ class GatedModel(Module):
         return losses
 
     def _utility_losses(self, features: Features, choices: GateOutput, data_samples: list) -> dict[str, Tensor]:
-        if choices.counterfactual is None:
-            backbone: Any = self.backbone
-            raise ValueError(
-                "utility_loss needs regions at both scales: wanted train_execution='counterfactual', 'masked' or "
-                f"'trimmed' and gate_gradient='output' or 'both', got {backbone.train_execution!r} and "
-                f'{backbone.gate_gradient!r}'
-            )
         if not self.utility_loss.is_due():
             return {}
         modules = [part for name in ('neck', 'decode_head', 'head') if (part := getattr(self, name, None)) is not None]
@@ -149,9 +143,21 @@ class GatedModel(Module):
             wins, drawn = self._utilities(features, choices, data_samples)
         return self.utility_loss(choices.gate_logits, (2 * choices.decisions - 1) * wins, drawn)
 
+    def _check_utilities(self) -> None:
+        """Check that both scales are computed, and that the task's loss can tell what they are worth."""
+        backbone: Any = self.backbone
+        if backbone.train_execution == 'packed' or backbone.gate_gradient == 'mask':
+            raise ValueError(
+                "utility_loss needs regions at both scales: wanted train_execution='counterfactual', 'masked' or "
+                f"'trimmed' and gate_gradient='output' or 'both', got {backbone.train_execution!r} and "
+                f'{backbone.gate_gradient!r}'
+            )
+        if type(self)._utilities is GatedModel._utilities:
+            raise ValueError(f'utility_loss: wanted a segmentor or a classifier, got {type(self).__name__}')
+
     def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
         """What a region's task loss falls by when its scale is swapped, (B, rows, cols), and where that is known."""
-        raise ValueError(f'utility_loss: wanted a segmentor or a classifier, got {type(self).__name__}')
+        raise NotImplementedError
 
     def _gate_supervision(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
         """Losses that tell the gate what to choose from the labels; none by default."""

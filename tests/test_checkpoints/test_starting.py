@@ -3,8 +3,9 @@
 import pytest
 import torch
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
+from mmseg.models.backbones import VisionTransformer
 
-from msvit_mm.checkpoints.starting import CheckedPretrained, check_start, weights_below
+from msvit_mm.checkpoints.starting import CheckedPretrained, absent_parts, adopt_weights, check_start, weights_below
 
 
 def make(arch, classes=3, channels=32, gate='ScaleGate', **backbone):
@@ -48,6 +49,47 @@ def test_mistaken_starts(model, tiny_arch):
     check_fails('wanted finite', state | {'backbone.ln1.weight': torch.full((32,), torch.nan)})
     check_fails('wanted torch.float32', state | {'backbone.ln1.weight': torch.ones(32, dtype=torch.bool)})
     check_fails('dense tensor of real numbers, got str', state | {'decode_head.conv_seg.bias': 'x'})
+
+
+OWN = dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0,)))
+
+
+def test_what_begins_as_zero_may_lack_in_a_start_and_not_in_the_model(model, tiny_arch):
+    own = make(tiny_arch, **OWN)
+    check_start(own, model.state_dict(), 'file')
+    check_start(own.backbone, model.backbone.state_dict(), 'file')
+    check_start(own, own.state_dict(), 'file')
+    assert absent_parts(own.state_dict(), model.state_dict()) == ['backbone.coarse_pixels', 'backbone.detail']
+    wrapped = {f'module.{key}': value for key, value in own.state_dict().items()}
+    words = dict(coarse_pixels="set model.backbone.coarse_embedding='own'", detail='set model.backbone.detail=dict')
+    for weights in (own.state_dict(), wrapped):
+        for part, message in words.items():
+            kept = {key: value for key, value in weights.items() if part in key or not set(words) & set(key.split('.'))}
+            with pytest.raises(
+                ValueError, match=f'file: wanted a model with backbone.{part}, .* got one without; {message}'
+            ):
+                check_start(model, kept, 'file')
+    some = {key: value for key, value in own.state_dict().items() if 'detail.outputs' not in key}
+    with pytest.raises(ValueError, match='wanted whole parts .*, got none of backbone.detail.outputs'):
+        check_start(own, some, 'file')
+
+
+def test_a_plain_segmentor_of_mmseg_is_a_start(tiny_arch, perturb):
+    words = dict(img_size=(64, 96), embed_dims=32, num_layers=2, num_heads=2, mlp_ratio=2, final_norm=True)
+    plain, own = (perturb(x) for x in (VisionTransformer(**words), make(tiny_arch, norm_cfg=dict(type='LN', eps=1e-5))))
+    plain.eval(), own.eval()  # mmseg's returns nothing
+    weights = {f'backbone.{key}': value for key, value in plain.state_dict().items()}
+    head = {key: value + 1 for key, value in own.state_dict().items() if key.startswith('decode_head.')}
+    adopted = adopt_weights(own, weights | head)
+    check_start(own, adopted, 'file')
+    own.load_state_dict(adopted, strict=False)
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(own.backbone(images, torch.zeros(2, 2, 3))[0], plain(images)[0], rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(own.state_dict()[key], value) for key, value in head.items())
+    state = own.state_dict()
+    assert adopt_weights(own, state) is state
+    with pytest.raises(ValueError, match='the weights do not fit the backbone'):
+        adopt_weights(own, {key: value for key, value in weights.items() if 'layers.1.ln2' not in key})
 
 
 def test_pretrained_init(model, tmp_path, monkeypatch):

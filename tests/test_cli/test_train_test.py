@@ -12,6 +12,7 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS
 
 from msvit_mm.checkpoints import load_checkpoint_safely
+from msvit_mm.cli.config import load_config
 
 ROOT = Path(__file__).parents[2]
 needs_no_gpu = pytest.mark.skipif(get_device() != 'cpu', reason='the error is about a missing GPU')
@@ -154,6 +155,27 @@ def test_starts_from_weights_of_something_else(fail, run, trained, tmp_path, toy
     for name in (f'{split}_dataloader.dataset.metainfo' for split in ('train', 'val', 'test')):
         new_classes += [f'{name}.classes=(a,b,c,d)', f'{name}.palette=[[0,0,0],[1,1,1],[2,2,2],[3,3,3]]']
     run('train', toy_config, '--work-dir', tmp_path / 'new', '--cfg-options', *new_classes)
+
+
+def test_the_road_from_a_dense_network(run, fail, tmp_path):
+    """Its weights start a network whose coarse tokens get more, which is said; the other way round is refused."""
+    dense, own = (f'studies/{name}_upernet_scenes' for name in ('baselines/dense_fine', 'transfer/from_dense'))
+    weights = MODELS.build(load_config(dense).model).state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'dense.pth')
+    words = ('num_workers=0', 'persistent_workers=False', 'batch_size=2', 'dataset.num_images=2')
+    few = [f'{split}_dataloader.{word}' for split in ('train', 'val') for word in words]
+    options = ('--cfg-options', *few, 'train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1')
+    run('train', own, '--work-dir', tmp_path / 'own', *options, f'load_from={tmp_path / "dense.pth"}')
+    said = ''.join(path.read_text() for path in (tmp_path / 'own').rglob('*.log'))
+    assert 'No weights of backbone.coarse_pixels, backbone.detail: zero, as if they were not there' in said
+    assert re.search(r'GateCalibrationHook: coarse ratio 0\.7\d+ on 2 training images', said)
+    back = ('--work-dir', tmp_path / 'back', *options, f'load_from={tmp_path / "own" / "iter_1.pth"}')
+    message = fail('train', dense, *back)
+    assert 'wanted a model with backbone.coarse_pixels, which the weights have, got one without; set model.' in message
+    message = fail('test', dense, tmp_path / 'own' / 'iter_1.pth', '--work-dir', tmp_path)
+    assert 'wanted a model with backbone.coarse_pixels' in message
+    message = fail('train', own, *back, 'model.backbone.detail.levels=[0,7]')
+    assert "detail: wanted levels among the 3 maps of out_type='featmap', got levels (0, 7)" in message
 
 
 def test_a_token_budget_out_of_reach(fail, tmp_path):

@@ -132,12 +132,10 @@ def test_utilities_are_what_the_other_scale_costs_the_task(make_segmentor, batch
         (dict(train_execution='masked', gate_gradient='mask'), "got 'masked' and 'mask'"),
     ],
 )
-def test_utilities_need_both_scales(make_segmentor, batch, words, message):
-    model = make_segmentor(utility_loss=UTILITY)
-    for name, value in words.items():
-        setattr(model.backbone, name, value)
+def test_utilities_need_both_scales(make_segmentor, tiny_arch, words, message):
+    backbone = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), out_indices=[0, 1]) | words
     with pytest.raises(ValueError, match=message):
-        losses_of(model, batch)
+        make_segmentor(utility_loss=UTILITY, backbone=backbone)
 
 
 def test_utilities_rest_in_warm_up_and_between_turns(make_segmentor, batch):

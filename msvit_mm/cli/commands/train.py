@@ -17,6 +17,7 @@ from ...checkpoints import (
     load_checkpoint_safely,
     use_safe_loader,
 )
+from ...checkpoints.starting import OPTIONAL, adopt_weights
 from ...engine import NonFiniteError
 from ..config import load_config
 from ..config_checks import check_config
@@ -77,7 +78,8 @@ def main(args: Namespace) -> None:
 
 def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
     """Train with every guard in place."""
-    runner = build_runner(cfg)
+    with one_line_errors():
+        runner = build_runner(cfg)
     add_guards(runner)
     if checkpoint:
         model = unwrap(runner.model)
@@ -86,7 +88,8 @@ def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
                 check_fits(model, checkpoint['state_dict'])
             else:
                 # A dense model may start a gated one, and its head may have other classes.
-                check_coverage(model.state_dict(), checkpoint['state_dict'], allowed_missing=('gate', 'gate_loss'))
+                weights = adopt_weights(model, checkpoint['state_dict'])
+                check_coverage(model.state_dict(), weights, allowed_missing=OPTIONAL)
         del checkpoint
     with one_line_errors(NonFiniteError):
         runner.train()
