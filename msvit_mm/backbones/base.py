@@ -73,8 +73,8 @@ class ChoiceMap(NamedTuple):
     Attributes:
         data: Shape (B, ..., rows, cols).
         cell: Side of a cell in pixels.
-        kind: What it shows: ``'scale'`` (1 = coarse), ``'logits'`` of regions, ``'routes'`` or ``'merges'`` of tokens.
-            Visualizers and metrics go by it.
+        kind: What it shows: ``'scale'`` (1 = coarse), ``'logits'`` of regions, ``'routes'`` or ``'merges'`` of tokens,
+            ``'groups'`` that became one token, ``'layers'`` that tokens went through. Visualizers and metrics go by it.
     """
 
     data: Tensor
@@ -131,7 +131,10 @@ class GatedBackbone(ABC):
         default_warmup_gate: Config of the gate that decides while a learned one rests.
         ratio_name: The statistic by which a share of tokens is stated: ``'coarse_ratio'`` or ``'cost_ratio'``.
         train_executions, test_executions: Modes of computing the same features, the reference first; of those for
-            testing the last is the cheapest, of which costs tell.
+            testing the last is the cheapest, of which costs tell. An instance may have fewer than its class.
+        between: Steps that change the tokens between the layers. With any of them costs follow from more than the
+            decisions (:meth:`executed_costs`), and no decisions are the dense network.
+        token_classes: Classes of the label maps that teach such steps; None if none needs labels.
         additions: What weights of the dense network lack: a regular expression of state-dict keys.
         weight_families: Whose weights ``convert_checkpoint`` turns into this backbone's.
         collection, paper: Under which its models are published; title and address.
@@ -145,8 +148,10 @@ class GatedBackbone(ABC):
     default_gate: ClassVar[dict[str, Any]]
     default_warmup_gate: ClassVar[dict[str, Any]]
     ratio_name: ClassVar[str] = 'cost_ratio'
-    train_executions: ClassVar[tuple[str, ...]] = ('masked',)
-    test_executions: ClassVar[tuple[str, ...]] = ('masked',)
+    train_executions: tuple[str, ...] = ('masked',)
+    test_executions: tuple[str, ...] = ('masked',)
+    between: tuple[Any, ...] = ()
+    token_classes: int | None = None
     additions: ClassVar[str] = r'gate\..+'
     weight_families: ClassVar[tuple[str, ...]] = ()
     collection: ClassVar[str] = ''
@@ -181,7 +186,7 @@ class GatedBackbone(ABC):
 
     @abstractmethod
     def costs_of(self, decisions: Decisions, image_size: tuple[int, int]) -> Costs:
-        """Costs of images of (height, width) pixels under these decisions."""
+        """Costs of images of (height, width) pixels under these decisions, without steps between the layers."""
 
     @abstractmethod
     def dense_costs(self, image_size: tuple[int, int]) -> Costs:
@@ -248,6 +253,13 @@ class GatedBackbone(ABC):
     def build_gate(self, config: dict[str, Any]) -> Gate:
         """Build a gate of ``gate_family`` for this backbone."""
 
+    def executed_costs(self, images: Tensor, decisions: Decisions) -> Costs:
+        """Costs of these images (B, 3, H, W) under these decisions, with what steps between the layers do."""
+        if not self.between:
+            return self.costs_of(decisions, image_size(images))
+        with torch.no_grad():
+            return self.forward_gated(images, decisions)[1].costs
+
     def build_gate_loss(self, config: dict[str, Any]) -> nn.Module:
         """Build a loss that judges what this backbone's gate states.
 
@@ -301,7 +313,12 @@ class GatedBackbone(ABC):
 
     @contextmanager
     def configured(
-        self, *, gate: dict[str, Any] | Gate | None = None, execution: str | None = None, token_budget: Any = KEEP
+        self,
+        *,
+        gate: dict[str, Any] | Gate | None = None,
+        execution: str | None = None,
+        token_budget: Any = KEEP,
+        between: Any = KEEP,
     ) -> Iterator['GatedBackbone']:
         """This backbone under another setting, for the duration of a ``with`` block.
 
@@ -309,6 +326,7 @@ class GatedBackbone(ABC):
             gate: Another gate, or its config.
             execution: For training, for testing, or for both where both have it.
             token_budget: At prediction; None for no budget.
+            between: Steps between the layers; () for none.
 
         Raises:
             ValueError: If this backbone has no such setting.
@@ -323,6 +341,7 @@ class GatedBackbone(ABC):
             if not hasattr(self, 'token_budget') and token_budget is not None:
                 raise ValueError(f'token_budget: {type(self).__name__} knows none, got {token_budget}')
             settings |= dict(token_budget=token_budget) if hasattr(self, 'token_budget') else {}
+        settings |= dict(between=between) if between is not KEEP else {}
         own = {name: getattr(self, name) for name in settings}
         try:
             for name, value in settings.items():

@@ -6,10 +6,10 @@ the tokens of the other scale as queries without backward. ``masked``: all token
 the batch cut to the most active tokens of any image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,7 @@ class Batch:
         by_mask: Whether it learns as the weight of a token as a key.
         share: Of the regions that get counterfactual tokens, in (0, 1].
         drop_path: Factors of stochastic depth, shape (layers, branches, B).
+        cells: Cells that each active token covers, where steps between the layers ask; else None.
     """
 
     images: Tensor
@@ -58,6 +59,7 @@ class Batch:
     by_mask: bool
     share: float
     drop_path: Tensor | None
+    cells: Tensor | None = None
 
     @property
     def contrasting(self) -> bool:
@@ -89,22 +91,21 @@ class Encoding(NamedTuple):
         levels: For each requested layer the active tokens (T, C), and the counterfactual ones (T', C) or None.
         counterfactual: Where those belong, if the gate learns from the output mix; else None.
         weights: How much the contrast of a region weighs there, shape (B, rows, cols), or None.
-        sequences: Of the active tokens in every layer, if packed; else None: as many as are active.
+        passed: What the layers returned, if packed; else None: none of the active tokens merged or left.
     """
 
     active: Packing
     levels: list[tuple[Tensor, Tensor | None]]
     counterfactual: Packing | None = None
     weights: Tensor | None = None
-    sequences: Sequence[PackedSequences] | None = None
+    passed: Passed | None = None
 
 
 def run_packed(encoder: Encoder, batch: Batch) -> Encoding:
     """Active tokens alone."""
     active = batch.active
-    stream = Stream(encoder.embed(batch.images, batch.tiling, active), PackedSequences.of(active, batch.per_image))
-    levels, sequences = encoder.run(stream, drop_path=batch.drop_path)
-    return Encoding(active, levels, sequences=cast(list[PackedSequences], sequences))  # as they went in
+    passed = encoder.run(_stream(encoder, batch, active), drop_path=batch.drop_path)
+    return Encoding(active, passed.levels, passed=passed)
 
 
 def run_counterfactual(encoder: Encoder, batch: Batch) -> Encoding:
@@ -115,14 +116,14 @@ def run_counterfactual(encoder: Encoder, batch: Batch) -> Encoding:
     drawn = draw_regions(batch.gate_values, batch.share)
     others = ~batch.slots & batch.inside & drawn.flatten(1).bool().unsqueeze(-1)
     chosen = Packing.select(batch.with_extra(others, value=0))
-    stream = Stream(encoder.embed(batch.images, batch.tiling, active), PackedSequences.of(active, batch.per_image))
+    stream = _stream(encoder, batch, active)
     with torch.no_grad():
         tokens = encoder.embed(batch.images, batch.tiling, chosen)
         queries = Stream(tokens, PackedSequences.of(chosen, batch.per_image))
-    levels, sequences = encoder.run(stream, queries, batch.drop_path)
+    passed = encoder.run(stream, queries, batch.drop_path)
     # unbiased: regions that were not drawn contribute nothing, the others in proportion more
     weights = drawn * (drawn.numel() / drawn.sum())
-    return Encoding(active, levels, chosen, weights, cast(list[PackedSequences], sequences))
+    return Encoding(active, passed.levels, chosen, weights, passed)
 
 
 def run_masked(encoder: Encoder, batch: Batch, trim: bool = False) -> Encoding:
@@ -163,6 +164,11 @@ def draw_regions(like: Tensor, share: float) -> Tensor:
     num_drawn = max(1, round(share * like[0].numel()))
     ranks = torch.rand_like(like).flatten(1).argsort(dim=1).argsort(dim=1)
     return (ranks < num_drawn).to(like.dtype).view_as(like)
+
+
+def _stream(encoder: Encoder, batch: Batch, active: Packing) -> Stream:
+    tokens = encoder.embed(batch.images, batch.tiling, active)
+    return Stream(tokens, PackedSequences.of(active, batch.per_image), cells=batch.cells)
 
 
 def _key_weights(batch: Batch, gate_values: Tensor) -> Tensor:

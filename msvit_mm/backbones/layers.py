@@ -35,6 +35,9 @@ class LayerAdapter(Protocol):
     def project(self, layer: HostLayer, x: Tensor, count: int = 3) -> tuple[Tensor, ...]:
         """The first ``count`` of query, key and value, (..., C) -> (..., heads, head_dims) each."""
 
+    def mean_keys(self, layer: HostLayer, x: Tensor) -> Tensor:
+        """Mean over the heads of the keys, (..., C) -> (..., head_dims)."""
+
     def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         """The rest of a layer after its attention; ``keep`` (branches, ..., 1) are the factors of stochastic depth."""
 
@@ -58,6 +61,10 @@ class PretrainLayer:
         if count == 3:
             return attn.qkv(layer.ln1(x)).unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
         return _project(layer.ln1(x), attn.qkv.weight, attn.qkv.bias, attn.num_heads, count, attn.embed_dims)
+
+    def mean_keys(self, layer: HostLayer, x: Tensor) -> Tensor:
+        attn = layer.attn
+        return _mean_keys(layer.ln1(x), attn.qkv.weight, attn.qkv.bias, attn.num_heads)
 
     def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         branch = layer.attn.gamma1(layer.attn.proj_drop(layer.attn.proj(attended.flatten(-2))))
@@ -85,6 +92,10 @@ class SegmenterLayer:
         attn = layer.attn.attn
         return _project(layer.norm1(x), attn.in_proj_weight, attn.in_proj_bias, attn.num_heads, count, attn.embed_dim)
 
+    def mean_keys(self, layer: HostLayer, x: Tensor) -> Tensor:
+        attn = layer.attn.attn
+        return _mean_keys(layer.norm1(x), attn.in_proj_weight, attn.in_proj_bias, attn.num_heads)
+
     def finish(self, layer: HostLayer, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         x = x + layer.attn.proj_drop(layer.attn.attn.out_proj(attended.flatten(-2)))
         branch = layer.ffn(layer.norm2(x), identity=x.new_zeros(()))
@@ -98,10 +109,12 @@ class PackedSequences:
     Attributes:
         lengths: Tokens of each sequence; they sum to T.
         image: Image of each token, shape (T,).
+        weights: How many equal keys each token counts as, shape (T,); None: one.
     """
 
     lengths: list[int]
     image: Tensor
+    weights: Tensor | None = None
 
     @classmethod
     def of(cls, packing: Packing, per_image: int = 1) -> 'PackedSequences':
@@ -117,7 +130,14 @@ class PackedSequences:
         self, query: Tensor, key: Tensor, value: Tensor, dropout: float, keys: 'PackedSequences | None' = None
     ) -> Tensor:
         """Attention of these tokens to their own keys, or to those of other sequences, one each."""
-        return packed_attention(query, key, value, self.lengths, (keys or self).lengths, dropout)
+        keys = keys or self
+        return packed_attention(query, key, value, self.lengths, keys.lengths, dropout, keys.weights)
+
+    @property
+    def sequence(self) -> Tensor:
+        """Sequence of each token, shape (T,)."""
+        lengths = torch.tensor(self.lengths, device=self.image.device)
+        return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=len(self.image))
 
     def merge(self, into: Tensor) -> 'PackedSequences':
         """The sequences once tokens have become one; ``into`` is as for :meth:`Stream.merge`.
@@ -125,12 +145,16 @@ class PackedSequences:
         Raises:
             ValueError: If tokens would leave their sequence, or no token came to a place.
         """
-        sequence = torch.arange(len(self.lengths), device=into.device)
-        sequence = sequence.repeat_interleave(torch.tensor(self.lengths, device=into.device))
+        sequence = self.sequence
         image, own = (x.new_full((int(into.max()) + 1,), -1).scatter(0, into, x) for x in (self.image, sequence))
         if not (torch.equal(own[into], sequence) and torch.equal(own, own.clamp(min=0).cummax(0).values)):
             raise ValueError(f'merge: wanted places 0, 1, ... in the order of the sequences, got {into.tolist()[:16]}')
         return PackedSequences(own.bincount(minlength=len(self.lengths)).tolist(), image)
+
+    def leave(self, stays: Tensor) -> 'PackedSequences':
+        """The sequences of the tokens that stay, boolean (T,)."""
+        lengths = self.sequence[stays].bincount(minlength=len(self.lengths)).tolist()
+        return PackedSequences(lengths, self.image[stays], None if self.weights is None else self.weights[stays])
 
     def count(self, batch: int) -> tuple[Tensor, Tensor]:
         """Tokens and pairs of query and key of each image, integers, shape (B,) each."""
@@ -158,6 +182,8 @@ class MaskedRows:
         """Not possible: those of its tokens that are no keys would have to follow."""
         raise ValueError('merge: wanted an execution on active tokens (packed, counterfactual), got masked rows')
 
+    leave = merge
+
 
 @dataclass(frozen=True)
 class EqualRows:
@@ -180,21 +206,30 @@ class Stream(NamedTuple):
     """Tokens on their way through the layers.
 
     Attributes:
-        tokens: Shape (T, C), or (rows, length, C).
+        tokens: Those that run, shape (T, C), or (rows, length, C).
         sequences: Who attends to whom.
-        merged_into: For each token that the stream began with the one that stands for it now; None if it is itself.
+        place: For each token that the stream began with, where the one is that stands for it now: among those that run
+            and, behind them, those that have left; None if all run as they began.
+        cells: Cells that each token covers that the stream began with; None if no step asks.
+        left: Tokens that have left, shape (L, C), or None.
+        macs: Multiply-adds of the steps so far, of each sequence, shape (S,); None if there were none.
+        exits: What tokens were classified as on the way.
     """
 
     tokens: Tensor
     sequences: PackedSequences | MaskedRows | EqualRows
-    merged_into: Tensor | None = None
+    place: Tensor | None = None
+    cells: Tensor | None = None
+    left: Tensor | None = None
+    macs: Tensor | None = None
+    exits: tuple['Exit', ...] = ()
 
     def merge(self, into: Tensor, tokens: Tensor | None = None) -> 'Stream':
         """The stream once tokens have become one; :meth:`restored` gives each of them what their one has become.
 
         Args:
             into: New place of each token, 0, 1, ... in the order of the sequences, integers, shape (T,).
-            tokens: What they become, shape (T', C); by default their means.
+            tokens: What they become, shape (T', C); by default their means, weighted by the cells that they cover.
 
         Raises:
             ValueError: If tokens would leave their sequence, or these are masked rows.
@@ -207,24 +242,97 @@ class Stream(NamedTuple):
         """
         assert not isinstance(self.sequences, EqualRows)
         sequences = self.sequences.merge(into)
+        count = len(sequences.image)
         if tokens is None:
-            sums = self.tokens.new_zeros(len(sequences.image), self.tokens.shape[1]).index_add(0, into, self.tokens)
-            tokens = sums / into.bincount().unsqueeze(1)
-        return Stream(tokens, sequences, into if self.merged_into is None else into[self.merged_into])
+            cells = self.count_cells()
+            weights = cells / cells.new_zeros(count).index_add(0, into, cells)[into]
+            weighted = self.tokens * weights.to(self.tokens).unsqueeze(1)
+            tokens = self.tokens.new_zeros(count, self.tokens.shape[1]).index_add(0, into, weighted)
+        return self._replace(tokens=tokens, sequences=sequences, place=self._moved(into, count))
+
+    def leave(self, leaves: Tensor) -> 'Stream':
+        """The stream once tokens, boolean (T,), run no further; :meth:`restored` keeps them as they are.
+
+        Raises:
+            ValueError: If these are masked rows.
+
+        Example:
+            >>> stream = Stream(torch.tensor([[1.0], [2.0], [4.0]]), PackedSequences([3], torch.tensor([0, 0, 0])))
+            >>> stream = stream.leave(torch.tensor([False, True, False]))
+            >>> stream.tokens.flatten(), stream.sequences.lengths, stream.restored().flatten()
+            (tensor([1., 4.]), [2], tensor([1., 2., 4.]))
+        """
+        assert not isinstance(self.sequences, EqualRows)
+        stays, gone = ~leaves, self.tokens[leaves]
+        tokens, left = self.tokens[stays], gone if self.left is None else torch.cat([self.left, gone])
+        behind = len(tokens) + len(left) - len(gone) + leaves.cumsum(0) - 1
+        place = self._moved(torch.where(stays, stays.cumsum(0) - 1, behind), len(tokens))
+        return self._replace(tokens=tokens, sequences=self.sequences.leave(stays), place=place, left=left)
+
+    def _moved(self, moved: Tensor, count: int) -> Tensor:
+        """``place`` once the running tokens have other places, (T,), ``count`` of which run."""
+        if self.place is None:
+            return moved
+        if self.left is not None:
+            moved = torch.cat([moved, count + torch.arange(len(self.left), device=moved.device)])
+        return moved[self.place]
+
+    def count_tokens(self) -> Tensor:
+        """How many tokens that the stream began with each running one stands for, integers, shape (T,)."""
+        if self.place is None:
+            return torch.ones(len(self.tokens), dtype=torch.long, device=self.tokens.device)
+        return self.place.bincount(minlength=len(self.tokens))[: len(self.tokens)]
+
+    def count_cells(self) -> Tensor:
+        """Cells that each running token stands for, or tokens where they are not known, shape (T,)."""
+        if self.cells is None:
+            return self.count_tokens().float()
+        if self.place is None:
+            return self.cells
+        total = len(self.tokens) + (0 if self.left is None else len(self.left))
+        return self.cells.new_zeros(total).index_add(0, self.place, self.cells)[: len(self.tokens)]
+
+    def spend(self, macs: Tensor) -> 'Stream':
+        """The stream once a step has cost each sequence this many multiply-adds, (S,)."""
+        return self._replace(macs=macs if self.macs is None else self.macs + macs)
 
     def restored(self) -> Tensor:
         """Tokens as many as the stream began with."""
-        return self.tokens if self.merged_into is None else self.tokens.index_select(0, self.merged_into)
+        if self.place is None:
+            return self.tokens
+        table = self.tokens if self.left is None else torch.cat([self.tokens, self.left])
+        return table.index_select(0, self.place)
+
+
+class Exit(NamedTuple):
+    """What a step classified tokens as.
+
+    Attributes:
+        layer: Before which it did.
+        logits: Of every token that ran then, class tokens among them, shape (T, classes).
+        place: As in :class:`Stream`, then; what is beyond the T tokens had left before.
+        leaves: Which of them left, boolean, shape (T,).
+    """
+
+    layer: int
+    logits: Tensor
+    place: Tensor | None
+    leaves: Tensor
 
 
 class Step(Protocol):
-    """What changes the tokens before a layer, such as merging them (:meth:`Stream.merge`); the seam of run_layers.
+    """What changes the tokens before a layer: :meth:`Stream.merge`, :meth:`Stream.leave`; the seam of run_layers.
 
     Counterfactual queries stay as they are: they see the tokens that the active ones have become.
     """
 
-    def __call__(self, index: int, active: Stream) -> Stream:
-        """The stream that layer ``index`` gets."""
+    def __call__(self, index: int, active: Stream, keys: Callable[[Tensor], Tensor]) -> Stream:
+        """The stream that layer ``index`` gets.
+
+        Args:
+            active: What it would get without this step.
+            keys: Mean over the heads of the keys that tokens have in this layer, (T, C) -> (T, head_dims).
+        """
 
 
 class Passed(NamedTuple):
@@ -232,11 +340,15 @@ class Passed(NamedTuple):
 
     Attributes:
         levels: For each requested layer the active tokens, and the further queries or None.
+        places: For each requested layer ``Stream.place``.
         sequences: Of the active tokens in every layer.
+        last: The active tokens behind the last layer.
     """
 
     levels: list[tuple[Tensor, Tensor | None]]
+    places: list[Tensor | None]
     sequences: list[PackedSequences | MaskedRows | EqualRows]
+    last: Stream
 
 
 def run_layers(
@@ -262,22 +374,23 @@ def run_layers(
         between: Steps that change the active tokens, in this order before every layer.
         with_cp: Compute each layer again in the backward pass instead of keeping what it needs there.
     """
-    levels, sequences = [], []
+    levels, places, sequences = [], [], []
     for i, layer in enumerate(layers):
         for step in between:
-            active = step(i, active)
+            active = step(i, active, partial(adapter.mean_keys, layer))
         norm = last_norm if last_norm is not None and i == len(layers) - 1 else _unchanged
         attend = partial(active.sequences.attend, dropout=adapter.dropout(layer))
         run = partial(checkpoint, _run_layer, use_reentrant=False) if with_cp else _run_layer
         keep = _keep(drop_path, i, active)
         x, *keys = run(adapter, layer, active.tokens, attend, keep, queries is not None)
-        active = active._replace(tokens=norm(x))
+        active = active._replace(tokens=norm(x), left=None if active.left is None else norm(active.left))
         if queries is not None:
             queries = queries._replace(tokens=_run_queries(adapter, layer, queries, keys, active, drop_path, i, norm))
         sequences.append(active.sequences)
         if i in out_indices:
             levels.append((active.restored(), None if queries is None else queries.tokens))
-    return Passed(levels, sequences)
+            places.append(active.place)
+    return Passed(levels, places, sequences, active)
 
 
 def draw_drop_path(
@@ -344,3 +457,10 @@ def _project(
 ) -> tuple[Tensor, ...]:
     bias = None if bias is None else bias[: count * dims]
     return F.linear(x, weight[: count * dims], bias).unflatten(-1, (count, num_heads, -1)).unbind(-3)
+
+
+def _mean_keys(x: Tensor, weight: Tensor, bias: Tensor | None, num_heads: int) -> Tensor:
+    """The mean of the heads' keys is linear in the tokens: one head's projection gives it."""
+    own, shift = (None if y is None else y.unflatten(0, (3, num_heads, -1))[1].mean(0) for y in (weight, bias))
+    assert own is not None
+    return F.linear(x, own, shift)

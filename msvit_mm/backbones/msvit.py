@@ -1,7 +1,7 @@
 """MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -22,11 +22,14 @@ from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
 from .embedding import PositionGrid, PositionTables, embed_patches, insert_class_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
-from .layers import PackedSequences, Passed, PretrainLayer, Step, Stream, draw_drop_path, run_layers
+from .exits import build_exits
+from .layers import PackedSequences, Passed, PretrainLayer, Stream, draw_drop_path, run_layers
+from .merging import build_merge
 from .region import Counterfactual, GateOutput, RegionBackbone
 from .static import StaticMSViT, make_static
+from .steps import StepOutput, count_cells, describe_steps
 from .vit_costs import dense_costs, mixed_costs
-from .words import check_built, check_words
+from .words import PACKED_EXECUTIONS, check_between, check_built, check_words
 
 
 @MODELS.register_module()
@@ -73,6 +76,11 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             (:class:`~msvit_mm.backbones.coarse.CoarsePixels`).
         detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, which begins as zero: ``dict(hidden_dims=64,
             levels=(0, 1))`` for the first two maps. None: all cells of a coarse region have its token alone.
+        merge: Config of a step that merges similar tokens before some layers, image by image: ``MutualPairs`` or
+            ``Bipartite``, as ``dict(type='MutualPairs', before=(3, 6))``. With it, and with ``exits``, tokens run
+            ``'packed'``, or in training ``'counterfactual'``.
+        exits: Words of :class:`~msvit_mm.backbones.exits.ConfidentExits`: ``dict(layers=(6, 8), num_classes=150)``.
+            Tokens whose class is clear leave; label maps teach it, so only segmentors can.
         out_indices: Layers whose maps are returned, -1 = the last.
         out_type: ``'featmap'``: maps (B, C, h, w). ``'tokens'``: MixedTokens, for heads that work on tokens and scatter
             what they make of them; the gate's output mix is then theirs. ``'cls_token'``: the class token (B, C) of the
@@ -94,9 +102,9 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
     """
 
     OUT_TYPES = ('featmap', 'tokens', 'cls_token')
-    train_executions = ('masked', 'trimmed', 'counterfactual', 'packed')
-    test_executions = ('masked', 'padded', 'packed')
-    additions = r'(gate|coarse_pixels|detail)\..+'
+    train_executions: tuple[str, ...] = ('masked', 'trimmed', 'counterfactual', 'packed')
+    test_executions: tuple[str, ...] = ('masked', 'padded', 'packed')
+    additions = r'(gate|coarse_pixels|detail|exits)\..+'
     weight_families = ('timm', 'mmseg', 'mmpretrain')
     collection = 'MSViT'
     paper: ClassVar[dict[str, str]] = dict(
@@ -120,6 +128,8 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         attention_scope: str = 'image',
         coarse_embedding: str = 'shared',
         detail: dict[str, Any] | None = None,
+        merge: dict[str, Any] | None = None,
+        exits: dict[str, Any] | None = None,
         out_indices: int | list[int] | tuple[int, ...] = -1,
         out_type: str = 'featmap',
         with_cp: bool = False,
@@ -170,7 +180,16 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             self.detail.check_levels(out_type, len(out_indices))
         self.adapter = PretrainLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
-        self.between: tuple[Step, ...] = ()
+        step = None if merge is None else build_merge(merge, self.num_layers, self.num_extra_tokens)
+        self.exits = None
+        if exits is not None:
+            self.exits = build_exits(exits, self.num_layers, self.embed_dims, self.num_extra_tokens)
+            self.token_classes = self.exits.num_classes
+        self.merges_tokens = step is not None and bool(step.before)
+        self.between = tuple(x for x in (step if self.merges_tokens else None, self.exits) if x is not None)
+        if self.between:
+            self.train_executions, self.test_executions = PACKED_EXECUTIONS
+            check_between(self)
         self.position_tables = PositionTables()
 
     @classmethod
@@ -187,6 +206,12 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
             'coarse pixels and detail': words
             | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
+            'merging': words | dict(merge=dict(type='MutualPairs', before=(0, 1)), out_indices=[0, 1]),
+            'merging and exits': words
+            | dict(
+                merge=dict(type='Bipartite', before=(1,), proportional_attention=True),
+                exits=dict(layers=(1,), num_classes=3, threshold=0.4, keep_per_class=1, train_share=1.0),
+            ),
         }
 
     def init_weights(self) -> None:
@@ -233,11 +258,11 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         slots = active_slots(chosen, tiling)
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, tiling, slots, mixed_values, learning)
-        costs = mixed_costs(self, slots, tiling, encoding.sequences)
+        costs = mixed_costs(self, slots, tiling, encoding.passed)
         features, counterfactual = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
-        num_tokens = slots.flatten(1).sum(1)
+        num_tokens, steps = slots.flatten(1).sum(1), self._describe_steps(encoding, tiling, chosen)
         return features, GateOutput(
-            gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual
+            gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual, steps
         )
 
     def _encode(
@@ -259,7 +284,17 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             share=self.counterfactual_share,
             drop_path=draw_drop_path(rates, self.adapter.branches, len(images), images),
         )
+        if self.between:
+            batch = replace(batch, cells=count_cells(tiling, batch.active))
         return EXECUTIONS[execution](self, batch)
+
+    def _describe_steps(self, encoding: Encoding, tiling: Tiling, decisions: Tensor) -> StepOutput | None:
+        if not self.between or encoding.passed is None:
+            return None
+        layout = MixedGrid(tiling, decisions, encoding.active)
+        freezing = self.exits is not None and self.exits.freeze_logits and not self.training
+        words = dict(merging=self.merges_tokens, exiting=self.exits is not None, freezing=freezing)
+        return describe_steps(encoding.passed, layout, **words)
 
     def _sequences_per_image(self, tiling: Tiling) -> int:
         return tiling.num_regions if self.attention_scope == 'region' else 1
@@ -303,26 +338,28 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             return tuple(tokens[first] for tokens, _ in encoding.levels), None
         layout = MixedGrid(tiling, decisions, encoding.active, encoding.counterfactual)
         if encoding.counterfactual is None:
-            return self._features(layout, encoding.levels, images), None
+            return self._features(layout, encoding, images), None
         assert gate_values is not None and encoding.weights is not None
 
         @torch.no_grad()
         def swap(regions: Tensor) -> Features:
-            return self._features(replace(layout, gate_zero=(1 - 2 * decisions) * regions), encoding.levels, images)
+            return self._features(replace(layout, gate_zero=(1 - 2 * decisions) * regions), encoding, images)
 
         learning = replace(layout, gate_zero=zero_with_gradient(gate_values) * encoding.weights)
-        return self._features(learning, encoding.levels, images), Counterfactual(encoding.weights > 0, swap)
+        return self._features(learning, encoding, images), Counterfactual(encoding.weights > 0, swap)
 
-    def _features(self, layout: MixedGrid, levels: Sequence[tuple[Tensor, Tensor | None]], images: Tensor) -> Features:
+    def _features(self, layout: MixedGrid, encoding: Encoding, images: Tensor) -> Features:
+        levels = encoding.levels
         if self.out_type == 'tokens':
-            return tuple(MixedTokens(*level, layout, images) for level in levels)
+            places = [None] * len(levels) if encoding.passed is None else encoding.passed.places
+            return tuple(MixedTokens(*x, layout, images, place) for x, place in zip(levels, places, strict=True))
         detail = None if self.detail is None else DetailOf(self.detail, images, layout.tiling)
         return layout.scatter(levels, detail)
 
     # What it costs
 
     def costs_of(self, decisions: Tensor, image_size: tuple[int, int]) -> Costs:
-        """Costs of images of this size under decisions (B, rows, cols), if no steps between the layers merge tokens."""
+        """Costs of images of this size under decisions (B, rows, cols), if no steps between layers change tokens."""
         tiling = self.tile(image_size)
         return mixed_costs(self, active_slots(decisions, tiling), tiling)
 
@@ -332,8 +369,8 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
     # What benchmarks compare with
 
     def dense_decisions(self, images: Tensor) -> Tensor | None:
-        """All fine, (B, rows, cols); None where attention is within regions, as in no dense network."""
-        return None if self.attention_scope == 'region' else super().dense_decisions(images)
+        """All fine, (B, rows, cols); None where attention is within regions or tokens merge, as in no dense network."""
+        return None if self.attention_scope == 'region' or self.between else super().dense_decisions(images)
 
     def dense_twin(self, image_size: tuple[int, int]) -> DenseViT:
         """The host with these weights: the same network on fine tokens alone."""

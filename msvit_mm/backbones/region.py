@@ -11,6 +11,7 @@ from ..gates.region import rank_logits
 from ..ops.gating import relaxed_gate_sample, threshold
 from ..ops.tiling import Tiling
 from .base import ChoiceMap, Costs, Features, GatedBackbone, image_size
+from .steps import StepOutput
 
 
 class Counterfactual(NamedTuple):
@@ -36,6 +37,7 @@ class GateOutput(NamedTuple):
         costs: Multiply-adds of each image.
         region_size: Side of a region in pixels.
         counterfactual: In training, if the gate learns from the output mix; else None.
+        steps: What steps between the layers did; None if there are none.
     """
 
     gate_logits: Tensor
@@ -45,13 +47,15 @@ class GateOutput(NamedTuple):
     costs: Costs
     region_size: int
     counterfactual: Counterfactual | None = None
+    steps: StepOutput | None = None
 
     def maps(self) -> dict[str, ChoiceMap]:
-        """``scale_map`` and ``gate_logits``."""
-        return dict(
+        """``scale_map`` and ``gate_logits``, and the maps of the steps between the layers."""
+        own = dict(
             scale_map=ChoiceMap(self.decisions, self.region_size, 'scale'),
             gate_logits=ChoiceMap(self.gate_logits, self.region_size, 'logits'),
         )
+        return own if self.steps is None else own | dict(self.steps.maps)
 
     def loss_input(self) -> Tensor:
         """Gate values."""

@@ -106,7 +106,7 @@ class StaticMSViT(nn.Module):
         with_extra = None if is_key is None else F.pad(is_key, (self.num_extra_tokens, 0), value=True)
         extra = self.extra.expand(len(images), -1, -1)
         tokens = self.pre_norm(self.drop_after_pos(torch.cat([extra, arranged.tokens], dim=1)))
-        levels, _ = run_layers(
+        passed = run_layers(
             self.layers,
             self.adapter,
             Stream(tokens, EqualRows(with_extra)),
@@ -114,8 +114,8 @@ class StaticMSViT(nn.Module):
             last_norm=self.last_norm,
         )
         if self.out_type == 'cls_token':
-            return tuple(tokens[:, 0] for tokens, _ in levels)
-        rows = [TokenRows(tokens[:, self.num_extra_tokens :], arranged.cells, is_key) for tokens, _ in levels]
+            return tuple(tokens[:, 0] for tokens, _ in passed.levels)
+        rows = [TokenRows(tokens[:, self.num_extra_tokens :], arranged.cells, is_key) for tokens, _ in passed.levels]
         if self.out_type == 'tokens':
             return tuple(rows)
         pixels = None if self.detail is None else self.detail.pixels(take(self.cell_pixels(images), arranged.coarse))

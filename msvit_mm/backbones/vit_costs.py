@@ -1,7 +1,6 @@
 """Multiply-adds of a vision transformer on tokens of several scales, in closed form."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -10,29 +9,30 @@ from ..gates.base import linear_macs
 from ..ops.macs import encoder_macs
 from ..ops.tiling import Tiling
 from .base import Costs
-from .layers import PackedSequences
+from .layers import PackedSequences, Passed
 
 if TYPE_CHECKING:
     from .msvit import MSViT
 
 
-def mixed_costs(
-    host: 'MSViT', slots: Tensor, tiling: Tiling, sequences: Sequence[PackedSequences] | None = None
-) -> Costs:
+def mixed_costs(host: 'MSViT', slots: Tensor, tiling: Tiling, passed: Passed | None = None) -> Costs:
     """Costs of images under their active slots (B, R, slots).
 
     Args:
-        sequences: Of the tokens in every layer, where steps between the layers may change them.
+        passed: What the layers returned, where steps between them may change the tokens.
     """
     num_tokens, num_pairs = slots.flatten(1).sum(1), None
     layers = num_tokens.expand(host.num_layers, -1) + host.num_extra_tokens
     if host.attention_scope == 'region':
         num_pairs = slots.sum(-1).square().sum(-1)
-    if host.between and sequences is not None:
+    if host.between and passed is not None:
+        sequences = cast(list[PackedSequences], passed.sequences)
         layers, num_pairs = map(torch.stack, zip(*(x.count(len(slots)) for x in sequences), strict=True))
     gate = torch.full_like(num_tokens, host.gate.macs(tiling), dtype=torch.float64)
     embedding = num_tokens.double() * host.patch_embed.projection.weight.numel()
     encoder, num_coarse = _layer_macs(host, layers, num_pairs), slots[:, :, 0].sum(1)
+    if passed is not None and passed.last.macs is not None:
+        encoder = encoder + passed.last.macs.unflatten(0, (len(slots), -1)).sum(1)
     if host.coarse_pixels is not None:
         embedding = embedding + num_coarse * host.coarse_pixels.weight.numel()
     if host.detail is not None:

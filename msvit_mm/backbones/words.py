@@ -12,6 +12,8 @@ CHOICES = dict(
     attention_scope=('image', 'region'),
     coarse_embedding=('shared', 'own'),
 )
+# Of steps between the layers: those on all candidates cannot say what one that does not run would merge with.
+PACKED_EXECUTIONS = ('counterfactual', 'packed'), ('packed',)
 MASK_EXECUTIONS = ('masked', 'trimmed')  # in which a token's weight as a key reaches the gate
 
 
@@ -57,3 +59,16 @@ def check_built(backbone: 'MSViT') -> None:
             "out_type='cls_token' never returns to the grid, where the output mix reaches the gate: a learned gate "
             f"needs gate_gradient='mask' or train_execution='packed', got {gradient!r}, {execution!r}"
         )
+
+
+def check_between(backbone: 'MSViT') -> None:
+    """Check that the words fit steps between the layers.
+
+    Raises:
+        ValueError: If tokens run that are not active, or all tokens of a region may leave.
+    """
+    if backbone.exits is not None and backbone.attention_scope == 'region':
+        raise ValueError("exits: wanted attention_scope='image', got 'region', where all tokens of one may leave")
+    for name, possible in zip(('train_execution', 'test_execution'), PACKED_EXECUTIONS, strict=True):
+        if (got := getattr(backbone, name)) not in possible:
+            raise ValueError(f'merge and exits: wanted {name} {" or ".join(map(repr, possible))}, got {got!r}')

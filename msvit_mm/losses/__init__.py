@@ -8,6 +8,7 @@ are their gradients once DistributedDataParallel has averaged them.
 from .boundary import BoundaryGateLoss
 from .shaping import BatchShapingLoss, BetaShapingLoss
 from .targets import BudgetLoss, RatioLoss
+from .tokens import token_loss
 from .utility import UtilityGateLoss, region_means
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     'RatioLoss',
     'UtilityGateLoss',
     'region_means',
+    'token_loss',
 ]

@@ -95,6 +95,7 @@ class GatedModel(Module):
                     "out_type='tokens' needs one head that works on tokens, such as MixedScaleMaskTransformerHead, "
                     f'and no neck, got {", ".join(got)}'
                 )
+        self._check_token_classes()
         self.gate_loss = None if gate_loss is None else self.backbone.build_gate_loss(gate_loss)
         self.warmup_gate = self.backbone.build_gate(warmup_gate or self.backbone.default_warmup_gate)
         self.utility_loss = None
@@ -112,7 +113,7 @@ class GatedModel(Module):
         resting = self.gate_phase == 'warmup' and backbone.gate.learnable
         decisions = backbone.draw_decisions(self.warmup_gate, inputs) if resting else None
         features, choices = backbone.forward_gated(inputs, decisions)
-        losses = self._task_losses(features, data_samples)
+        losses = self._task_losses(features, data_samples) | self._token_losses(choices, data_samples)
         gate_losses = self._gate_losses(features, choices, data_samples, resting)
         losses |= {name: 0 * value if resting else value for name, value in gate_losses.items()}
         if resting:  # DDP wants every parameter in every iteration
@@ -121,6 +122,13 @@ class GatedModel(Module):
         losses['num_tokens'] = choices.num_tokens.float().mean()
         losses['gmacs'] = choices.costs.total.detach().mean().float() / 1e9
         return losses
+
+    def _check_token_classes(self) -> None:
+        """Check that there are labels for what steps between the backbone's layers learn from label maps."""
+        wanted, own = self.backbone.token_classes, getattr(getattr(self, 'decode_head', None), 'num_classes', None)
+        if wanted is not None and wanted != own:
+            got = f'{type(self).__name__}, which has no label maps' if own is None else f'one of {own} classes'
+            raise ValueError(f'exits: wanted a segmentor of {wanted} classes, whose labels teach them, got {got}')
 
     def _gate_losses(
         self, features: Features, choices: Choices, data_samples: list, resting: bool
@@ -159,6 +167,10 @@ class GatedModel(Module):
         """What a region's task loss falls by when its scale is swapped, (B, rows, cols), and where that is known."""
         raise NotImplementedError
 
+    def _token_losses(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
+        """Losses that label maps teach steps between the backbone's layers; none by default."""
+        return {}
+
     def _gate_supervision(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
         """Losses that tell the gate what to choose from the labels; none by default."""
         return {}
@@ -196,7 +208,11 @@ class GatedModel(Module):
     def _count_decoder_macs(self, features: Features, num_tokens: Tensor, *args: Any) -> Tensor | int:
         """Multiply-adds of ``_decode(features, *args)`` for each image; for maps they are counted once per size."""
         if self.token_head is not None:
-            layout = features[0].layout
+            tokens = features[getattr(self.token_head, 'in_index', -1)]
+            layout = tokens.layout
+            if tokens.place is not None:  # what has merged is one token in the head, too
+                lengths = torch.tensor(tokens.distinct()[1], device=num_tokens.device)
+                num_tokens = lengths - layout.num_extra_tokens
             num_coarse = layout.decisions.flatten(1).sum(1)
             return self.token_head.count_macs(num_tokens, num_coarse, layout.tiling.slots - 1)
         size = tuple(features[0].shape[2:])

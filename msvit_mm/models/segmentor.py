@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..backbones import ChoiceMap, Choices, Costs, GateOutput
 from ..backbones.base import Features, image_size
-from ..losses import region_means
+from ..losses import region_means, token_loss
 from .gated import GatedModel
 from .static import StaticModel
 
@@ -83,14 +83,14 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             window = inputs[:, :, top:bottom, left:right]
             metas = [{**meta, 'img_shape': window.shape[2:]} for meta in batch_img_metas]
             features, choices = self.backbone.forward_gated(window)
-            seg_logits[:, :, top:bottom, left:right] += self._decode(features, metas)
+            logits = self._decode(features, metas)
+            steps = getattr(choices, 'steps', None)
+            seg_logits[:, :, top:bottom, left:right] += logits if steps is None else steps.freeze(logits)
             visits[:, :, top:bottom, left:right] += 1
             passes.append(choices)
             decoder_macs = decoder_macs + self._count_decoder_macs(features, choices.num_tokens, metas[:1])
         maps = {
-            name: first._replace(
-                data=_mean_over_windows([x.maps()[name].data for x in passes], windows, first.cell, size)
-            )
+            name: first._replace(data=_over_windows([x.maps()[name] for x in passes], windows, size))
             for name, first in passes[0].maps().items()
         }
         costs = reduce(Costs.plus, (choices.costs for choices in passes))
@@ -110,6 +110,16 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             return {}
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
         return self.boundary_loss(cast(GateOutput, choices).gate_logits, labels, self.backbone.region_size)
+
+    def _token_losses(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
+        steps, backbone = getattr(choices, 'steps', None), cast(Any, self.backbone)
+        if steps is None or not steps.logits:
+            return {}
+        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
+        words = dict(patch_size=backbone.patch_size, ignore_index=self.decode_head.ignore_index)
+        losses = [token_loss(x.logits, x.token, labels, **words) for x in steps.logits]
+        weight = backbone.exits.loss_weight
+        return {f'loss_exit_{i}': weight * loss for i, loss in zip(backbone.exits.layers, losses, strict=True)}
 
     def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
@@ -170,19 +180,34 @@ def _unpad_and_unflip(x: Tensor, cell: int, meta: dict, size: tuple[int, int]) -
     return x
 
 
-def _mean_over_windows(
-    maps: list[Tensor], windows: list[tuple[int, int, int, int]], cell: int, size: tuple[int, int]
-) -> Tensor:
-    """One map over the cells of an image of ``size`` from those of its windows, each (B, ..., rows, cols)."""
+def _over_windows(maps: list[ChoiceMap], windows: list[tuple[int, int, int, int]], size: tuple[int, int]) -> Tensor:
+    """One map over the cells of an image of ``size`` from those of its windows: their mean; the last one's groups."""
+    (first, cell, kind), data = maps[0], [x.data for x in maps]
     if len(maps) == 1:
-        return maps[0]
-    sums = maps[0].new_zeros(*maps[0].shape[:-2], *size)
-    visits = maps[0].new_zeros(size)
-    for x, (top, left, bottom, right) in zip(maps, windows, strict=True):
-        per_pixel = x.repeat_interleave(cell, dim=-2).repeat_interleave(cell, dim=-1)
-        sums[..., top:bottom, left:right] += per_pixel[..., : bottom - top, : right - left]
+        return first
+    if kind == 'groups':
+        return _last_groups(data, windows, cell, size)
+    sums = first.new_zeros(*first.shape[:-2], *size, dtype=torch.float if not first.is_floating_point() else None)
+    visits = sums.new_zeros(size)
+    for x, (top, left, bottom, right) in zip(data, windows, strict=True):
+        sums[..., top:bottom, left:right] += _to_pixels(x, cell)[..., : bottom - top, : right - left]
         visits[top:bottom, left:right] += 1
     return F.avg_pool2d(sums / visits, cell, ceil_mode=True, count_include_pad=False)
+
+
+def _last_groups(
+    maps: list[Tensor], windows: list[tuple[int, int, int, int]], cell: int, size: tuple[int, int]
+) -> Tensor:
+    """Numbers of groups in windows, (B, rows, cols) each, as those of the image; no two windows share one."""
+    groups, begin = maps[0].new_zeros(len(maps[0]), *size), 0
+    for x, (top, left, bottom, right) in zip(maps, windows, strict=True):
+        groups[:, top:bottom, left:right] = begin + _to_pixels(x, cell)[:, : bottom - top, : right - left]
+        begin += x[0].numel()
+    return groups[:, ::cell, ::cell]
+
+
+def _to_pixels(cells: Tensor, cell: int) -> Tensor:
+    return cells.repeat_interleave(cell, dim=-2).repeat_interleave(cell, dim=-1)
 
 
 @MODELS.register_module()

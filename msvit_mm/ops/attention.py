@@ -35,6 +35,7 @@ def packed_attention(
     query_lengths: list[int],
     key_lengths: list[int],
     dropout: float = 0.0,
+    key_weights: Tensor | None = None,
 ) -> Tensor:
     """Scaled dot-product attention within each sequence of a packed batch.
 
@@ -45,6 +46,7 @@ def packed_attention(
         query_lengths: Queries of each sequence; they may differ from its keys.
         key_lengths: Keys of each sequence, at least 1.
         dropout: Probability of dropping an attention weight.
+        key_weights: How many equal keys each key counts as, > 0, shape (sum of key lengths,); None: one.
 
     Returns:
         Shape (sum of query lengths, heads, head_dims).
@@ -57,6 +59,8 @@ def packed_attention(
             f'{len(query)} queries and {len(key)} keys do not divide into lengths {query_lengths} and {key_lengths}'
         )
     num_sequences, num_shapes = len(query_lengths), len(set(zip(query_lengths, key_lengths, strict=True)))
+    if key_weights is not None:
+        return _weighted_sequences(query, key, value, query_lengths, key_lengths, dropout, key_weights.log().to(query))
     if num_shapes == 1:
         query, key, value = (x.unflatten(0, (num_sequences, -1)) for x in (query, key, value))
         return _attend(query, key, value, dropout=dropout).flatten(0, 1)
@@ -156,6 +160,23 @@ def _choose_once(wanted: str, device: torch.device, dtype: torch.dtype, head_dim
     reason = f' (varlen needs {obstacle})' if obstacle else ''
     logger.info('attention over unequal lengths on %s in %s: %s%s', device, dtype, kernel, reason)
     return kernel
+
+
+def _weighted_sequences(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: list[int],
+    key_lengths: list[int],
+    dropout: float,
+    key_bias: Tensor,
+) -> Tensor:
+    """:func:`packed_attention` with a number (sum of key lengths,) added to every score of a key, list by list."""
+    keys = (x.split(key_lengths) for x in (key, value, key_bias))
+    sequences = zip(query.split(query_lengths), *keys, strict=True)
+    return torch.cat(
+        [_attend(q[None], k[None], v[None], bias[None, None, None], dropout)[0] for q, k, v, bias in sequences]
+    )
 
 
 def _grouped_attention(

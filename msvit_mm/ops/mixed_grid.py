@@ -53,6 +53,11 @@ class MixedGrid:
         """Class tokens of each image."""
         return self.active.shape[1] - self.tiling.num_regions * self.tiling.slots
 
+    def source(self) -> Tensor:
+        """The active token that covers each cell, an index into T, shape (B, h, w)."""
+        token = cell_tokens(self.decisions, self.tiling) + self.num_extra_tokens
+        return self.active.places().gather(1, token.flatten(1)).view_as(token)
+
     def scatter(
         self, levels: Sequence[tuple[Tensor, Tensor | None]], detail: Detail | None = None
     ) -> tuple[Tensor, ...]:
@@ -69,8 +74,7 @@ class MixedGrid:
         Returns:
             Shape (B, C, h, w) for each level, not contiguous: channels are innermost in memory.
         """
-        token = cell_tokens(self.decisions, self.tiling) + self.num_extra_tokens  # (B, h, w)
-        source = self.active.places().gather(1, token.flatten(1)).view_as(token)
+        source = self.source()
         pixels = self._embed_cells(self.active, detail)
         with torch.no_grad():
             further = self._embed_cells(self.counterfactual, detail)
@@ -167,12 +171,38 @@ class MixedTokens(NamedTuple):
         counterfactual: Further candidates without gradient, shape (T', C), or None.
         layout: Where they belong.
         images: What they are tokens of, shape (B, 3, H, W).
+        place: Tokens of one place are one; None if none are.
     """
 
     active: Tensor
     counterfactual: Tensor | None
     layout: MixedGrid
     images: Tensor
+    place: Tensor | None = None
+
+    def distinct(self) -> tuple[Tensor, list[int], Tensor | None]:
+        """One of the active tokens that are one, in their order.
+
+        Returns:
+            Tokens (T', C); how many each image has; for each of the T tokens its place among them, or None if all are.
+        """
+        if self.place is None:
+            return self.active, self.layout.active.lengths, None
+        kept, place = first_of_place(self.place).unique(return_inverse=True)
+        images = self.layout.active.image_of_token()[kept]
+        return self.active[kept], images.bincount(minlength=self.layout.active.shape[0]).tolist(), place
+
+
+def first_of_place(place: Tensor) -> Tensor:
+    """The first token of each token's place, (T,) -> (T,).
+
+    Example:
+        >>> first_of_place(torch.tensor([1, 0, 1, 2]))
+        tensor([0, 1, 0, 3])
+    """
+    order = torch.arange(len(place), device=place.device)
+    first = order.new_zeros(int(place.max()) + 1).scatter_reduce(0, place, order, 'amin', include_self=False)
+    return first[place]
 
 
 class TokenRows(NamedTuple):

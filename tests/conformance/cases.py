@@ -170,10 +170,12 @@ def task_loss(features: Any) -> Tensor:
 
 
 def gate_loss(choices: Choices) -> Tensor:
-    """A scalar of what the gate states."""
+    """A scalar of what the gate, and steps between the layers, state."""
     stated = choices.loss_input()
     weights = torch.randn(stated.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-    return (stated * weights).sum() + (stated.square() * weights).sum()
+    total = (stated * weights).sum() + (stated.square() * weights).sum()
+    steps = getattr(choices, 'steps', None)  # what steps between the layers learn from is stated beside
+    return total + sum(task_loss(x.logits) for x in steps.logits) if steps else total
 
 
 def gradients(loss: Tensor, module: nn.Module) -> dict[str, Tensor | None]:

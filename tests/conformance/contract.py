@@ -107,7 +107,7 @@ def law_statistics_and_maps_are_what_they_say(case: Case) -> None:
     assert all(value.ndim == 0 and value.isfinite() for value in statistics.values())
     assert choices.maps()
     for name, x in choices.maps().items():
-        assert x.kind in ('scale', 'logits', 'routes', 'merges'), name
+        assert x.kind in ('scale', 'logits', 'routes', 'merges', 'groups', 'layers'), name
         assert x.data.shape[0] == 3
         assert x.data.shape[-2:] == tuple(-(-side // x.cell) for side in ODD_SIZE), name
     assert len(choices.loss_input()) == 3
@@ -129,6 +129,7 @@ def law_a_segmentor_carries_the_choices(case: Case) -> None:
 def law_a_classifier_carries_the_choices(case: Case) -> None:
     """As a segmentor's predictions."""
     backbone = case.build()
+    need(backbone.token_classes is None, 'steps between the layers that need label maps')
     need(backbone.out_type in ('featmap', 'cls_token'), 'features for a classifier')
     channels = run(backbone, random_images())[0][-1].shape[1]
     head = dict(type='LinearClsHead', in_channels=channels, num_classes=3)

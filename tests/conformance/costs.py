@@ -15,7 +15,7 @@ def law_costs_are_what_is_counted(case: Case) -> None:
     for size, batch in zip(SIZES, (1, 7, 2), strict=True):
         images = random_images(size, batch)
         decisions = run(backbone, images, varied_decisions(backbone, images))[1].decisions
-        costs = backbone.costs_of(decisions, size)
+        costs = backbone.executed_costs(images, decisions)
         with backbone.configured(execution=backbone.test_executions[-1]), torch.no_grad():
             counted = count_macs(backbone, images, decisions)
         close(costs.total.sum().item(), float(counted), f'{size}', RELATIVE)
@@ -28,20 +28,22 @@ def law_a_pass_costs_what_its_decisions_cost(case: Case) -> None:
     passes += [run(backbone, images, None, execution, training=True) for execution in backbone.train_executions]
     for _, choices in passes:
         costs = Costs(*(x.detach() if torch.is_tensor(x) else x for x in choices.costs))
-        close(tuple(costs), tuple(backbone.costs_of(choices.decisions, SIZES[1])), tolerance=RELATIVE)
-        close(choices.num_tokens.double(), backbone.count_tokens(costs).double())
+        close(tuple(costs), tuple(backbone.executed_costs(images, choices.decisions)), tolerance=RELATIVE)
+        whole = backbone.costs_of(choices.decisions, SIZES[1])
+        close(choices.num_tokens.double(), backbone.count_tokens(whole).double())
+        assert bool(backbone.between) == (costs.num_tokens[-1] < whole.num_tokens[-1]).any().item()
 
 
 def law_parts_sum_to_the_whole(case: Case) -> None:
     """Gate, embedding and encoder are the whole, and another gate changes the gate's part alone."""
     backbone, images = case.build(), random_images(SIZES[1])
     decisions = run(backbone, images, varied_decisions(backbone, images))[1].decisions
-    costs = backbone.costs_of(decisions, SIZES[1])
+    costs = backbone.executed_costs(images, decisions)
     close(costs.total, costs.gate + costs.embedding + costs.encoder)
     close(costs.cost_ratio, costs.total / costs.reference)
     for config in backbone.stand_ins(METRICS).values():
         with backbone.configured(gate=config):
-            other = backbone.costs_of(decisions, SIZES[1])
+            other = backbone.executed_costs(images, decisions)
         close((other.embedding, other.encoder), (costs.embedding, costs.encoder), f'{config}')
     alone = backbone.layers_alone(images, decisions)
     if alone is not None:
@@ -70,9 +72,9 @@ def law_costs_add_up_over_images(case: Case) -> None:
     """Costs of a batch are those of its images, and two passes cost their sum."""
     backbone, images = case.build(), random_images(SIZES[1], 7)
     decisions = varied_decisions(backbone, images)
-    costs = backbone.costs_of(decisions, SIZES[1])
+    costs = backbone.executed_costs(images, decisions)
     for i in range(7):
-        close(tuple(backbone.costs_of(of_image(decisions, i), SIZES[1])), tuple(costs.of_image(i)))
+        close(tuple(backbone.executed_costs(images[i : i + 1], of_image(decisions, i))), tuple(costs.of_image(i)))
     twice = costs.plus(costs)
     close((twice.total, twice.cost_ratio), (2 * costs.total, costs.cost_ratio))
     close(twice.num_tokens, 2 * costs.num_tokens)

@@ -43,7 +43,7 @@ def law_a_frozen_gate_rests(case: Case) -> None:
         assert is_equal(same.decisions, choices.decisions)
         close(same.gate_values, choices.gate_values, execution)
         close([x.detach() for x in tensors_of(features)], tensors_of(wanted), execution)
-        for name, gradient in gradients(task_loss(features), backbone).items():
+        for name, gradient in gradients(task_loss(features) + gate_loss(choices=same), backbone).items():
             assert (gradient is None) == name.startswith('gate.'), f'{execution}: {name}'
 
 

@@ -1,7 +1,7 @@
 """What a newcomer writes: a backbone, a gate, a step between the layers. Each gets its laws by registering alone."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -105,7 +105,7 @@ class MergeNeighbours:
     def __init__(self, backbone: MSViT, layers: tuple[int, ...] = (1,)) -> None:
         self.layers, self.first = layers, backbone.num_extra_tokens
 
-    def __call__(self, index: int, active: Stream) -> Stream:
+    def __call__(self, index: int, active: Stream, keys: Callable[[Tensor], Tensor]) -> Stream:
         if index not in self.layers:
             return active
         image = active.sequences.image
@@ -172,7 +172,7 @@ def test_a_step_that_changes_nothing_is_none(example):
     backbone, images = Case(MSViT, example).build(), random_images()
     wanted, choices = run(backbone, images)
     assert backbone.between == ()
-    backbone.between = (lambda index, active: active,)
+    backbone.between = (lambda index, active, keys: active,)
     for execution in backbone.test_executions:
         features, same = run(backbone, images, None, execution)
         close(features, wanted, execution)
@@ -219,7 +219,7 @@ def test_merged_layers_cost_what_is_counted():
         assert (costs.num_tokens[1] < costs.num_tokens[0]).any()
 
 
-def _merge_first_two(index: int, active: Stream) -> Stream:
+def _merge_first_two(index: int, active: Stream, keys: object) -> Stream:
     """Within the first region with two tokens or more."""
     if index != 1:
         return active
@@ -235,7 +235,7 @@ def _merge_first_two(index: int, active: Stream) -> Stream:
 
 def test_what_cannot_merge_says_so():
     backbone, images = Case(MSViT, 'plain').build(), random_images()
-    backbone.between = (lambda index, active: active.merge(torch.zeros_like(active.sequences.image)),)
+    backbone.between = (lambda index, active, keys: active.merge(torch.zeros_like(active.sequences.image)),)
     with pytest.raises(ValueError, match='merge: wanted places 0, 1, ... in the order of the sequences, got'):
         run(backbone, images)
     for execution in ('masked', 'padded'):

@@ -60,7 +60,7 @@ def test_packed_layers_are_the_hosts_on_each_sequence(make_layers, adapter, host
         for layer in layers:
             x = layer(x[None])[0]
         expected.append(x)
-    (level,), sequences = run_layers(layers, adapter, stream, out_indices=[1])
+    (level,), _, sequences, _ = run_layers(layers, adapter, stream, out_indices=[1])
     close(level[0], torch.cat(expected))
     assert level[1] is None and sequences == [stream.sequences] * 2
 
@@ -70,7 +70,9 @@ def test_masked_rows_are_the_hosts_on_their_keys(make_layers, adapter, host, opt
     layers, stream = make_layers(host, **options), packed([7, 7])
     keys = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
     rows = stream.tokens.unflatten(0, (2, 7))
-    (level,), _ = run_layers(layers, adapter, Stream(rows, MaskedRows(keys, torch.arange(2)[:, None])), out_indices=[1])
+    (level,) = run_layers(
+        layers, adapter, Stream(rows, MaskedRows(keys, torch.arange(2)[:, None])), out_indices=[1]
+    ).levels
     for row, x, length in zip(level[0], rows, (7, 4), strict=True):
         x = x[None, :length]
         for layer in layers:
@@ -84,8 +86,8 @@ def test_further_queries_see_the_active_tokens_and_are_unseen(make_layers, adapt
     layers, stream = make_layers(host), packed()
     copies = torch.tensor([1, 4, 6])
     queries = Stream(stream.tokens[copies], PackedSequences([2, 1], stream.sequences.image[copies]))
-    levels, _ = run_layers(layers, adapter, stream, queries, out_indices=[0, 1])
-    alone, _ = run_layers(layers, adapter, stream, out_indices=[0, 1])
+    levels = run_layers(layers, adapter, stream, queries, out_indices=[0, 1]).levels
+    alone = run_layers(layers, adapter, stream, out_indices=[0, 1]).levels
     for (active, further), (wanted, _) in zip(levels, alone, strict=True):
         close(active, wanted)
         close(further, wanted[copies])
@@ -98,8 +100,8 @@ def test_stochastic_depth_acts_per_image(make_layers, adapter, host):
     layers, stream = make_layers(host), packed()
     keep = torch.ones(2, adapter.branches, 2, dtype=torch.float64)
     keep[:, :, 0] = 0
-    (level,), _ = run_layers(layers, adapter, stream, out_indices=[1], drop_path=keep)
-    (plain,), _ = run_layers(layers, adapter, stream, out_indices=[1])
+    (level,) = run_layers(layers, adapter, stream, out_indices=[1], drop_path=keep).levels
+    (plain,) = run_layers(layers, adapter, stream, out_indices=[1]).levels
     first, second = level[0].split(LENGTHS)
     close(second, plain[0].split(LENGTHS)[1])
     x = stream.tokens[: LENGTHS[0]]
@@ -143,7 +145,7 @@ def test_steps_between_the_layers_change_the_stream(make_layers, adapter, host):
     """Before the second layer every second token goes into its neighbour; levels have as many tokens as at first."""
     layers, stream = make_layers(host), packed([4, 6])
 
-    def halve(index, active):
+    def halve(index, active, keys):
         if index == 0:
             return active
         lengths = [length // 2 for length in active.sequences.lengths]
@@ -151,7 +153,7 @@ def test_steps_between_the_layers_change_the_stream(make_layers, adapter, host):
         sequences = PackedSequences(lengths, active.sequences.image[::2])
         return Stream(kept, sequences, torch.arange(5).repeat_interleave(2))
 
-    levels, sequences = run_layers(layers, adapter, stream, out_indices=[0, 1], between=[halve])
+    levels, _, sequences, _ = run_layers(layers, adapter, stream, out_indices=[0, 1], between=[halve])
     assert [x.lengths for x in sequences] == [[4, 6], [2, 3]]
     (first, _), (second, _) = levels
     half = first.unflatten(0, (-1, 2)).mean(1)
@@ -167,9 +169,9 @@ def test_checkpoints_change_no_gradient(make_layers, adapter, host, with_queries
     for with_cp in (False, True):
         layers = copy.deepcopy(own)
         tokens = stream.tokens.clone().requires_grad_()
-        (level,), _ = run_layers(
+        (level,) = run_layers(
             layers, adapter, stream._replace(tokens=tokens), queries, out_indices=[1], with_cp=with_cp
-        )
+        ).levels
         level[0].square().sum().backward()
         results.append([tokens.grad, *(parameter.grad for parameter in layers.parameters())])
     close(*results)
@@ -177,7 +179,7 @@ def test_checkpoints_change_no_gradient(make_layers, adapter, host, with_queries
 
 def test_the_last_norm_is_for_the_last_layer_alone(make_layers):
     layers, norm, stream = make_layers(HostPretrainLayer), nn.LayerNorm(16).double(), packed()
-    (first, last), _ = run_layers(layers, PretrainLayer(), stream, out_indices=[0, 1], last_norm=norm)
-    (same, plain), _ = run_layers(layers, PretrainLayer(), stream, out_indices=[0, 1])
+    (first, last) = run_layers(layers, PretrainLayer(), stream, out_indices=[0, 1], last_norm=norm).levels
+    (same, plain) = run_layers(layers, PretrainLayer(), stream, out_indices=[0, 1]).levels
     close(first[0], same[0])
     close(last[0], norm(plain[0]))

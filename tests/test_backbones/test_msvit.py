@@ -274,7 +274,7 @@ def test_parts_are_what_each_part_dispatches(make_msvit, random_decisions):
     assert dense.gate == 0 and dense.encoder == fine.encoder and dense.embedding == fine.embedding
 
 
-def halve(index, active):
+def halve(index, active, keys):
     """Before the second layer the first of every two tokens of a sequence stands for both."""
     if index != 1:
         return active

@@ -132,7 +132,7 @@ def test_the_gate_feels_the_contrast_of_scores(make_segmentor):
     scores, gradients, gate = step(model, images, weights)
 
     torch.manual_seed(3)
-    tokens, others, layout, _ = model.backbone.forward_gated(images)[0][0]
+    tokens, others, layout, *_ = model.backbone.forward_gated(images)[0][0]
     table = (layout.active.unpack(tokens) + layout.counterfactual.unpack(others))[0, 1:].detach()
     active = (layout.active.unpack(torch.ones_like(tokens))[0, 1:, 0] > 0).tolist()
     keys = [*(i for i, chosen in enumerate(active) if chosen), *range(len(table), len(table) + 5)]

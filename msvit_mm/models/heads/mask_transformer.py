@@ -59,14 +59,16 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             patches = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
             scores, _ = self.score(patches, [size[0] * size[1]] * batch)
             return scores.unflatten(0, (batch, *size)).permute(0, 3, 1, 2)  # (B * h * w, K) -> (B, K, h, w)
-        active, counterfactual, layout, images = features
+        layout, counterfactual = features.layout, features.counterfactual
+        active, lengths, place = features.distinct()  # what has merged is one token here, too
         extra, others = layout.num_extra_tokens, layout.counterfactual
-        patches = torch.cat([x[extra:] for x in active.split(layout.active.lengths)])
-        lengths = [length - extra for length in layout.active.lengths]
+        patches = torch.cat([x[extra:] for x in active.split(lengths)])
+        lengths = [length - extra for length in lengths]
         scores, further = self.score(patches, lengths, counterfactual, None if others is None else others.lengths)
-        padded = [F.pad(x, (0, 0, extra, 0)) for x in scores.split(lengths)]  # class tokens cover no cell
-        detail = None if self.detail is None else DetailOf(self.detail, images, layout.tiling)
-        (logits,) = layout.scatter([(torch.cat(padded), further)], detail)
+        padded = torch.cat([F.pad(x, (0, 0, extra, 0)) for x in scores.split(lengths)])  # class tokens cover no cell
+        padded = padded if place is None else padded[place]
+        detail = None if self.detail is None else DetailOf(self.detail, features.images, layout.tiling)
+        (logits,) = layout.scatter([(padded, further)], detail)
         return logits
 
     def score(
@@ -93,7 +95,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             with torch.no_grad():
                 queries = Stream(self.dec_proj(others), _sequences(other_lengths, x.device))
         rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
-        (level,), sequences = run_layers(
+        passed = run_layers(
             self.layers,
             self.adapter,
             active,
@@ -102,7 +104,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
             last_norm=self.decoder_norm,
             drop_path=draw_drop_path(rates, self.adapter.branches, batch, x, sparing=True),
         )
-        last = sequences[-1]
+        (level,), last = passed.levels, passed.sequences[-1]
         assert isinstance(last, PackedSequences)
         images = level[0].split(last.lengths)
         patches = torch.cat([tokens[:-num_classes] for tokens in images])
@@ -121,7 +123,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         x = torch.cat([self.dec_proj(patches), self.cls_emb.expand(len(patches), -1, -1)], dim=1)
         last = len(self.layers) - 1
         stream, norm = Stream(x, EqualRows(is_key)), self.decoder_norm
-        (level,), _ = run_layers(self.layers, self.adapter, stream, out_indices=[last], last_norm=norm)
+        (level,) = run_layers(self.layers, self.adapter, stream, out_indices=[last], last_norm=norm).levels
         patches, classes = level[0].split([patches.shape[1], self.num_classes], dim=1)
         patches, classes = self.patch_proj(patches), self.classes_proj(classes)
         return self.mask_norm(F.normalize(patches, dim=-1) @ F.normalize(classes, dim=-1).transpose(1, 2))
