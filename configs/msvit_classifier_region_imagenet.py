@@ -14,6 +14,7 @@ model = dict(
         arch=dict(embed_dims=384, num_layers=3, num_heads=6, feedforward_channels=1536, _delete_=True),
         with_cls_token=False,
         drop_path_rate=0.0,
+        init_cfg=None,
         **_base_.within_regions.backbone,
     ),
     neck={{_base_.within_regions.neck}},

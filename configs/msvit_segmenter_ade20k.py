@@ -2,13 +2,8 @@
 
     bash tools/dist_train.sh configs/msvit_segmenter_ade20k.py 8 --amp
 
-Normalisation and learning rate are those of the ViT-S that Segmenter starts from (mmsegmentation's model zoo,
-``vit_small_p16_384_20220308-410f6037.pth``). Download it, then
-
-    python tools/convert_checkpoint.py vit_small_p16_384_20220308-410f6037.pth vit-small.pth \
-        --config configs/msvit_segmenter_ade20k.py
-
-and add ``--cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=vit-small.pth``.
+Starts from the ViT-S that Segmenter starts from (mmsegmentation's model zoo), downloaded the first time and converted
+by ``msvit train``; normalisation and learning rate are of these weights.
 The gate loss needs all eight images of a step: with fewer, add ``GateCrops`` to the pipeline.
 
 Not trained yet.
@@ -16,9 +11,13 @@ Not trained yet.
 
 _base_ = [
     '_base_/models/msvit_segmenter.py',
+    '_base_/weights/vit_small_384.py',
     '_base_/datasets/ade20k_512x512.py',
     '_base_/schedules/sgd_160k.py',
     '_base_/runtime/pretrained.py',
 ]
-model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))
+model = dict(
+    data_preprocessor=dict(size={{_base_.crop_size}}),
+    backbone=dict(init_cfg={{_base_.pretrained}}),
+)
 train_dataloader = dict(batch_size=1)

@@ -2,10 +2,8 @@
 
     bash tools/dist_train.sh configs/msvit_upernet_ade20k.py 8 --amp
 
-Start from DeiT-S of mmpretrain's model zoo (``deit-small_pt-4xb256_in1k``), downloaded first:
-
-    --cfg-options model.backbone.init_cfg.checkpoint=deit-small_pt-4xb256_in1k_20220218-9425b9bb.pth \
-        model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.prefix=backbone
+Starts from DeiT-S of mmpretrain's model zoo, downloaded the first time; ``--cfg-options model.backbone.init_cfg=None``
+from random weights.
 
 Not trained yet.
 """

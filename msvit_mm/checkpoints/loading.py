@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
@@ -190,6 +191,30 @@ def use_safe_loader() -> None:
     CheckpointLoader.register_scheme(['http://', 'https://'], _load_url, force=True)
 
 
+def fetch(url: str) -> Path:
+    """The local copy of a published file, downloaded with a progress bar unless it is there.
+
+    It lies where torch.hub keeps checkpoints; what its name says of its SHA-256 holds.
+
+    Raises:
+        ValueError: If it cannot be downloaded, or is another file than its name says.
+    """
+    path = Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])
+    if not path.is_file():
+        hashed = re.search(HASH_IN_NAME, path.name)
+        print(f'weights: {url} -> {path}', flush=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=hashed[1] if hashed else None)
+        except (OSError, RuntimeError) as error:
+            got = ' '.join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f"weights '{url}': wanted to download them, got {got}; put the file at '{path}', "
+                'or start from random weights: --cfg-options model.backbone.init_cfg=None.'
+            ) from None
+    return _check_file(path)
+
+
 def _sha256(file: BinaryIO) -> str:
     """Digest of a file, read in parts; ``hashlib.file_digest`` needs Python 3.11."""
     digest = hashlib.sha256()
@@ -315,8 +340,10 @@ def _load_for_mmengine(filename: str, map_location: Any) -> Any:
 
 
 def _load_url(filename: str, map_location: Any = None) -> Any:
-    with _allow_list():
-        return torch.hub.load_state_dict_from_url(filename, map_location=map_location, weights_only=True)
+    if get_rank() == 0:  # one process of many downloads
+        fetch(filename)
+    barrier()
+    return _load_for_mmengine(str(fetch(filename)), map_location)
 
 
 def _history_buffer_method(owner: Any, name: str) -> Callable:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.model.weight_init import PretrainedInit, update_init_info
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..backbones import GatedBackbone
 from .convert import LACKED, RULES, fit_weights, rename_keys
-from .loading import _first, check_shapes
+from .loading import _first, carry_metadata, check_shapes
 
 # Weights whose shape is the number of classes: of these another number is no mistake.
 CLASS_WEIGHTS = r'(.+\.)?(conv_seg|cls_emb|mask_norm|fc_cls|fc_reg|conv_logits|head\.fc|layers\.head)(\..+)?'
@@ -111,15 +111,56 @@ def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> 'Ordered
 
 
 class CheckedPretrained(PretrainedInit):
-    """mmengine's ``Pretrained``, which stops at a file that does not fit where the other only warns."""
+    """mmengine's ``Pretrained``, which stops at a file that does not fit where the other only warns.
+
+    Args:
+        checkpoint: A file, or an address that is downloaded once.
+        prefix: The part of the file that is meant, such as ``'backbone'``.
+        map_location: Where tensors are loaded.
+        convert: Whether the file is of another library, to be converted as by ``msvit convert-checkpoint``.
+    """
+
+    def __init__(
+        self, checkpoint: str, prefix: str | None = None, map_location: str = 'cpu', convert: bool = False
+    ) -> None:
+        super().__init__(checkpoint, prefix, map_location)
+        self.convert = convert
 
     def __call__(self, module: nn.Module) -> None:
-        checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
-        weights = weights_below(checkpoint, self.prefix)
+        weights = self.read(module)
         check_start(module, weights, f"init_cfg '{self.checkpoint}'")
         load_state_dict(module, weights, strict=False, logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
+
+    def read(self, module: Any) -> 'OrderedDict[str, Tensor]':
+        """The weights that a module starts from, by its names."""
+        checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
+        if not self.convert:
+            return weights_below(checkpoint, self.prefix)
+        conversion = rename_keys(weights_below(checkpoint, None), self.prefix)
+        state = module.state_dict()
+        fit_weights(conversion, state, None if conversion.is_pyramid else module.patch_resolution)
+        return carry_metadata(conversion.state_dict, state)
+
+
+def addresses(config: Any) -> Iterator[str]:
+    """Addresses of published weights in the recipes (``init_cfg``) of a model's config."""
+    if isinstance(config, Mapping):
+        recipe = config.get('init_cfg')
+        if isinstance(recipe, Mapping) and recipe.get('type') == 'Pretrained' and '://' in recipe['checkpoint']:
+            yield recipe['checkpoint']
+    values = config.values() if isinstance(config, Mapping) else config if isinstance(config, list | tuple) else ()
+    for value in values:
+        yield from addresses(value)
+
+
+def forget_addresses(model: nn.Module) -> None:
+    """Let a model that gets all its weights otherwise not want published ones."""
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
+        if any(addresses(dict(init_cfg=getattr(module, 'init_cfg', None)))):
+            module.init_cfg = None
 
 
 def use_checked_init() -> None:

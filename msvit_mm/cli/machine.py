@@ -18,8 +18,13 @@ def check_machine(cfg: Config, train: bool) -> None:
     """Check that this machine has what the config and the launcher ask for.
 
     Raises:
-        ValueError: If the device, mixed precision or the launcher cannot be had.
+        ValueError: If the device, mixed precision, compilation or the launcher cannot be had.
     """
+    if cfg.get('compile'):
+        raise ValueError(
+            f'compile: wanted no compilation by the Runner, got {cfg.compile}; it would compile whole models, whose '
+            'numbers of tokens change with every batch: torch.compile(model.backbone) in a script compiles what stays.'
+        )
     device = get_device()
     wanted = cfg.get('device', device)
     if wanted.split(':')[0] != device:

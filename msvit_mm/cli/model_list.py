@@ -1,9 +1,10 @@
 """Models that a command is given by name, config and checkpoint: on the command line, and in a list file."""
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -28,10 +29,23 @@ def read_models(args: Namespace) -> list[dict]:
         raise ValueError('wanted at least one --model, or a --list of them, got none.')
     if not args.models and any(sweeps.values()):
         raise ValueError('wanted a --model for the sweeps, got a --list alone, whose models have their own.')
+    for model in models:
+        check_ratios(model)
     names = [model['name'] for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f'models: wanted each name once, got {names}.')
     return models
+
+
+def check_ratios(model: Mapping[str, Any]) -> None:
+    """Check that ratios of a model's sweeps are ratios.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name in ('coarse_ratios', 'random', 'edges'):
+        if wrong := [value for value in model[name] if not 0 <= value <= 1]:
+            raise ValueError(f"model '{model['name']}': wanted {name} in [0, 1], got {wrong[0]:g}.")
 
 
 def input_files(models: Iterable[dict]) -> list[str]:

@@ -13,13 +13,15 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, RUNNERS, init_default_scope
-from mmengine.runner import BaseLoop, CheckpointLoader, Runner
+from mmengine.runner import BaseLoop, Runner
+from rich.progress import Progress
 from torch import nn
 
 from ..backbones import GatedBackbone
 from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely, load_kept_config
 from ..checkpoints.starting import (
     OPTIONAL,
+    CheckedPretrained,
     absent_parts,
     adopt_weights,
     check_parts,
@@ -158,6 +160,7 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
     cfg.log_level = 'WARNING'
     cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}
     runner = build_runner(cfg)
+    runner.register_hook(_ProgressHook())
     check_fits(unwrap(runner.model), weights)
     return runner
 
@@ -208,6 +211,21 @@ def unwrap(model: Any) -> Any:
     return model
 
 
+class _ProgressHook(Hook):
+    """A bar over the batches of a test, for runners that log nothing."""
+
+    def before_test(self, runner: Runner) -> None:
+        self.bar = Progress(transient=True)
+        self.task = self.bar.add_task('testing', total=len(runner.test_dataloader))
+        self.bar.start()
+
+    def after_test_iter(self, *args: Any, **kwargs: Any) -> None:
+        self.bar.advance(self.task)
+
+    def after_test(self, runner: Runner) -> None:
+        self.bar.stop()
+
+
 class _CheckWeightsHook(Hook):
     """Stop, in one line, at weights that the host would skip with a warning."""
 
@@ -218,9 +236,9 @@ class _CheckWeightsHook(Hook):
             for name, module in unwrap(runner.model).named_modules():
                 recipe = getattr(module, 'init_cfg', None)
                 if isinstance(recipe, dict) and recipe.get('type') == 'Pretrained':
-                    checkpoint = CheckpointLoader.load_checkpoint(recipe['checkpoint'], 'cpu')
+                    words = {name: value for name, value in recipe.items() if name != 'type'}
                     where = f"init_cfg '{recipe['checkpoint']}'" + (f' of {name}' if name else '')
-                    check_start(module, weights_below(checkpoint, recipe.get('prefix')), where)
+                    check_start(module, CheckedPretrained(**words).read(module), where)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         with one_line_errors():

@@ -87,9 +87,17 @@ def budget_range(model: GatedEncoderDecoder, photo: Photo) -> tuple[int, int]:
     Raises:
         ValueError: If the network knows no budget.
     """
+    return token_range(model, image_size(prepare(model, photo)['inputs'][0]))
+
+
+def token_range(model: GatedEncoderDecoder, size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest and the largest token budget for an image of (height, width) pixels as the model sees it.
+
+    Raises:
+        ValueError: If the network knows no budget.
+    """
     if not hasattr(model.backbone, 'token_budget'):
         raise ValueError(f'budget: wanted a network that knows one (MSViT), got {type(model.backbone).__name__}')
-    size = image_size(prepare(model, photo)['inputs'][0])
     backbone: Any = model.backbone
     tilings = [backbone.tile(window) for window in model.window_sizes(size)]
     return max(tiling.num_regions for tiling in tilings), min(tiling.num_cells for tiling in tilings)

@@ -14,6 +14,7 @@ from msvit_mm.checkpoints import (
     check_coverage,
     check_resumable,
     check_shapes,
+    fetch,
     load_checkpoint_safely,
     load_weights_safely,
     use_safe_loader,
@@ -262,3 +263,40 @@ def test_odd_parts(checkpoint, path, part):
     torch.save(checkpoint, path)
     with pytest.raises(ValueError, match="wanted histories in 'log_scalars', got int"):
         load_checkpoint_safely(path)
+
+
+@pytest.fixture
+def published(path, tmp_path, monkeypatch):
+    """Address of a file whose name ends in its hash; what is fetched goes into another folder."""
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    return path.rename(tmp_path / f'net-{digest}.pth').as_uri()
+
+
+def test_a_published_file_is_fetched_once(published, tmp_path):
+    local = fetch(published)
+    assert local == tmp_path / 'hub' / 'checkpoints' / published.rpartition('/')[2]
+    (tmp_path / local.name).unlink()
+    assert fetch(published) == local
+    use_safe_loader()
+    assert torch.equal(
+        CheckpointLoader.load_checkpoint(published.replace('file:', 'https:'))['state_dict']['layer.weight'],
+        torch.arange(6.0).reshape(2, 3),
+    )
+
+
+def test_without_the_file_one_line_says_where_it_goes(published, tmp_path):
+    (tmp_path / published.rpartition('/')[2]).unlink()
+    local = tmp_path / 'hub' / 'checkpoints' / published.rpartition('/')[2]
+    with pytest.raises(ValueError, match=f"wanted to download them, got .*; put the file at '{local}', or start from"):
+        fetch(published)
+    local.write_bytes(b'another file')
+    with pytest.raises(ValueError, match='as its name says, got'):
+        fetch(published)
+
+
+def test_another_file_than_its_name_says_is_not_kept(published, tmp_path):
+    (tmp_path / published.rpartition('/')[2]).write_bytes(b'another file')
+    with pytest.raises(ValueError, match='wanted to download them, got invalid hash value'):
+        fetch(published)
+    assert not list((tmp_path / 'hub' / 'checkpoints').iterdir())

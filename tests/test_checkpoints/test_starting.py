@@ -1,11 +1,25 @@
 """A start from weights that were meant for something else stops; one from a part of a network goes on."""
 
+import re
+
 import pytest
 import torch
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from mmseg.models.backbones import VisionTransformer
+from timm.models import vision_transformer as timm_vit
 
-from msvit_mm.checkpoints.starting import CheckedPretrained, absent_parts, adopt_weights, check_start, weights_below
+from msvit_mm.checkpoints.loading import HASH_IN_NAME
+from msvit_mm.checkpoints.starting import (
+    CheckedPretrained,
+    absent_parts,
+    addresses,
+    adopt_weights,
+    check_start,
+    forget_addresses,
+    weights_below,
+)
+from msvit_mm.cli.config import load_config
 
 
 def make(arch, classes=3, channels=32, gate='ScaleGate', **backbone):
@@ -106,6 +120,46 @@ def test_pretrained_init(model, tmp_path, monkeypatch):
         other.init_cfg, other._is_init = words | dict(prefix=prefix), False
         with pytest.raises(ValueError, match='a.pth.: wanted some of the'):
             other.init_weights()
+
+
+def test_files_of_other_libraries_are_converted(tmp_path):
+    torch.manual_seed(0)
+    source = timm_vit.VisionTransformer(img_size=64, embed_dim=32, depth=2, num_heads=2, mlp_ratio=2)
+    torch.save(source.state_dict(), tmp_path / 'timm.pth')
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+    backbone = MODELS.build(dict(type='MSViT', arch=arch, img_size=(64, 96)))
+    CheckedPretrained(str(tmp_path / 'timm.pth'), convert=True)(backbone)
+    assert torch.equal(backbone.layers[1].attn.qkv.weight, source.blocks[1].attn.qkv.weight)
+    assert backbone.pos_embed.shape == (1, 25, 32)
+
+
+def test_addresses_are_found_and_forgotten():
+    recipe = dict(type='Pretrained', checkpoint='https://host/a-12345678.pth')
+    local = dict(type='Pretrained', checkpoint='a.pth')
+    config = dict(backbone=dict(init_cfg=recipe, gate=dict(init_cfg=local)), heads=[dict(init_cfg=recipe)])
+    assert list(addresses(config)) == ['https://host/a-12345678.pth'] * 2
+    model = BaseModule(recipe)
+    model.inner = BaseModule(local)
+    forget_addresses(model)
+    assert model.init_cfg is None and model.inner.init_cfg == local
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'upernet_ade20k',
+        'slim_upernet_ade20k',
+        'segmenter_ade20k',
+        'mixedsegmenter_ade20k',
+        'linear_ade20k',
+        'upernet_cityscapes',
+        'segmenter_cityscapes',
+        'classifier_imagenet',
+    ],
+)
+def test_recipes_start_from_published_weights(name):
+    (address,) = addresses(load_config(f'msvit_{name}').model)
+    assert re.search(HASH_IN_NAME, address)
 
 
 def test_weights_below_keep_what_modules_say():

@@ -11,6 +11,7 @@ from msvit_mm.cli import machine
         ('cpu', dict(optim_wrapper=dict(type='AmpOptimWrapper')), "mixed precision: wanted a device of cuda.*'cpu'"),
         ('cpu', dict(device='cuda:0'), "wanted 'cuda:0', got 'cpu'"),
         ('cuda', dict(device='cpu'), "wanted 'cpu', got 'cuda'"),
+        ('cpu', dict(compile=True), 'compile: wanted no compilation by the Runner, got True'),
         ('cpu', dict(launcher='mpi'), 'wanted GPUs, got none'),
         ('cuda', dict(launcher='pytorch'), 'wanted a GPU for local rank 2, got 2 GPUs'),
     ],

@@ -139,6 +139,7 @@ def test_bad_input(fail, options, checkpoints, tmp_path):
     check_fails('wanted a file or a config', '--model', 'fine', 'absent.py', checkpoints['fine'])
     check_fails('wanted one whose logits can shift', *fine, '--coarse-ratios', 0.5)
     check_fails('wanted a file, got none', '--list', tmp_path / 'absent.yml')
+    check_fails("model 'fine': wanted random in [0, 1], got 1.5", *fine, '--random', 1.5)
     check_list_fails('wanted YAML or JSON', '[')
     check_list_fails('wanted items of name, config, checkpoint', '- name: fine')
     item = 'name: fine, config: a, checkpoint: b'
@@ -147,12 +148,18 @@ def test_bad_input(fail, options, checkpoints, tmp_path):
     check_list_fails("'fine': wanted a list of numbers as budgets, got 3", f'[{{{item}, budgets: 3}}]')
 
 
-def test_a_budget_out_of_reach_keeps_what_is_evaluated(plot, checkpoints, tmp_path):
-    arguments = '--model', 'learned', CONFIGS['learned'], checkpoints['learned'], '--budgets', 35
-    with pytest.raises(SystemExit, match='^error: token_budget: wanted at least 36 .* got 35'):
+@pytest.mark.parametrize('budget', [35, 145])
+def test_a_budget_out_of_reach_stops_before_any_work(plot, checkpoints, tmp_path, budget):
+    arguments = '--model', 'learned', CONFIGS['learned'], checkpoints['learned'], '--budgets', budget
+    wanted = f"error: model 'learned': wanted budgets of 36 .all coarse. to 144 .all fine. tokens, got {budget}"
+    with pytest.raises(SystemExit, match=wanted):
         plot(tmp_path / 'out', *arguments)
-    assert list(points_of(tmp_path / 'out')) == ['learned']
+    assert not (tmp_path / 'out').exists()
 
+
+def test_another_file_in_the_place_of_the_points(plot, checkpoints, tmp_path):
+    arguments = '--model', 'learned', CONFIGS['learned'], checkpoints['learned']
+    (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'points.json').write_text('{}')
     with pytest.raises(SystemExit, match="points.json': wanted the points of an earlier call, got something else"):
         plot(tmp_path / 'out', *arguments)

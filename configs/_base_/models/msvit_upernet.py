@@ -1,6 +1,6 @@
 """DeiT-S with a learned gate under UPerNet, mmsegmentation's settings for plain ViTs, target coarse ratio 0.75."""
 
-_base_ = ['../gates/learned.py']
+_base_ = ['../gates/learned.py', '../weights/deit_small.py']
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
@@ -22,6 +22,7 @@ model = dict(
         out_indices=[2, 5, 8, 11],
         drop_path_rate=0.1,
         gate={{_base_.gate}},
+        init_cfg={{_base_.pretrained}},
     ),
     neck=dict(type='MultiLevelNeck', in_channels=[384, 384, 384, 384], out_channels=384, scales=[4, 2, 1, 0.5]),
     decode_head=dict(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from rich.console import Console
+from rich.progress import track
 
 from ...checkpoints import check_new, use_safe_loader, write_files
 from ...export import FORMATS, describe_engine, differences, export_graph, list_engines, make_engines
@@ -49,7 +50,8 @@ def main(args: Namespace) -> None:
         check_new([*files, listing], args.overwrite)
         images, source = load_inputs(cfg, model, args.batch_size, size, args.images)
         with one_line_errors(ImportError):
-            contents = [export_graph(engine.network, images, form, engine.outputs) for engine in engines]
+            progress = track(engines, 'exporting')
+            contents = [export_graph(engine.network, images, form, engine.outputs) for engine in progress]
 
     rows = [
         describe_engine(engine, file.name, images, differences(engine.network, content, form, images))

@@ -13,11 +13,12 @@ from ...checkpoints import (
     check_coverage,
     check_finite,
     check_resumable,
+    fetch,
     find_resumable,
     load_checkpoint_safely,
     use_safe_loader,
 )
-from ...checkpoints.starting import OPTIONAL, adopt_weights
+from ...checkpoints.starting import OPTIONAL, addresses, adopt_weights, forget_addresses
 from ...engine import NonFiniteError
 from ..config import load_config
 from ..config_checks import check_config
@@ -71,6 +72,9 @@ def main(args: Namespace) -> None:
         if cfg.get('resume') and checkpoint:
             check_resumable(checkpoint)
             keep_seed(cfg, checkpoint)
+        if checkpoint is None:
+            for url in addresses(cfg.model):
+                fetch(url)
 
     with end_in_one_line(), one_line_errors(LockedError), sole_training(cfg.work_dir, cfg.launcher):
         train(cfg, checkpoint)
@@ -83,6 +87,7 @@ def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
     add_guards(runner)
     if checkpoint:
         model = unwrap(runner.model)
+        forget_addresses(model)
         with one_line_errors():
             if cfg.get('resume'):
                 check_fits(model, checkpoint['state_dict'])

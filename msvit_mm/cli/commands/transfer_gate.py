@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from rich.progress import track
 
 from ...checkpoints import (
     carry_metadata,
@@ -82,7 +83,9 @@ def main(args: Namespace) -> None:
         others = load_target_weights(target, args.target_checkpoint) if args.target_checkpoint else {}
         target.load_state_dict(moved, strict=False)
         images = sample_images(cfg, args.images)
-        report['scale_maps'] = images and compare_scale_maps(source, target, (batch['inputs'][0] for batch in images))
+        report['scale_maps'] = images and compare_scale_maps(
+            source, target, (batch['inputs'][0] for batch in track(images, 'comparing scale maps'))
+        )
 
     report |= {name: Path(getattr(args, name)).name for name in ('source_config', 'source_checkpoint', 'target_config')}
     report['target_checkpoint'] = args.target_checkpoint and Path(args.target_checkpoint).name
