@@ -1,0 +1,15 @@
+"""A control of from_dense_upernet_scenes.py: trained on alike, the 0.75 of each image with the least edges coarse.
+
+    python tools/train.py configs/studies/transfer/from_dense_edge_upernet_scenes.py --cfg-options load_from=DENSE.pth
+
+Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py.
+
+Not trained yet.
+"""
+
+_base_ = ['from_dense_upernet_scenes.py', '../../_base_/gates/edges.py']
+model = dict(
+    backbone=dict(gate=dict(_delete_=True, **_base_.stand_in, coarse_ratio=_base_.coarse_ratio)),
+    gate_loss=None,
+    utility_loss=None,
+)
