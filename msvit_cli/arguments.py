@@ -129,6 +129,30 @@ def add_export(parser: ArgumentParser) -> None:
     parser.add_argument('--overwrite', action='store_true', help='replace existing files of these names')
 
 
+def add_fit_gate(parser: ArgumentParser) -> None:
+    add_shared(parser, 'config', '--cfg-options')
+    parser.add_argument('checkpoint', help='of the network that the gate is for, dense or with a gate')
+    parser.add_argument('output', metavar='OUT', help='the checkpoint to write, for load_from, its report beside it')
+    targets = ['boundary', 'utility', 'both', 'uncertainty', 'scales']
+    parser.add_argument(
+        '--target',
+        choices=targets,
+        default='boundary',
+        help='fine is where a class boundary lies; where fine wins most of the loss; both; without labels: where the '
+        'dense network is uncertain; where its features differ most from those of coarse tokens. Default %(default)s',
+    )
+    parser.add_argument('--coarse-ratio', type=float, metavar='R', help="default: what the config's losses ask for")
+    parser.add_argument('--steps', type=int, default=500, help='default %(default)s')
+    parser.add_argument('--batch-size', type=int, default=8, help='images of a step; default %(default)s')
+    parser.add_argument('--lr', type=float, default=2e-3, help='of AdamW; default %(default)s')
+    parser.add_argument('--scales', type=float, nargs='+', default=[1.0, 0.85], help='of the images; default 1 .85')
+    parser.add_argument('--num-images', type=int, default=256, help='of the training set, for the threshold')
+    parser.add_argument('--num-val-images', type=int, default=64, help='of the validation set, for the AUC')
+    parser.add_argument('--num-workers', type=int, default=1, help='processes that load images')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT and its report')
+    add_shared(parser, '--device')
+
+
 def add_get_flops(parser: ArgumentParser) -> None:
     add_shared(parser, 'config', '--cfg-options')
     parser.add_argument('checkpoint', nargs='?')

@@ -1,4 +1,4 @@
-"""Images for a command: files, data sets without their labels, and inputs of one size."""
+"""Images for a command: files, data sets, and inputs of one size."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..datasets.configs import leaf_datasets
-from ..datasets.unlabelled import UnlabelledImages, space_evenly
+from ..datasets.prepared import PreparedImages, space_evenly
 from ..models import GatedModel
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -82,27 +82,33 @@ def find_images(path: Path) -> list[Path]:
     return found
 
 
-def load_images(dataset: dict, num_images: int | None = None, folder: str | None = None) -> UnlabelledImages:
+def load_images(
+    dataset: dict, num_images: int | None = None, folder: str | None = None, with_labels: bool = False
+) -> PreparedImages:
     """Images evenly spaced over a data set or a folder.
 
     Args:
         dataset: Config of the data set; of several below a wrapper the first has the pipeline.
         num_images: How many; all by default, and all if there are fewer.
         folder: Take the image files below this folder instead of those of the data set.
+        with_labels: Whether the data set's labels come along.
 
     Raises:
         ValueError: If there is no image.
     """
     leaves = leaf_datasets(dataset)
     if folder:
-        infos = [dict(img_path=str(path)) for path in find_images(Path(folder))]
+        files = find_images(Path(folder))
+        infos = [dict(img_path=str(files[i])) for i in space_evenly(len(files), num_images)]
     else:
-        built = [DATASETS.build(leaf) for leaf in leaves]
-        infos = [leaf.get_data_info(i) for leaf in built for i in range(len(leaf))]
-    return UnlabelledImages([infos[i] for i in space_evenly(len(infos), num_images)], leaves[0]['pipeline'])
+        places = [(leaf, i) for leaf in map(DATASETS.build, leaves) for i in range(len(leaf))]
+        infos = [places[i][0].get_data_info(places[i][1]) for i in space_evenly(len(places), num_images)]
+    return PreparedImages(infos, leaves[0]['pipeline'], with_labels)
 
 
-def load_split(cfg: Config, split: str, num_images: int | None = None, folder: str | None = None) -> UnlabelledImages:
+def load_split(
+    cfg: Config, split: str, num_images: int | None = None, folder: str | None = None, with_labels: bool = False
+) -> PreparedImages:
     """Images of a folder or, evenly spaced, of a split (train, val or test), as the test pipeline prepares them.
 
     Raises:
@@ -116,7 +122,7 @@ def load_split(cfg: Config, split: str, num_images: int | None = None, folder: s
     leaves = [{}] if folder else leaf_datasets(cfg[f'{split}_dataloader'].dataset)
     pipeline = leaf_datasets(cfg.test_dataloader.dataset)[0]['pipeline']
     dataset = dict(datasets=[dict(leaf, pipeline=pipeline) for leaf in leaves])
-    return load_images(dataset, num_images, folder)
+    return load_images(dataset, num_images, folder, with_labels)
 
 
 def load_inputs(

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..backbones import GatedBackbone
 from ..backbones.base import HostModel, image_size
 from ..datasets.configs import leaf_datasets
-from ..datasets.unlabelled import UnlabelledImages, space_evenly
+from ..datasets.prepared import PreparedImages, space_evenly
 from .schedule import unwrap
 
 # Whether a measure rises or falls with the threshold, above which regions are coarse.
@@ -88,6 +88,13 @@ def calibrate_gate(
     report = find_threshold(model.backbone, images, measure, wanted)
     gate.shift_logits(-report['threshold'])
     return report
+
+
+def asked_ratio(model: HostModel) -> float | None:
+    """The coarse ratio that a model's gate loss asks for, or else its utility loss; None if neither does."""
+    losses = (getattr(model, name, None) for name in ('gate_loss', 'utility_loss'))
+    ratios = (getattr(loss, 'coarse_ratio', None) for loss in losses)
+    return next((ratio for ratio in ratios if ratio is not None), None)
 
 
 def find_threshold(backbone: GatedBackbone, images: list[GatedImage], measure: str, wanted: float) -> dict:
@@ -209,7 +216,7 @@ class GateCalibrationHook(Hook):
         """Calibrate the gate of the run's model, if it has one that learns towards a coarse ratio."""
         model = unwrap(runner.model)
         backbone: Any = getattr(model, 'backbone', None)
-        ratio = self._ratio_of(model)
+        ratio = asked_ratio(model) if self.coarse_ratio is None else self.coarse_ratio
         if getattr(backbone, 'region_size', None) is None or not backbone.gate.learnable or ratio is None:
             return
         if not runner.cfg.get('test_dataloader'):
@@ -228,13 +235,8 @@ class GateCalibrationHook(Hook):
             )
         )
 
-    def _ratio_of(self, model: HostModel) -> float | None:
-        losses = (getattr(model, name, None) for name in ('gate_loss', 'utility_loss'))
-        ratios = [self.coarse_ratio, *(getattr(loss, 'coarse_ratio', None) for loss in losses)]
-        return next((ratio for ratio in ratios if ratio is not None), None)
-
-    def _images(self, runner: Runner) -> UnlabelledImages:
+    def _images(self, runner: Runner) -> PreparedImages:
         """This process's share of the images."""
         dataset, pipeline = runner.train_loop.dataloader.dataset, leaf_datasets(runner.cfg.test_dataloader.dataset)[0]
         places = space_evenly(len(dataset), self.num_images)[get_rank() :: get_world_size()]
-        return UnlabelledImages([dataset.get_data_info(place) for place in places], pipeline['pipeline'])
+        return PreparedImages([dataset.get_data_info(place) for place in places], pipeline['pipeline'])

@@ -125,6 +125,7 @@ def test_compare_gates_on_routes(run, routed_checkpoint, tmp_path):
     [
         ('transfer-gate', (ROUTES, 'CHECKPOINT', CONFIG, 'OUT')),
         ('calibrate-gate', (ROUTES, 'CHECKPOINT', 'OUT', '--coarse-ratio', 0.5)),
+        ('fit-gate', (ROUTES, 'CHECKPOINT', 'OUT')),
         ('plot-tradeoff', ('OUT', '--model', 'routes', ROUTES, 'CHECKPOINT', '--random', 0.5)),
     ],
 )

@@ -34,6 +34,7 @@ def call(checkpoint, monkeypatch, tmp_path):
         'get-flops': lambda out: (CONFIG, checkpoint, '--num-images', 1, '--out', out),
         'benchmark': lambda out: (CONFIG, checkpoint, '--repeats', 1, '--out', out),
         'calibrate-gate': lambda out: (CONFIG, checkpoint, out, '--coarse-ratio', 0.5),
+        'fit-gate': lambda out: (CONFIG, checkpoint, out),
         'transfer-gate': lambda out: (CONFIG, checkpoint, CONFIG, out),
         'convert-checkpoint': lambda out: (checkpoint, out),
         'publish-model': lambda out: (CONFIG, checkpoint, out),
@@ -44,7 +45,15 @@ def call(checkpoint, monkeypatch, tmp_path):
     }
 
 
-COMMANDS = ('get-flops', 'benchmark', 'calibrate-gate', 'transfer-gate', 'convert-checkpoint', 'publish-model')
+COMMANDS = (
+    'get-flops',
+    'benchmark',
+    'calibrate-gate',
+    'fit-gate',
+    'transfer-gate',
+    'convert-checkpoint',
+    'publish-model',
+)
 FOLDER_COMMANDS = ('compare-gates', 'plot-tradeoff', 'visualize-gate', 'test')
 
 

@@ -20,7 +20,7 @@ from ...checkpoints import (
     transfer_gate,
     write_files,
 )
-from ...datasets.unlabelled import UnlabelledImages
+from ...datasets.prepared import PreparedImages
 from ...models import GatedModel
 from ..config import load_config
 from ..errors import one_line_errors
@@ -44,7 +44,7 @@ def build_model(path: str) -> tuple[Config, GatedModel]:
     return cfg, model
 
 
-def sample_images(cfg: Config, folder: str | None) -> UnlabelledImages | None:
+def sample_images(cfg: Config, folder: str | None) -> PreparedImages | None:
     """Images of the folder or, if it is there, of the config's test data set."""
     if folder:
         return load_images(dict(pipeline=FOLDER_PIPELINE), NUM_IMAGES, folder)

@@ -1,4 +1,4 @@
-"""Images as they are predicted: prepared by a test pipeline, without their labels."""
+"""Images as they are predicted: prepared by a test pipeline, with their labels or without."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,18 @@ from .configs import type_name
 from .transforms import LABEL_STEPS
 
 
-class UnlabelledImages(Sequence):
-    """Batches of one image each, as a test pipeline prepares them, without its steps about labels.
+class PreparedImages(Sequence):
+    """Batches of one image each, as a test pipeline prepares them.
 
     Args:
         infos: What data sets know of the images: what the pipeline begins with.
         pipeline: Configs of its steps.
+        with_labels: Whether to take its steps about labels, too.
     """
 
-    def __init__(self, infos: Sequence[dict], pipeline: Sequence[dict]) -> None:
+    def __init__(self, infos: Sequence[dict], pipeline: Sequence[dict], with_labels: bool = False) -> None:
         self.infos = infos
-        self.pipeline = Compose([step for step in pipeline if type_name(step) not in LABEL_STEPS])
+        self.pipeline = Compose([step for step in pipeline if with_labels or type_name(step) not in LABEL_STEPS])
 
     def __len__(self) -> int:
         return len(self.infos)

@@ -1,0 +1,104 @@
+"""Fit a gate before training, in about a minute: to labels, to what the other scale would win, or without labels.
+
+msvit fit-gate CONFIG CHECKPOINT fitted.pth --target boundary
+"""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader, RandomSampler
+
+from ...checkpoints import carry_metadata, check_new, checkpoint_bytes, use_safe_loader, write_files
+from ...engine.calibration import asked_ratio, calibrate_gate
+from ...studies.fitting import LABELLED, check_target, fit_gate, judge_gate
+from ..config import load_config, seed_of
+from ..errors import one_line_errors
+from ..images import load_split
+from ..models import build_gated_model, check_regions, load_target_weights
+from ..records import describe_run, json_bytes
+
+GATE = 'backbone.gate.'
+
+
+def choose_ratio(given: float | None, asked: float | None) -> float:
+    """The ratio of the command, or else the one that the config's losses ask for.
+
+    Raises:
+        ValueError: If there is none, or none in (0, 1).
+    """
+    ratio = asked if given is None else given
+    if ratio is None or not 0 < ratio < 1:
+        got = 'none, and the config has no gate loss that says one' if ratio is None else f'{ratio:g}'
+        raise ValueError(f'--coarse-ratio: wanted a number between 0 and 1, got {got}')
+    return ratio
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def main(args: Namespace) -> None:
+    use_safe_loader()
+    console = Console()
+    output = Path(args.output)
+    paths = output, output.with_suffix('.json')
+    targets = LABELLED if args.target == 'both' else (args.target,)
+    with one_line_errors():
+        if output.suffix == '.json':
+            raise ValueError(f"OUT: wanted the name of a checkpoint, got '{output}', the name of its report.")
+        if min(args.steps, args.batch_size, *args.scales) <= 0:
+            got = f'{args.steps}, {args.batch_size}, {args.scales}'
+            raise ValueError(f'--steps, --batch-size, --scales: wanted positive numbers, got {got}')
+        check_new(paths, args.overwrite, [args.config, args.checkpoint])
+        cfg = load_config(args.config, args.cfg_options)
+        torch.manual_seed(seed_of(cfg))
+        model = build_gated_model(cfg, None, args.device)
+        check_regions(model, cfg)
+        check_target(model, targets)
+        ratio = choose_ratio(args.coarse_ratio, asked_ratio(model))
+        weights = load_target_weights(model, args.checkpoint)
+        model.load_state_dict(weights, strict=False)
+        with_labels = bool(set(targets) & set(LABELLED))
+        images = load_split(cfg, 'train', with_labels=with_labels)
+        judged = load_split(cfg, 'val', args.num_val_images, with_labels=with_labels)
+
+        sampler = RandomSampler(images, replacement=True, num_samples=args.steps * args.batch_size)
+        loader = DataLoader(
+            cast(Any, images), batch_size=None, sampler=sampler, num_workers=args.num_workers, collate_fn=_as_it_is
+        )
+        model.backbone.gate.requires_grad_(True)  # a gate that the config freezes is fitted, too
+        losses = fit_gate(
+            model,
+            track(loader, f'fitting to {args.target}', total=len(sampler), console=console),
+            targets,
+            ratio,
+            args.batch_size,
+            args.steps,
+            args.lr,
+            args.scales,
+        )
+        chosen = load_split(cfg, 'train', args.num_images)
+        calibration = calibrate_gate(
+            model, track(chosen, 'calibrating', console=console), 'coarse_ratio', ratio, with_decoder=False
+        )
+        auc = judge_gate(model, track(judged, 'judging', console=console), targets, ratio)
+
+    gate = {f'{GATE}{name}': x.cpu() for name, x in model.backbone.gate.state_dict().items()}
+    report = dict(target=args.target, coarse_ratio=ratio, auc=auc, num_val_images=len(judged))
+    report |= dict(threshold=calibration['threshold'], first_loss=losses[0], last_loss=losses[-1])
+    record = report | describe_run(vars(args), seed_of(cfg), args.device)
+    written = dict(meta=dict(gate_fit=report), state_dict=carry_metadata({**weights, **gate}, weights))
+    with one_line_errors():
+        write_files(dict(zip(paths, (checkpoint_bytes(written), json_bytes(record)), strict=True)))
+    got = calibration['after']['coarse_ratio']
+    console.print(
+        f'coarse     {got:.4f} of the regions of {calibration["num_images"]} training images', highlight=False
+    )
+    for name, value in auc.items():
+        console.print(f'AUC        {value:.3f} against {name}, {len(judged)} validation images', highlight=False)
+    console.print(f'written    {paths[0]}, {paths[1]}', highlight=False, soft_wrap=True)
+    console.print(f"use        load_from = '{output}'", highlight=False, soft_wrap=True)
