@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo demo-page test coverage docs lint hooks configs-readme check check-slow clean
+.PHONY: setup demo demo-networks demo-page test coverage docs lint hooks configs-readme check check-oldest check-slow clean
 
 setup: $(STAMP)
 
@@ -27,11 +27,17 @@ demo: setup
 	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" \
 		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --overwrite --cfg-options randomness.seed=$(SEED)
 
-# The page of `msvit demo` on the demo's network, which is trained first if it is not there.
-demo-page: setup
+# The page of `msvit demo` on these networks.
+demo-page: demo-networks
 	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[demo]'
+	$(BIN)/python tools/demo.py $$(cat work_dirs/demo/last_checkpoint work_dirs/camvid/last_checkpoint 2>/dev/null)
+
+# Networks for the page, trained where they are not there: Scenes (generated) and, where data/camvid is, CamVid.
+CAMVID := configs/msvit_upernet_camvid.py
+demo-networks: setup
 	@test -f work_dirs/demo/last_checkpoint || $(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
-	$(BIN)/python tools/demo.py "$$(cat work_dirs/demo/last_checkpoint)"
+	@test -f work_dirs/camvid/last_checkpoint || ! test -d data/camvid || \
+		$(BIN)/python tools/train.py $(CAMVID) --work-dir work_dirs/camvid
 
 # The site, in build/site; warnings are errors. Tools, configs and models are written from the code.
 docs: setup
@@ -59,11 +65,22 @@ configs-readme: setup
 
 check: lint coverage
 
+# The tests on the oldest versions that setup.py allows, in an environment of their own.
+OLDEST := .venv-oldest/bin/python
+check-oldest:
+	@test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
+	@echo "check-oldest: installing requirements-oldest.txt into .venv-oldest"
+	@$(OLDEST) -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
+	@$(OLDEST) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	OMP_NUM_THREADS=1 $(OLDEST) -m pytest -q -m "not slow" -n 2
+
 # Let git run .pre-commit-config.yaml before every commit.
 hooks: setup
 	$(BIN)/pre-commit install
 
+# With the page in a browser where chromium is installed (on Debian: apt-get install chromium).
 check-slow: setup
+	@$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[demo]' playwright
 	$(BIN)/python -m pytest -q -m slow
 
 clean:

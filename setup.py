@@ -25,8 +25,7 @@ class BuildWithConfigs(build_py):
         shutil.rmtree(target, ignore_errors=True)  # what an earlier build left
         for name in ('configs', 'tools'):
             shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
-        listed = ''.join(f'  - {path.relative_to(target)}\n' for path in sorted(target.rglob('metafile.yml')))
-        (target / 'model-index.yml').write_text(f'Import:\n{listed}')
+        shutil.copy(ROOT / 'model-index.yml', target)
 
 
 setup(
@@ -58,10 +57,10 @@ setup(
     install_requires=[
         'torch>=2.4',
         'numpy>=1.26,<3',
-        'matplotlib>=3.7',
-        'opencv-python>=4.8',
-        'pillow>=9',
-        'pyyaml>=6',
+        'matplotlib>=3.9',
+        'opencv-python>=4.10',
+        'pillow>=9.3',
+        'pyyaml>=6.0.1',
         'rich>=13',
     ],
     extras_require={

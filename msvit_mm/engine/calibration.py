@@ -80,7 +80,7 @@ def calibrate_gate(
     if measure not in SIGNS:
         raise ValueError(f'measure must be one of {sorted(SIGNS)}, got {measure!r}')
     if measure == 'coarse_ratio' and not 0 <= wanted <= 1:
-        raise ValueError(f'coarse_ratio: wanted a budget between 1 (all regions coarse) and 0 (all fine), got {wanted:g}')
+        raise ValueError(f'{measure}: wanted a budget between 1 (all regions coarse) and 0 (all fine), got {wanted:g}')
     gate = model.backbone.gate
     gate.shift_logits(0.0)  # a gate without logits says so before the images take their time
     own = [record_gate(model, batch, with_decoder) for batch in batches]

@@ -37,7 +37,7 @@ def installed(tmp_path_factory):
     target = tmp_path_factory.mktemp('wheel') / 'site'
     source = target.with_name('source')
     source.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md'):
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'model-index.yml'):
         shutil.copy(ROOT / name, source)
     for name in ('configs', 'msvit_cli', 'msvit_mm', 'tools'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))

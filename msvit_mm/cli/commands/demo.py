@@ -19,6 +19,8 @@ from ..errors import one_line_errors
 from ..models import load_trained_segmentor
 
 TITLE = '# Mixed-scale vision transformer\nFewer tokens where little is to be seen. Move the budget and look.'
+CHOICES = 'scale map: blue is coarse, orange fine'
+HEIGHT = 300  # of the pictures, in pixels
 TIMED = 'Times are medians of this machine, both networks in turns. One MAC is one multiply and one add.'
 
 
@@ -71,9 +73,9 @@ def build_app(models: Mapping[str, GatedEncoderDecoder]) -> Any:
     with gr.Blocks(title='msvit_mm', analytics_enabled=False) as app:
         gr.Markdown(TITLE)
         with gr.Row():
-            image = gr.Image(label='image', type='numpy', image_mode='RGB')
-            segmentation = gr.Image(label='segmentation', interactive=False)
-            choices = gr.Image(label='scale map: blue is coarse, orange fine', interactive=False)
+            image = gr.Image(label='image', type='numpy', image_mode='RGB', height=HEIGHT)
+            segmentation = gr.Image(label='segmentation', interactive=False, height=HEIGHT)
+            choices = gr.Image(label=CHOICES, interactive=False, height=HEIGHT)
         with gr.Row():
             name = gr.Dropdown(names, value=names[0], label='network', visible=len(names) > 1)
             own = gr.Checkbox(False, label='let the gate decide')
