@@ -100,6 +100,7 @@ def add_convert_checkpoint(parser: ArgumentParser) -> None:
     )
     parser.add_argument('--patch-size', type=int, help='pixels; default 16')
     parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
+    parser.add_argument('--patch-sizes', type=int, nargs='+', help='of all scales, ascending, instead of these two')
     parser.add_argument(
         '--source-grid', type=int, nargs=2, help="rows and columns of the source's positions, if not square"
     )

@@ -2,7 +2,7 @@
 
 from .base import ChoiceMap, Choices, Costs, GatedBackbone, registered_backbones
 from .msvit import MSViT
-from .region import GateOutput, RegionBackbone
+from .region import GateOutput, RegionBackbone, coarse_ratios
 from .routed_pvt import DynamicTokenRoutingTransformer, RouteOutput
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     'MSViT',
     'RegionBackbone',
     'RouteOutput',
+    'coarse_ratios',
     'registered_backbones',
 ]

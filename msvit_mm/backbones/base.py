@@ -107,8 +107,8 @@ class Choices(Protocol):
     def maps(self) -> dict[str, ChoiceMap]:
         """What a prediction carries of the choices, by the name of its field."""
 
-    def loss_input(self) -> Tensor:
-        """What the gate loss judges: gate values (B, rows, cols) or costs (B,)."""
+    def loss_input(self) -> Any:
+        """What the gate loss judges: gate values (B, rows, cols), per scale but the smallest, or costs (B,)."""
 
     def statistics(self) -> dict[str, Tensor]:
         """Scalars for the training log."""
@@ -284,7 +284,7 @@ class GatedBackbone(ABC):
         """Side in pixels of the regions that decisions are on, or None where tokens are routed."""
         return None
 
-    def gate_statements(self, images: Tensor) -> Tensor:
+    def gate_statements(self, images: Tensor) -> Any:
         """What the gate says of images that only it sees, like ``Choices.loss_input``.
 
         Raises:

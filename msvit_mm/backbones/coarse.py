@@ -117,6 +117,10 @@ class DetailOf:
     images: Tensor
     tiling: Tiling
 
+    def __post_init__(self) -> None:
+        if len(self.tiling.patch_sizes) > 2:
+            raise ValueError(f'detail: wanted two patch sizes, got {self.tiling.patch_sizes}')
+
     @property
     def levels(self) -> tuple[int, ...]:
         return self.module.levels

@@ -1,9 +1,9 @@
 """The ways to run the layers on the active tokens: all give the same features, at other cost and with other gradients.
 
 ``packed``: the active tokens of all images as one sequence. ``counterfactual``: packed, and in a share of the regions
-the tokens of the other scale as queries without backward. ``masked``: all tokens are queries, the active ones keys.
-``padded`` and ``trimmed``: as masked, but with the active tokens moved to the front of each image, in their order, and
-the batch cut to the most active tokens of any image.
+the tokens of the other scale as queries without backward: what each node would be, were its own decision the other.
+``masked``: all tokens are queries, the active ones keys. ``padded`` and ``trimmed``: as masked, but with the active
+tokens moved to the front of each image, in their order, and the batch cut to the most active tokens of any image.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..ops.gating import straight_through
 from ..ops.packing import Packing
-from ..ops.tiling import Tiling, token_areas
+from ..ops.tiling import Maps, Tiling, nodes_to_slots, other_slots, per_scale, to_children, token_areas
 from .layers import MaskedRows, PackedSequences, Passed, Stream
 
 
@@ -38,10 +38,11 @@ class Batch:
     Attributes:
         images: Shape (B, 3, H, W).
         tiling: Candidates of each image.
-        slots: Which of them are active, boolean, shape (B, R, slots).
+        decisions: As executed, shape (B, rows, cols), per scale but the smallest.
+        slots: Which candidates are active under them, boolean, shape (B, R, slots).
         num_extra_tokens: Class tokens of each image, which are always active and come first.
         per_image: Sequences of each image that attend each among itself: 1, or one per region.
-        gate_values: With gradient, if the task is to reach the gate, shape (B, rows, cols); else None.
+        gate_values: With gradient, if the task is to reach the gate, like ``decisions``; else None.
         by_output: Whether the gate learns where tokens return to the grid.
         by_mask: Whether it learns as the weight of a token as a key.
         share: Of the regions that get counterfactual tokens, in (0, 1].
@@ -51,10 +52,11 @@ class Batch:
 
     images: Tensor
     tiling: Tiling
+    decisions: Maps
     slots: Tensor
     num_extra_tokens: int
     per_image: int
-    gate_values: Tensor | None
+    gate_values: Maps | None
     by_output: bool
     by_mask: bool
     share: float
@@ -90,7 +92,7 @@ class Encoding(NamedTuple):
         active: Where the active tokens belong.
         levels: For each requested layer the active tokens (T, C), and the counterfactual ones (T', C) or None.
         counterfactual: Where those belong, if the gate learns from the output mix; else None.
-        weights: How much the contrast of a region weighs there, shape (B, rows, cols), or None.
+        weights: How much the contrasts in a region weigh there, shape (B, rows, cols), or None.
         passed: What the layers returned, if packed; else None: none of the active tokens merged or left.
     """
 
@@ -113,8 +115,8 @@ def run_counterfactual(encoder: Encoder, batch: Batch) -> Encoding:
     if not batch.contrasting or batch.gate_values is None:
         return run_packed(encoder, batch)
     active = batch.active
-    drawn = draw_regions(batch.gate_values, batch.share)
-    others = ~batch.slots & batch.inside & drawn.flatten(1).bool().unsqueeze(-1)
+    drawn = draw_regions(per_scale(batch.gate_values)[0], batch.share)
+    others = other_slots(batch.decisions, batch.tiling) & drawn.flatten(1).bool().unsqueeze(-1)
     chosen = Packing.select(batch.with_extra(others, value=0))
     stream = _stream(encoder, batch, active)
     with torch.no_grad():
@@ -140,7 +142,8 @@ def run_masked(encoder: Encoder, batch: Batch, trim: bool = False) -> Encoding:
         kept = torch.zeros_like(is_active).scatter(1, order, True).view(active.shape)
         kept = kept[:, batch.num_extra_tokens :].view_as(batch.slots)
         chosen = Packing.select(batch.with_extra(~batch.slots & batch.inside & kept, value=0))
-        weights = (kept | ~batch.inside).all(-1).view_as(values).to(values)
+        first = per_scale(values)[0]
+        weights = (kept | ~batch.inside).all(-1).view_as(first).to(first)
     candidates = Packing.select(torch.ones(active.shape, dtype=torch.bool, device=order.device))
     tokens = encoder.embed(batch.images, batch.tiling, candidates).unflatten(0, active.shape)
     image = torch.arange(len(order), device=order.device).div(batch.per_image, rounding_mode='floor')
@@ -171,10 +174,25 @@ def _stream(encoder: Encoder, batch: Batch, active: Packing) -> Stream:
     return Stream(tokens, PackedSequences.of(active, batch.per_image), cells=batch.cells)
 
 
-def _key_weights(batch: Batch, gate_values: Tensor) -> Tensor:
-    """Straight-through weight of every candidate as a key, the mask path to the gate, shape (B, N)."""
-    coarse = straight_through(gate_values).flatten(1).unsqueeze(-1)  # (B, rows, cols) -> (B, R, 1)
-    return batch.with_extra(torch.cat([coarse, (1 - coarse) * batch.inside[:, 1:].to(coarse)], dim=-1))
+def _key_weights(batch: Batch, gate_values: Maps) -> Tensor:
+    """Straight-through weight of every candidate as a key, the mask path to the gate, shape (B, N).
+
+    A node weighs as much as it stays whole and all nodes around it are split.
+    """
+    reached: Tensor | None = None
+    parts: list[Tensor] = []
+    for scale, values in zip(batch.tiling.scales, (*per_scale(gate_values), None), strict=True):
+        inside = batch.inside[:, scale.first : scale.first + scale.per_side**2]
+        if values is None:
+            assert reached is not None
+            parts.append(to_children(reached, scale.per_side) * inside.to(reached))
+            break
+        pad = (0, batch.tiling.cols * scale.per_side - scale.cols, 0, batch.tiling.rows * scale.per_side - scale.rows)
+        stays = nodes_to_slots(F.pad(straight_through(values), pad), scale.per_side)
+        above = None if reached is None else to_children(reached, scale.per_side) * inside.to(stays)
+        parts.append(stays if above is None else above * stays)
+        reached = 1 - stays if above is None else above * (1 - stays)
+    return batch.with_extra(torch.cat(parts, dim=-1))
 
 
 def _split_rows(x: Tensor, order: Tensor, active: Packing, chosen: Packing | None) -> tuple[Tensor, Tensor | None]:

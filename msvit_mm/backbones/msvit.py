@@ -1,7 +1,7 @@
-"""MSViT: a plain vision transformer on tokens of two scales, chosen per region by a gate."""
+"""MSViT: a plain vision transformer on tokens of two scales or more, chosen per region by a gate."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -11,12 +11,21 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
-from ..gates import decide
+from ..gates import decide, node_sides
 from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
-from ..ops.tiling import Tiling, active_slots, gather_patches, pad_to_regions
+from ..ops.tiling import (
+    Maps,
+    Tiling,
+    active_slots,
+    as_maps,
+    gather_patches,
+    map_scales,
+    pad_to_regions,
+    regions_to_nodes,
+)
 from .base import Costs, Features, check_images, height_and_width, image_size
 from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
@@ -29,7 +38,7 @@ from .region import Counterfactual, GateOutput, RegionBackbone
 from .static import StaticMSViT, make_static
 from .steps import StepOutput, count_cells, describe_steps
 from .vit_costs import dense_costs, mixed_costs
-from .words import PACKED_EXECUTIONS, check_between, check_built, check_words
+from .words import PACKED_EXECUTIONS, check_between, check_built, check_scales, check_words
 
 
 @MODELS.register_module()
@@ -37,8 +46,10 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
     """Mixed-scale vision transformer.
 
     A gate chooses one coarse token or ``(coarse_patch_size / patch_size)**2`` fine ones for every region of the image.
-    Both scales share mmpretrain's ``VisionTransformer``, whose constructor words and state-dict keys are kept; only
-    ``gate.*`` is new. The features return to the grid of fine cells, each cell from the one token that covers it.
+    Of more scales, ``patch_sizes=(16, 32, 64)``, each region holds a tree: its token, or within it one coarse token or
+    fine ones for every node of the next scale. All scales share mmpretrain's ``VisionTransformer``, whose constructor
+    words and state-dict keys are kept; only ``gate.*`` is new. The features return to the grid of fine cells, each cell
+    from the one token that covers it.
 
     ``torch.compile`` compiles gate, embedding and what the layers do to each token, once for all layers and numbers of
     tokens; attention runs as it is.
@@ -48,7 +59,11 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         img_size: Image size in pixels for which the position embedding is laid out; other sizes interpolate it.
         patch_size: Side of a fine patch in pixels.
         coarse_patch_size: Side of a coarse patch and of a region in pixels, a larger multiple of ``patch_size``.
+        patch_sizes: Sides of the patches of all scales, ascending, each a larger multiple of the one before; the first
+            and the last are then ``patch_size`` and ``coarse_patch_size``. None: these two.
         gate: Config of the gate: ``ScaleGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
+            Of more than two scales one such gate decides each; ``NestedGate`` takes one config for each, and
+            ``SharedScaleGate`` is one for all.
         gate_temperature: Temperature of the relaxed gate sample, > 0.
         gate_gradient: Path from the task loss to the gate: the ``'output'`` mix where tokens return to the grid, the
             attention ``'mask'``, or ``'both'``. The mask path needs ``train_execution`` ``'masked'`` or ``'trimmed'``.
@@ -101,6 +116,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         (torch.Size([2, 192, 4, 4]), tensor([10, 10]))
     """
 
+    patch_sizes: tuple[int, ...] = ()
     OUT_TYPES = ('featmap', 'tokens', 'cls_token')
     train_executions: tuple[str, ...] = ('masked', 'trimmed', 'counterfactual', 'packed')
     test_executions: tuple[str, ...] = ('masked', 'padded', 'packed')
@@ -117,6 +133,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         coarse_patch_size: int = 32,
+        patch_sizes: Sequence[int] | None = None,
         gate: dict[str, Any] | None = None,
         gate_temperature: float = 1.0,
         gate_gradient: str = 'output',
@@ -150,7 +167,10 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         )
         img_size = height_and_width(img_size)
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        grid = Tiling(*img_size, (patch_size, coarse_patch_size))
+        patch_sizes = (patch_size, coarse_patch_size) if patch_sizes is None else tuple(patch_sizes)
+        grid = Tiling(*img_size, patch_sizes)
+        patch_size, coarse_patch_size = grid.patch_size, grid.region_size
+        check_scales(patch_sizes, coarse_embedding, detail)
 
         super().__init__(
             arch=arch, img_size=img_size, patch_size=patch_size, out_indices=out_indices, out_type=out_type, **host
@@ -158,6 +178,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         self.host_words = host
         self.patch_size = patch_size
         self.coarse_patch_size = coarse_patch_size
+        self.patch_sizes = patch_sizes
         self.grid_size = (grid.rows, grid.cols)
         self.gate_temperature = gate_temperature
         self.gate_gradient = gate_gradient
@@ -203,6 +224,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             'region scope': words | dict(with_cls_token=False, attention_scope='region'),
             'patch 8': words | dict(patch_size=8),
             'levels': words | levels,
+            'three scales': words | dict(patch_sizes=(8, 16, 32), out_indices=[0, 1]),
             'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
             'coarse pixels and detail': words
             | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
@@ -232,12 +254,13 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
 
     # The way of the images
 
-    def forward_gated(self, images: Tensor, decisions: Tensor | None = None) -> tuple[Features, GateOutput]:
+    def forward_gated(self, images: Tensor, decisions: Maps | None = None) -> tuple[Features, GateOutput]:
         """Feature maps and what the gate said.
 
         Args:
             images: Normalised images of any size, shape (B, 3, H, W).
-            decisions: 1 = coarse, 0 = fine, instead of the gate's, shape (B, rows, cols).
+            decisions: 1 = coarse, 0 = fine, instead of the gate's, shape (B, rows, cols); of more than two scales one
+                map for each but the smallest, of the largest nodes first.
 
         Returns:
             One map (B, C, ceil(H / patch_size), ceil(W / patch_size)), or what ``out_type`` asks for, per entry of
@@ -257,16 +280,23 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
         slots = active_slots(chosen, tiling)
         mixed_values = gate_values if learning and decisions is None else None
-        encoding = self._encode(images, tiling, slots, mixed_values, learning)
+        encoding = self._encode(images, tiling, chosen, slots, mixed_values, learning)
         costs = mixed_costs(self, slots, tiling, encoding.passed)
         features, counterfactual = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
         num_tokens, steps = slots.flatten(1).sum(1), self._describe_steps(encoding, tiling, chosen)
+        sides = node_sides(self.patch_sizes) if len(self.patch_sizes) > 2 else ()
         return features, GateOutput(
-            gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual, steps
+            gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual, steps, sides
         )
 
     def _encode(
-        self, images: Tensor, tiling: Tiling, slots: Tensor, gate_values: Tensor | None, learning: bool
+        self,
+        images: Tensor,
+        tiling: Tiling,
+        decisions: Maps,
+        slots: Tensor,
+        gate_values: Maps | None,
+        learning: bool,
     ) -> Encoding:
         execution = self.test_execution
         if self.training:
@@ -275,6 +305,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         batch = Batch(
             images,
             tiling,
+            decisions,
             slots,
             self.num_extra_tokens,
             self._sequences_per_image(tiling),
@@ -288,7 +319,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             batch = replace(batch, cells=count_cells(tiling, batch.active))
         return EXECUTIONS[execution](self, batch)
 
-    def _describe_steps(self, encoding: Encoding, tiling: Tiling, decisions: Tensor) -> StepOutput | None:
+    def _describe_steps(self, encoding: Encoding, tiling: Tiling, decisions: Maps) -> StepOutput | None:
         if not self.between or encoding.passed is None:
             return None
         layout = MixedGrid(tiling, decisions, encoding.active)
@@ -330,8 +361,8 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         images: Tensor,
         encoding: Encoding,
         tiling: Tiling,
-        decisions: Tensor,
-        gate_values: Tensor | None,
+        decisions: Maps,
+        gate_values: Maps | None,
     ) -> tuple[Features, Counterfactual | None]:
         if self.out_type == 'cls_token':
             first = encoding.active.places()[:, 0]
@@ -340,13 +371,17 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         if encoding.counterfactual is None:
             return self._features(layout, encoding, images), None
         assert gate_values is not None and encoding.weights is not None
+        weights = as_maps([regions_to_nodes(encoding.weights, tiling, scale) for scale in tiling.scales[:-1]])
+        zeros = map_scales(lambda values, own: zero_with_gradient(values) * own, gate_values, weights)
+        features = self._features(replace(layout, gate_zero=zeros), encoding, images)
+        if not isinstance(decisions, Tensor):
+            return features, None
 
         @torch.no_grad()
         def swap(regions: Tensor) -> Features:
             return self._features(replace(layout, gate_zero=(1 - 2 * decisions) * regions), encoding, images)
 
-        learning = replace(layout, gate_zero=zero_with_gradient(gate_values) * encoding.weights)
-        return self._features(learning, encoding, images), Counterfactual(encoding.weights > 0, swap)
+        return features, Counterfactual(encoding.weights > 0, swap)
 
     def _features(self, layout: MixedGrid, encoding: Encoding, images: Tensor) -> Features:
         levels = encoding.levels
@@ -358,7 +393,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
 
     # What it costs
 
-    def costs_of(self, decisions: Tensor, image_size: tuple[int, int]) -> Costs:
+    def costs_of(self, decisions: Maps, image_size: tuple[int, int]) -> Costs:
         """Costs of images of this size under decisions (B, rows, cols), if no steps between layers change tokens."""
         tiling = self.tile(image_size)
         return mixed_costs(self, active_slots(decisions, tiling), tiling)
@@ -368,8 +403,8 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
 
     # What benchmarks compare with
 
-    def dense_decisions(self, images: Tensor) -> Tensor | None:
-        """All fine, (B, rows, cols); None where attention is within regions or tokens merge, as in no dense network."""
+    def dense_decisions(self, images: Tensor) -> Maps | None:
+        """All fine; None where attention is within regions or tokens merge, as in no dense network."""
         return None if self.attention_scope == 'region' or self.between else super().dense_decisions(images)
 
     def dense_twin(self, image_size: tuple[int, int]) -> DenseViT:
@@ -389,7 +424,7 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         return make_static(self, image_size, token_budget)
 
     @torch.no_grad()
-    def layers_alone(self, images: Tensor, decisions: Tensor) -> Callable[[], object]:
+    def layers_alone(self, images: Tensor, decisions: Maps) -> Callable[[], object]:
         tiling = self.tile(image_size(images))
         slots = active_slots(decisions, tiling).flatten(1)
         active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))

@@ -238,11 +238,12 @@ def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float 
 
     Raises:
         ValueError: If regions of an image of this size cost unequally, tokens attend within their regions alone or
-            change between the layers, or no decisions keep the budget.
+            change between the layers, there are more than two scales, or no decisions keep the budget.
     """
     obstacles = {
         "attention_scope='image', got 'region'": host.attention_scope != 'image',
         f'no steps between the layers, got {len(host.between)}': host.between,
+        f'two patch sizes, got {host.patch_sizes}': len(host.patch_sizes) > 2,
     }
     if met := [obstacle for obstacle, there in obstacles.items() if there]:
         raise ValueError(f'export: wanted {met[0]}')

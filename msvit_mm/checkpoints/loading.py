@@ -30,7 +30,7 @@ except ImportError:  # numpy 1
     from numpy.core import multiarray  # type: ignore[no-redef]  # the same module under its older name
 
 RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
-RESIZED = ('pos_embed', 'gate_loss.mean_logits', 'gate_loss.log_temperatures')
+RESIZED = ('pos_embed', '.mean_logits', '.log_temperatures')
 # Published files end in the first digits of their SHA-256; eight digits that are a date are none.
 HASH_IN_NAME = r'-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.\w+$'
 # Under which name training programs save weights, averaged ones first: users mean those.

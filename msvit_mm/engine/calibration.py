@@ -18,6 +18,7 @@ from ..backbones import GatedBackbone
 from ..backbones.base import HostModel, image_size
 from ..datasets.configs import leaf_datasets
 from ..datasets.prepared import PreparedImages, space_evenly
+from ..ops.tiling import Maps, map_scales, per_scale
 from .schedule import unwrap
 
 # Whether a measure rises or falls with the threshold, above which regions are coarse.
@@ -29,12 +30,12 @@ class GatedImage(NamedTuple):
     """What a gate said about one image.
 
     Attributes:
-        gate_logits: Of each window, shape (1, rows, cols); a whole image is one window.
+        gate_logits: Of each window, shape (1, rows, cols), per scale but the smallest; a whole image is one window.
         sizes: (height, width) of each window in pixels.
         decoder_gmacs: Multiply-adds of neck and head in 1e9, which no choice changes; 0 if not asked for.
     """
 
-    gate_logits: list[Tensor]
+    gate_logits: list[Maps]
     sizes: list[tuple[int, int]]
     decoder_gmacs: float
 
@@ -43,12 +44,12 @@ class Windows(NamedTuple):
     """Windows of one size, of all images.
 
     Attributes:
-        gate_logits: Shape (n, rows, cols).
+        gate_logits: Shape (n, rows, cols), per scale but the smallest.
         size: (height, width) in pixels.
         weights: Of each window in the mean over the windows of its image, shape (n,).
     """
 
-    gate_logits: Tensor
+    gate_logits: Maps
     size: tuple[int, int]
     weights: Tensor
 
@@ -139,7 +140,7 @@ def record_gate(model: HostModel, batch: dict, with_decoder: bool = True) -> Gat
     inputs, decoder_gmacs = batch['inputs'], 0.0
     boxes = model.windows(image_size(inputs))
     windows = [inputs[:, :, top:bottom, left:right] for top, left, bottom, right in boxes]
-    gate_logits = [model.backbone.gate(window).double().cpu() for window in windows]
+    gate_logits = [map_scales(lambda x: x.double().cpu(), model.backbone.gate(window)) for window in windows]
     if with_decoder:
         (sample,) = model.predict(inputs, batch['data_samples'])
         decoder_gmacs = sample.gmacs - sample.backbone_gmacs
@@ -156,7 +157,9 @@ def group_windows(images: list[GatedImage]) -> list[Windows]:
     groups = []
     for size in dict.fromkeys(size for size, _, _ in pairs):
         logits, weights = zip(*((x, weight) for own, x, weight in pairs if own == size), strict=True)
-        groups.append(Windows(torch.cat(logits), size, torch.tensor(weights, dtype=torch.double)))
+        groups.append(
+            Windows(map_scales(lambda *x: torch.cat(x), *logits), size, torch.tensor(weights, dtype=torch.double))
+        )
     return groups
 
 
@@ -164,9 +167,10 @@ def mean_costs(backbone: GatedBackbone, groups: list[Windows], threshold: float)
     """Coarse ratio, tokens and GMACs of the backbone per image, means over the images, logits above it being coarse."""
     totals = dict.fromkeys(SIGNS, 0.0)
     for gate_logits, size, weights in groups:
-        coarse = gate_logits > threshold
+        coarse = map_scales(lambda x: x > threshold, gate_logits)
         costs = backbone.costs_of(coarse, size)
-        totals['coarse_ratio'] += (coarse.double().mean((1, 2)) * weights).sum().item()
+        ratios = torch.stack([x.double().mean((1, 2)) for x in per_scale(coarse)]).mean(0)
+        totals['coarse_ratio'] += (ratios * weights).sum().item()
         totals['num_tokens'] += backbone.count_tokens(costs).sum().item()
         totals['gmacs'] += costs.total.sum().item() / 1e9
     num_images = sum(group.weights.sum().item() for group in groups)
@@ -175,7 +179,8 @@ def mean_costs(backbone: GatedBackbone, groups: list[Windows], threshold: float)
 
 def list_thresholds(images: list[GatedImage]) -> list[float]:
     """Thresholds that choose differently: between any two distinct logits, and one beyond either end, ascending."""
-    logits = torch.cat([x.flatten() for image in images for x in image.gate_logits]).unique()
+    maps = [x for image in images for logits in image.gate_logits for x in per_scale(logits)]
+    logits = torch.cat([x.flatten() for x in maps]).unique()
     gaps = logits.diff() > RESOLUTION * logits.abs().max().clamp(min=1)
     between = (logits[:-1] + logits[1:])[gaps] / 2
     return [logits[0].item() - 1, *between.tolist(), logits[-1].item() + 1]
@@ -188,7 +193,7 @@ class GateCalibrationHook(Hook):
     By :func:`calibrate_gate` on images of the training set, as the test pipeline prepares them, before the checkpoint
     and the validation of that iteration: weights and scores are the calibrated gate's. Weights alone decide, so that a
     resumed run ends as one that never stopped, and several processes share the images. Gates that do not learn stay as
-    they are, as do routes and checkpoints of earlier iterations.
+    they are, as do routes, networks of more than two scales and checkpoints of earlier iterations.
 
     Args:
         coarse_ratio: In (0, 1); by default what the gate loss asks for, or else the utility loss.

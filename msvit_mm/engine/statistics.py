@@ -6,6 +6,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from ..backbones import coarse_ratios
+
 
 @HOOKS.register_module()
 class GateStatisticsHook(Hook):
@@ -43,7 +45,7 @@ class GateStatisticsHook(Hook):
 def describe_sample(sample: BaseDataElement) -> dict[str, float]:
     """Ratios, tokens and GMACs of one prediction."""
     scales = [name for name, (kind, _) in sample.choice_maps.items() if kind == 'scale']
-    ratios = dict(coarse_ratio=sample.get(scales[0]).data.mean().item()) if scales else {}
+    ratios = coarse_ratios({name: sample.get(name).data for name in scales})
     costs = dict(cost_ratio=sample.cost_ratio, num_tokens=sample.num_tokens)
     return ratios | costs | dict(gmacs=sample.get('gmacs', sample.backbone_gmacs))
 
@@ -68,7 +70,7 @@ def summarize_choices(values: dict[str, np.ndarray]) -> dict[str, float]:
     summary = {}
     for name, x in values.items():
         summary[name] = x.mean()
-        if name.endswith('ratio'):
+        if 'ratio' in name:
             summary[f'{name}_std'] = x.std()
         else:
             summary[f'{name}_p5'], summary[f'{name}_p95'] = np.percentile(x, (5, 95))

@@ -4,7 +4,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from ..backbones import Costs
+from ..backbones import Costs, coarse_ratios
 from ..backbones.base import HostModel, image_size
 
 PARTS = ('gate', 'embedding', 'encoder', 'backbone', 'decoder', 'whole')
@@ -15,7 +15,8 @@ class ComplexityMetric(BaseMetric):
     """Means over the images of active tokens and multiply-adds (in 1e9, 1 MAC = 1 FLOP as papers count).
 
     Reads what models over gated backbones leave on their data samples. ``cost_ratio`` is relative to the dense
-    backbone; ``coarse_ratio`` is there where the gate decides regions, ``gmacs`` where the whole model is counted.
+    backbone; ``gmacs`` is there where the whole model is counted, ``coarse_ratio`` where the gate decides regions: of
+    more than two scales the mean over these, and ``coarse_ratio_64`` and so on of each among the nodes reached.
 
     Raises:
         ValueError: If a prediction carries no cost, because the model is not gated.
@@ -28,7 +29,7 @@ class ComplexityMetric(BaseMetric):
             if 'cost_ratio' not in sample:
                 raise ValueError(f'ComplexityMetric: wanted predictions with a cost_ratio, got fields {sorted(sample)}')
             scales = [name for name, (kind, _) in sample['choice_maps'].items() if kind == 'scale']
-            result = dict(coarse_ratio=sample[scales[0]]['data'].mean().item()) if scales else {}
+            result = coarse_ratios({name: sample[name]['data'] for name in scales})
             self.results.append(result | {name: sample[name] for name in self.FIELDS if name in sample})
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -43,6 +43,7 @@ class GateContentMetric(BaseMetric):
     Returns (as metrics):
         ``auc`` in [0, 1]; ``auc_shapes``, the same against "holds the boundary of a shape", for data sets whose
         metainfo names ``shape_classes``; ``coarse.<class>``, the share of that class's pixels in coarse regions.
+        Of more than two scales ``auc_64`` and so on of each, and coarse is whatever is not of the smallest.
     """
 
     def __init__(self, ignore_index: int = 255, **kwargs) -> None:
@@ -56,41 +57,49 @@ class GateContentMetric(BaseMetric):
             [classes.index(name) for name in self.dataset_meta.get('shape_classes', ()) if name in classes]
         )
         for sample in data_samples:
-            (scale_name, size), (logits_name, _) = _region_maps(sample)
-            scale_map = sample[scale_name]['data'][0].float().cpu()
+            maps = _region_maps(sample)
             labels = sample['gt_sem_seg']['data'].float().cpu()[None]  # regions are those of the resized image
             labels = F.interpolate(labels, size=tuple(sample['img_shape'][:2]), mode='nearest')[0, 0].long()
-            boundary = regions_with_boundary(labels, size, self.ignore_index)
-            has_shape = F.max_pool2d(torch.isin(labels, shapes).float()[None], size, ceil_mode=True)[0] > 0
-            coarse = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)[
-                : labels.shape[0], : labels.shape[1]
-            ]
+            fine, scales = torch.ones(labels.shape), {}
+            for scale_name, logits_name, size in maps:
+                scale_map = sample[scale_name]['data'][0].float().cpu()
+                boundary = regions_with_boundary(labels, size, self.ignore_index)
+                has_shape = F.max_pool2d(torch.isin(labels, shapes).float()[None], size, ceil_mode=True)[0] > 0
+                per_pixel = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)
+                fine = fine * (1 - per_pixel[: labels.shape[0], : labels.shape[1]])
+                logits = sample[logits_name]['data'].float().cpu().flatten()
+                suffix = logits_name.removeprefix('gate_logits') if len(maps) > 1 else ''
+                scales[suffix] = logits, torch.stack([boundary, boundary & has_shape]).flatten(1)
             counted = labels != self.ignore_index
             pixels = torch.bincount(labels[counted], minlength=num_classes)
-            coarse_pixels = torch.bincount(labels[counted], weights=coarse[counted], minlength=num_classes)
-            logits = sample[logits_name]['data'].float().cpu().flatten()
-            boundaries = torch.stack([boundary, boundary & has_shape]).flatten(1)
-            self.results.append((logits, boundaries, pixels, coarse_pixels))
+            coarse_pixels = torch.bincount(labels[counted], weights=1 - fine[counted], minlength=num_classes)
+            self.results.append((scales, pixels, coarse_pixels))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        logits, boundaries, pixels, coarse_pixels = zip(*results, strict=True)
+        scales, pixels, coarse_pixels = zip(*results, strict=True)
         shares = sum(coarse_pixels) / sum(pixels)
-        scores = -torch.cat(logits).numpy()
-        boundary, shape_boundary = torch.cat(boundaries, dim=1).numpy()
-        metrics = {'auc': area_under_curve(scores, boundary)}
-        if 'shape_classes' in self.dataset_meta:
-            metrics['auc_shapes'] = area_under_curve(scores, shape_boundary)
+        metrics = {}
+        for suffix in scales[0]:
+            logits, boundaries = zip(*(x[suffix] for x in scales), strict=True)
+            scores = -torch.cat(logits).numpy()
+            boundary, shape_boundary = torch.cat(boundaries, dim=1).numpy()
+            metrics[f'auc{suffix}'] = area_under_curve(scores, boundary)
+            if 'shape_classes' in self.dataset_meta:
+                metrics[f'auc_shapes{suffix}'] = area_under_curve(scores, shape_boundary)
         return metrics | {f'coarse.{n}': float(x) for n, x in zip(self.dataset_meta['classes'], shares, strict=True)}
 
 
-def _region_maps(sample: dict) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Name and side of a cell of the scale map and of the logits of a prediction.
+def _region_maps(sample: dict) -> list[tuple[str, str, int]]:
+    """Names of the scale map and of the logits of every scale of a prediction, and the side of their cells.
 
     Raises:
         ValueError: If it has none, because its gate decides no regions.
     """
-    by_kind = {kind: (name, cell) for name, (kind, cell) in sample.get('choice_maps', {}).items()}
+    by_kind: dict[str, list[tuple[str, int]]] = {}
+    for name, (kind, cell) in sample.get('choice_maps', {}).items():
+        by_kind.setdefault(kind, []).append((name, cell))
     if not {'scale', 'logits'} <= set(by_kind):
         got = sorted(by_kind) or sorted(sample)
         raise ValueError(f'GateContentMetric: wanted predictions with the scales and logits of regions, got {got}')
-    return by_kind['scale'], by_kind['logits']
+    pairs = zip(by_kind['scale'], by_kind['logits'], strict=True)
+    return [(scale, logits, cell) for (scale, cell), (logits, _) in pairs]

@@ -3,6 +3,7 @@
 from .base import Gate, build_gate, gates_of
 from .context import ContextGate
 from .decide import Decision, decide
+from .nested import NestedGate, SharedScaleGate, build_region_gate, node_sides
 from .region import EdgeGate, FixedGate, RandomGate, RegionGate, ScaleGate, StaticGate
 from .route import FixedRoutes, RandomRoutes, RouteGate, TokenGate
 from .stated import ShiftedGate, ShuffledRoutes, StatedGate, StatedRoutes
@@ -14,11 +15,13 @@ __all__ = [
     'FixedGate',
     'FixedRoutes',
     'Gate',
+    'NestedGate',
     'RandomGate',
     'RandomRoutes',
     'RegionGate',
     'RouteGate',
     'ScaleGate',
+    'SharedScaleGate',
     'ShiftedGate',
     'ShuffledRoutes',
     'StatedGate',
@@ -26,6 +29,8 @@ __all__ = [
     'StaticGate',
     'TokenGate',
     'build_gate',
+    'build_region_gate',
     'decide',
     'gates_of',
+    'node_sides',
 ]

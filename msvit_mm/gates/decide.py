@@ -1,12 +1,13 @@
 """From gate logits to decisions: by their sign with noise in training, by a budget, or as given."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..ops.gating import budget_decisions, relaxed_gate_sample, threshold
-from ..ops.tiling import Tiling, per_scale
+from ..ops.tiling import Maps, Tiling, as_maps, map_scales, per_scale
 from .region import rank_logits
 
 
@@ -18,46 +19,68 @@ class Decision(NamedTuple):
         decisions: 1 = coarse, 0 = fine, like the logits.
     """
 
-    gate_values: Tensor
-    decisions: Tensor
+    gate_values: Maps
+    decisions: Maps
 
 
 def decide(
-    gate_logits: Tensor,
+    gate_logits: Maps,
     tiling: Tiling,
     temperature: float = 1.0,
     noise: bool = False,
     token_budget: float | None = None,
-    given: Tensor | None = None,
+    given: Maps | None = None,
 ) -> Decision:
-    """Decide the regions of a batch.
+    """Decide the nodes of a batch.
 
     Args:
-        gate_logits: Above 0 = coarse, shape (B, rows, cols).
+        gate_logits: Above 0 = coarse, shape (B, rows, cols), per scale but the smallest.
         tiling: Candidates of the images.
         temperature: Of the relaxed sample, > 0.
         noise: Whether the sample is noisy, as in training.
-        token_budget: Active patch tokens of each image; the logits then only rank its regions.
+        token_budget: Active patch tokens of each image; the logits then only rank its nodes.
         given: Decisions instead of the gate's, which also overrule a budget.
 
     Raises:
         ValueError: If given decisions have the wrong shape or values, or no decisions keep the budget.
     """
-    gate_values = relaxed_gate_sample(gate_logits, temperature, noise)
+    gate_values = map_scales(partial(relaxed_gate_sample, temperature=temperature, noise=noise), gate_logits)
     if given is not None:
-        decisions = check_decisions(given, gate_logits)
+        decisions = check_maps(given, gate_logits)
     elif token_budget is not None:
-        (decisions,) = per_scale(budget_decisions(gate_logits, tiling, token_budget))
+        decisions = budget_decisions(gate_logits, tiling, token_budget)
     else:
-        decisions = threshold(gate_values)
+        decisions = map_scales(threshold, gate_values)
     return Decision(gate_values, decisions)
 
 
-def rank_decisions(gate_logits: Tensor, low: float, high: float) -> Tensor:
-    """The regions of the highest logits are coarse, of each image a share drawn from [low, high], (B, rows, cols)."""
-    count = gate_logits[0].numel()
-    ratios = torch.empty(len(gate_logits), 1, 1, device=gate_logits.device).uniform_(low, high)
-    return (rank_logits(-gate_logits.detach(), (ratios * count).round()) > 0).to(gate_logits)
+def rank_decisions(gate_logits: Maps, low: float, high: float) -> Maps:
+    """The nodes of the highest logits are coarse, of each image and scale a share drawn from [low, high] for the image.
+
+    Args:
+        gate_logits: Shape (B, rows, cols), per scale but the smallest.
+    """
+    first = per_scale(gate_logits)[0]
+    ratios = torch.empty(len(first), 1, 1, device=first.device).uniform_(low, high)
+
+    def rank(logits: Tensor) -> Tensor:
+        return (rank_logits(-logits.detach(), (ratios * logits[0].numel()).round()) > 0).to(logits)
+
+    return map_scales(rank, gate_logits)
+
+
+def check_maps(given: Maps, gate_logits: Maps) -> Maps:
+    """Decisions of every scale but the smallest as numbers of the logits' type.
+
+    Raises:
+        ValueError: If they are not as many maps as the logits, or :func:`check_decisions` refuses one.
+    """
+    maps, logits = per_scale(given), per_scale(gate_logits)
+    if len(maps) != len(logits):
+        raise ValueError(
+            f'decisions must be {len(logits)} maps (B, rows, cols), of the largest nodes first, got {len(maps)}'
+        )
+    return as_maps([check_decisions(*pair) for pair in zip(maps, logits, strict=True)])
 
 
 def check_decisions(given: Tensor, gate_logits: Tensor, words: str = '0 (fine) or 1 (coarse)') -> Tensor:

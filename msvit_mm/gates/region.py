@@ -2,14 +2,14 @@
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..ops.tiling import Tiling, pad_to_regions, shrink
+from ..ops.tiling import Maps, Tiling, pad_to_regions, shrink
 from .base import CERTAIN, Gate, linear_macs
 
 CHANNELS = 3
@@ -20,10 +20,17 @@ FIXED_LOGITS = {'fine': -CERTAIN, 'coarse': CERTAIN}
 class RegionGate(Gate):
     """Interface of the gates of regions: per region of an image one logit, above 0 = coarse.
 
+    Where there are more than two scales, one of them decides each: the regions are then the nodes of its scale.
+
     Args:
         coarse_patch_size: Side of a region in pixels; the backbone fills it in.
         init_cfg: mmengine's recipe for the weights.
+
+    Attributes:
+        nested: Whether it decides all scales and takes ``patch_sizes`` instead.
     """
+
+    nested: ClassVar[bool] = False
 
     def __init__(self, coarse_patch_size: int = 32, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
@@ -41,7 +48,7 @@ class RegionGate(Gate):
         """Multiply-adds for one region; rules without multiplications by weights count 0."""
         return 0
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Maps:
         """Normalised images (B, 3, H, W) of any size to gate logits (B, rows, cols)."""
         raise NotImplementedError
 
@@ -68,7 +75,11 @@ class ScaleGate(RegionGate):
     Source: MSViT (arXiv 2307.02321), section 3.
     """
 
-    examples = (dict(initial_ratio=0.5), dict(pixels='raw', sample_size=8), dict(frozen=True))
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        dict(initial_ratio=0.5),
+        dict(pixels='raw', sample_size=8),
+        dict(frozen=True),
+    )
 
     def __init__(
         self,
@@ -109,13 +120,16 @@ class ScaleGate(RegionGate):
         with torch.no_grad():
             self._last_bias.add_(offset)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Maps:
         if images.shape[1] != CHANNELS:
             raise ValueError(
                 f'ScaleGate: wanted images of {CHANNELS} channels, got {images.shape[1]}; StaticGate takes any'
             )
-        rows, cols = self.num_regions(images)
-        size = self.coarse_patch_size
+        return self.logits(images, self.coarse_patch_size)
+
+    def logits(self, images: Tensor, size: int) -> Tensor:
+        """Logits of all squares of ``size`` pixels, (B, 3, H, W) -> (B, rows, cols)."""
+        rows, cols = (-(-side // size) for side in images.shape[-2:])
         images = shrink(pad_to_regions(images, size), size // self.sample_size)
         k = self.sample_size
         regions = images.unflatten(3, (cols, k)).unflatten(2, (rows, k))  # (B, 3, H, W) -> (B, 3, rows, k, cols, k)

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..ops.maps import Size
-from ..ops.tiling import Tiling
+from ..ops.tiling import Maps, Tiling, map_scales
 from .region import RegionGate
 from .route import Edge, TokenGate
 
@@ -21,10 +21,10 @@ class StatedGate(RegionGate):
 
     Args:
         gate: The gate that does the work and gets the gradient.
-        decisions: 1 = coarse, 0 = fine, shape (B, rows, cols).
+        decisions: 1 = coarse, 0 = fine, shape (B, rows, cols), per scale but the smallest.
     """
 
-    def __init__(self, gate: RegionGate, decisions: Tensor) -> None:
+    def __init__(self, gate: RegionGate, decisions: Maps) -> None:
         super().__init__(gate.coarse_patch_size)
         self.gate = gate
         self.decisions = decisions
@@ -32,8 +32,8 @@ class StatedGate(RegionGate):
     def macs(self, tiling: Tiling) -> int:
         return self.gate.macs(tiling)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return _state(self.gate(images), self.decisions)
+    def forward(self, images: Tensor) -> Maps:
+        return map_scales(_state, self.gate(images), self.decisions)
 
 
 class ShiftedGate(RegionGate):
@@ -52,8 +52,8 @@ class ShiftedGate(RegionGate):
     def macs(self, tiling: Tiling) -> int:
         return self.gate.macs(tiling)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.gate(images) - self.threshold
+    def forward(self, images: Tensor) -> Maps:
+        return map_scales(lambda x: x - self.threshold, self.gate(images))
 
 
 class StatedRoutes(TokenGate):

@@ -6,6 +6,7 @@ are their gradients once DistributedDataParallel has averaged them.
 """
 
 from .boundary import BoundaryGateLoss
+from .nested import NestedGateLoss
 from .shaping import BatchShapingLoss, BetaShapingLoss
 from .targets import BudgetLoss, RatioLoss
 from .tokens import token_loss
@@ -16,6 +17,7 @@ __all__ = [
     'BetaShapingLoss',
     'BoundaryGateLoss',
     'BudgetLoss',
+    'NestedGateLoss',
     'RatioLoss',
     'UtilityGateLoss',
     'region_means',

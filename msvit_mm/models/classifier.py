@@ -1,5 +1,7 @@
 """A classifier over a gated backbone: the gate loss in training, the gate's choices beside each prediction."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
@@ -49,7 +51,7 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
         labels = torch.cat([sample.gt_label for sample in data_samples])
         counterfactual = choices.counterfactual
         assert counterfactual is not None
-        wins, known = torch.zeros_like(choices.gate_logits), torch.zeros_like(counterfactual.drawn)
+        wins, known = torch.zeros_like(cast(Tensor, choices.gate_logits)), torch.zeros_like(counterfactual.drawn)
         own = F.cross_entropy(self._decode(features), labels, reduction='none')
         order = torch.rand_like(wins).masked_fill(~counterfactual.drawn, -1).flatten(1).argsort(1, descending=True)
         for place in order[:, :NUM_SWAPS].T:

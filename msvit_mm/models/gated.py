@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..backbones import ChoiceMap, Choices, Costs, GatedBackbone, GateOutput
 from ..backbones.base import Features, check_backbone
 from ..ops.macs import count_macs
+from ..ops.tiling import map_scales, per_scale
 
 if TYPE_CHECKING:
     Module = nn.Module  # of which every host's model is one
@@ -102,6 +103,8 @@ class GatedModel(Module):
         if utility_loss is not None:
             if self.backbone.region_size is None:
                 raise ValueError(f'utility_loss supervises regions (MSViT), got {type(self.backbone).__name__}')
+            if len(sizes := self.backbone.metainfo()['patch_sizes']) > 2:
+                raise ValueError(f'utility_loss: wanted two patch sizes, got {sizes}')
             self._check_utilities()
             self.utility_loss = MODELS.build(utility_loss)
         self.gate_phase = 'learn'
@@ -139,7 +142,7 @@ class GatedModel(Module):
         if self.gate_loss is not None:
             stated, crops = choices.loss_input(), self._gate_crops(data_samples)
             if crops is not None:
-                stated = torch.cat([stated, self.backbone.gate_statements(crops)])
+                stated = map_scales(lambda *x: torch.cat(x), stated, self.backbone.gate_statements(crops))
             losses |= self.gate_loss(stated)
         return losses
 
@@ -149,7 +152,8 @@ class GatedModel(Module):
         modules = [part for name in ('neck', 'decode_head', 'head') if (part := getattr(self, name, None)) is not None]
         with torch.no_grad(), in_evaluation(*modules):
             wins, drawn = self._utilities(features, choices, data_samples)
-        return self.utility_loss(choices.gate_logits, (2 * choices.decisions - 1) * wins, drawn)
+        decisions = cast(Tensor, choices.decisions)  # of two scales, as checked
+        return self.utility_loss(choices.gate_logits, (2 * decisions - 1) * wins, drawn)
 
     def _check_utilities(self) -> None:
         """Check that both scales are computed, and that the task's loss can tell what they are worth."""
@@ -213,7 +217,7 @@ class GatedModel(Module):
             if tokens.place is not None:  # what has merged is one token in the head, too
                 lengths = torch.tensor(tokens.distinct()[1], device=num_tokens.device)
                 num_tokens = lengths - layout.num_extra_tokens
-            num_coarse = layout.decisions.flatten(1).sum(1)
+            num_coarse = per_scale(layout.decisions)[0].flatten(1).sum(1)
             return self.token_head.count_macs(num_tokens, num_coarse, layout.tiling.slots - 1)
         size = tuple(features[0].shape[2:])
         if size not in self._decoder_macs:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..backbones import ChoiceMap, Choices, Costs, GateOutput
 from ..backbones.base import Features, image_size
 from ..losses import region_means, token_loss
+from ..ops.tiling import per_scale
 from .gated import GatedModel
 from .static import StaticModel
 
@@ -109,7 +110,11 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         if self.boundary_loss is None:
             return {}
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
-        return self.boundary_loss(cast(GateOutput, choices).gate_logits, labels, self.backbone.region_size)
+        gated = cast(GateOutput, choices)
+        sides = gated.sides or (gated.region_size,)
+        pairs = zip(per_scale(gated.gate_logits), sides, strict=True)
+        losses = [self.boundary_loss(logits, labels, side) for logits, side in pairs]
+        return {name: torch.stack([x[name] for x in losses]).mean() for name in losses[0]}
 
     def _token_losses(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:
         steps, backbone = getattr(choices, 'steps', None), cast(Any, self.backbone)

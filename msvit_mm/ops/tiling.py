@@ -8,7 +8,7 @@ Decisions are one map per scale but the smallest, the largest first: 1 = the nod
 two scales there is one map, of regions, which needs no tuple around it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
@@ -132,6 +132,42 @@ def per_scale(maps: Maps) -> tuple[Tensor, ...]:
     return (maps,) if isinstance(maps, Tensor) else tuple(maps)
 
 
+def as_maps(maps: Sequence[Tensor]) -> Maps:
+    """The inverse of :func:`per_scale`: one map without a tuple around it."""
+    return maps[0] if len(maps) == 1 else tuple(maps)
+
+
+def map_scales(function: Callable[..., Tensor], *maps: Maps) -> Maps:
+    """What a function makes of the maps of each scale."""
+    return as_maps([function(*own) for own in zip(*map(per_scale, maps), strict=True)])
+
+
+def regions_to_nodes(values: Tensor, tiling: Tiling, scale: Scale) -> Tensor:
+    """Copy one value per region to its nodes of a scale, (B, rows, cols) -> (B, scale.rows, scale.cols)."""
+    return _enlarge(values, scale.per_side)[:, : scale.rows, : scale.cols]
+
+
+def reached_ratios(decisions: Maps) -> list[Tensor]:
+    """Share of the nodes that stay whole, of each scale among those whose parents are split.
+
+    Args:
+        decisions: Shape (B, rows, cols) per scale, the largest first; means over windows count in part.
+
+    Example:
+        >>> reached_ratios((torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]]])))
+        [tensor(0.5000), tensor(0.2500)]
+    """
+    maps = [x.double() for x in per_scale(decisions)]
+    reached, ratios = torch.ones_like(maps[0]), []
+    for stays in maps:
+        if stays.shape != reached.shape:
+            factor = -(-stays.shape[1] // reached.shape[1])
+            reached = _enlarge(reached, factor)[:, : stays.shape[1], : stays.shape[2]]
+        ratios.append(((reached * stays).sum() / reached.sum().clamp(min=1)).to(per_scale(decisions)[0]))
+        reached = reached * (1 - stays)
+    return ratios
+
+
 def pad_to_regions(images: Tensor, region_size: int) -> Tensor:
     """Zero-pad images at the right and bottom to whole regions, (B, 3, H, W) -> (B, 3, rows * S, cols * S)."""
     right, bottom = -images.shape[3] % region_size, -images.shape[2] % region_size
@@ -188,19 +224,51 @@ def active_slots(decisions: Maps, tiling: Tiling) -> Tensor:
     Returns:
         Boolean, shape (B, R, slots). The areas of an image's active tokens sum to its height times width.
     """
-    device = per_scale(decisions)[0].device
-    inside = token_areas(tiling, device) > 0
     split, parts = None, []
-    for scale, stays in zip(tiling.scales, (*per_scale(decisions), None), strict=True):
-        own = inside[:, scale.first : scale.first + scale.per_side**2]
-        reached = own if split is None else own & _to_children(split, scale.per_side)
+    for scale, own, stays in _slots_by_scale(decisions, tiling):
+        reached = own if split is None else own & to_children(split, scale.per_side)
         if stays is not None:
-            pad = (0, tiling.cols * scale.per_side - scale.cols, 0, tiling.rows * scale.per_side - scale.rows)
-            stays = nodes_to_slots(F.pad(stays.bool(), pad), scale.per_side)
             split = reached & ~stays
             reached = reached & stays
         parts.append(reached)
     return torch.cat(parts, dim=-1)
+
+
+def other_slots(decisions: Maps, tiling: Tiling) -> Tensor:
+    """Which further candidate tokens say what every node that is reached would be, were its own decision the other.
+
+    Of a node that is split this is its own token, of one that stays whole the tokens into which the decisions of the
+    nodes within divide it.
+
+    Args:
+        decisions: As for :func:`active_slots`.
+
+    Returns:
+        Boolean, shape (B, R, slots).
+    """
+    split, opened, parts = None, None, []  # opened: split, if the node that stays whole around them were
+    for scale, own, stays in _slots_by_scale(decisions, tiling):
+        if split is None or opened is None:
+            reached, within = own, torch.zeros_like(own)
+        else:
+            reached, within = (own & to_children(x, scale.per_side) for x in (split, opened))
+        if stays is None:
+            parts.append(within)
+        else:
+            parts.append((reached & ~stays) | (within & stays))
+            split, opened = reached & ~stays, (reached & stays) | (within & ~stays)
+    return torch.cat(parts, dim=-1)
+
+
+def _slots_by_scale(decisions: Maps, tiling: Tiling) -> Iterator[tuple[Scale, Tensor, Tensor | None]]:
+    """Of each scale its nodes inside the image, (R, k * k), and those that stay whole, (B, R, k * k), or None."""
+    inside = token_areas(tiling, per_scale(decisions)[0].device) > 0
+    for scale, stays in zip(tiling.scales, (*per_scale(decisions), None), strict=True):
+        own = inside[:, scale.first : scale.first + scale.per_side**2]
+        if stays is not None:
+            pad = (0, tiling.cols * scale.per_side - scale.cols, 0, tiling.rows * scale.per_side - scale.rows)
+            stays = nodes_to_slots(F.pad(stays.bool(), pad), scale.per_side)
+        yield scale, own, stays
 
 
 def cell_slots(tiling: Tiling, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
@@ -325,9 +393,11 @@ def _enlarge(values: Tensor, factor: int) -> Tensor:
     return values.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
 
-def _to_children(values: Tensor, per_side: int) -> Tensor:
+def to_children(values: Tensor, per_side: int) -> Tensor:
     """Copy values of a scale's nodes to those of a smaller one, region by region, (B, R, j * j) -> (B, R, k * k)."""
     batch, regions, count = values.shape
+    if count == 1:
+        return values.expand(-1, -1, per_side**2)
     side = round(count**0.5)
     grid = values.reshape(batch * regions, side, side)
     return _enlarge(grid, per_side // side).reshape(batch, regions, -1)

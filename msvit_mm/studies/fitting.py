@@ -73,7 +73,7 @@ def score_utilities(model: GatedModel, view: View) -> Scores:
         backbone.training = False
     regions = cast(GateOutput, choices)  # of a backbone of regions
     wins, drawn = model._utilities(features, regions, [view.sample])
-    return (2 * regions.decisions - 1) * wins, drawn
+    return (2 * cast(Tensor, regions.decisions) - 1) * wins, drawn
 
 
 def score_uncertainty(model: GatedModel, view: View) -> Scores:
@@ -111,6 +111,8 @@ def check_target(model: GatedModel, targets: Sequence[str]) -> None:
     if not list(model.backbone.gate.parameters()):
         got = type(model.backbone.gate).__name__
         raise ValueError(f'gate: wanted one with weights to fit (ContextGate, ScaleGate, StaticGate), got {got}')
+    if len(sizes := model.backbone.metainfo()['patch_sizes']) > 2:
+        raise ValueError(f'gate: wanted one of two patch sizes, got one of {sizes}')
     if not hasattr(model, 'decode_head') and set(targets) & {'boundary', 'uncertainty'}:
         raise ValueError(f'--target {targets[0]}: wanted a segmentor, got {type(model).__name__}')
     if model.backbone.out_type != 'featmap' and 'scales' in targets:

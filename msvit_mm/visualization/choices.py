@@ -1,7 +1,6 @@
 """What a gate chose over one image, from the prediction that carries it: a drawing for every kind of map."""
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 import cv2
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from mmengine.structures import BaseDataElement
 
 from .routes import depth_map, draw_route_summary, draw_routes
-from .scale_map import COARSE, FINE, draw_scale_map
+from .scale_map import COARSE, FINE, draw_scale_map, tones
 
 
 class Drawing(NamedTuple):
@@ -20,13 +19,13 @@ class Drawing(NamedTuple):
         panel: From an RGB image of the size that the backbone saw and a prediction: one picture, and its cost in words.
         figure: From the same: all there is to see.
         summary: From many predictions, or None.
-        legend: Colours by what they stand for.
+        legend: From a prediction, colours by what they stand for.
     """
 
     panel: Callable[[np.ndarray, BaseDataElement], tuple[np.ndarray, str]]
     figure: Callable[[np.ndarray, BaseDataElement, str], Figure]
     summary: Callable[[Sequence[BaseDataElement]], Figure] | None = None
-    legend: Mapping[str, np.ndarray] = MappingProxyType({})
+    legend: Callable[[BaseDataElement], Mapping[str, np.ndarray]] = lambda sample: {}
 
 
 def maps_of_kind(sample: BaseDataElement, *kinds: str) -> dict[str, np.ndarray]:
@@ -67,7 +66,7 @@ def draw_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, 
 
 def legend_of(sample: BaseDataElement) -> Mapping[str, np.ndarray]:
     """The colours in the panel of a prediction, RGB, by what they stand for."""
-    return _drawing(sample).legend
+    return _drawing(sample).legend(sample)
 
 
 def draw_summary(samples: Sequence[BaseDataElement]) -> Figure | None:
@@ -89,9 +88,18 @@ def _as_seen(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
 
 
 def _scale_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, str]:
-    scale_map = next(iter(maps_of_kind(sample, 'scale').values()))[0]
-    drawn = draw_scale_map(image, scale_map, sample.coarse_patch_size, sample.patch_size)
-    return drawn, f'coarse ratio {scale_map.mean():.2f}'
+    maps = maps_of_kind(sample, 'scale')
+    sides = [cell for kind, cell in sample.choice_maps.values() if kind == 'scale']
+    drawn = draw_scale_map(image, [x[0] for x in maps.values()], sides, sample.patch_size)
+    return drawn, f'coarse ratio {np.mean([x.mean() for x in maps.values()]):.2f}'
+
+
+def _scale_legend(sample: BaseDataElement) -> dict[str, np.ndarray]:
+    sides = [cell for kind, cell in sample.choice_maps.values() if kind == 'scale']
+    if len(sides) == 1:
+        return {'coarse token': COARSE, 'fine token': FINE}
+    sides.append(sample.patch_size)
+    return {f'token of {side}': colour for side, colour in zip(sides, tones(len(sides)), strict=True)}
 
 
 def _scale_figure(image: np.ndarray, sample: BaseDataElement, name: str) -> Figure:
@@ -119,6 +127,6 @@ def _route_summary(samples: Sequence[BaseDataElement]) -> Figure:
 
 
 DRAWINGS = {
-    'scale': Drawing(_scale_panel, _scale_figure, legend={'coarse token': COARSE, 'fine token': FINE}),
+    'scale': Drawing(_scale_panel, _scale_figure, legend=_scale_legend),
     'routes': Drawing(_route_panel, _route_figure, _route_summary),
 }

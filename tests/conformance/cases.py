@@ -114,9 +114,16 @@ def of_image(decisions: Any, i: int) -> Any:
     return map_decisions(lambda x: x[i : i + 1], decisions)
 
 
+def maps_of(decisions: Any) -> list[Tensor]:
+    """The maps of decisions of any kind."""
+    if isinstance(decisions, Tensor):
+        return [decisions]
+    return list(decisions.values() if isinstance(decisions, Mapping) else decisions)
+
+
 def is_equal(first: Any, second: Any) -> bool:
     same = map_decisions(lambda x, y: torch.tensor(x.shape == y.shape and bool((x == y).all())), first, second)
-    return all([same] if isinstance(same, Tensor) else same.values() if isinstance(same, Mapping) else same)
+    return all(maps_of(same))
 
 
 def stand_in_decisions(backbone: GatedBackbone, images: Tensor) -> Iterator[Any]:
@@ -171,9 +178,10 @@ def task_loss(features: Any) -> Tensor:
 
 def gate_loss(choices: Choices) -> Tensor:
     """A scalar of what the gate, and steps between the layers, state."""
-    stated = choices.loss_input()
-    weights = torch.randn(stated.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-    total = (stated * weights).sum() + (stated.square() * weights).sum()
+    generator, total = torch.Generator().manual_seed(6), torch.zeros((), dtype=torch.float64)
+    for stated in tensors_of(choices.loss_input()):
+        weights = torch.randn(stated.shape, generator=generator, dtype=torch.float64)
+        total = total + (stated * weights).sum() + (stated.square() * weights).sum()
     steps = getattr(choices, 'steps', None)  # what steps between the layers learn from is stated beside
     return total + sum(task_loss(x.logits) for x in steps.logits) if steps else total
 

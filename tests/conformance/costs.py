@@ -1,7 +1,19 @@
 """Law 5: costs in closed form are what is counted, and add up."""
 
 import torch
-from conformance.cases import METRICS, RATIO, SIZES, Case, close, need, of_image, random_images, run, varied_decisions
+from conformance.cases import (
+    METRICS,
+    RATIO,
+    SIZES,
+    Case,
+    close,
+    maps_of,
+    need,
+    of_image,
+    random_images,
+    run,
+    varied_decisions,
+)
 
 from msvit_mm.backbones.base import Costs
 from msvit_mm.ops.macs import count_macs
@@ -90,9 +102,9 @@ def law_random_decisions_have_their_ratio(case: Case) -> None:
             ratios.append(run(backbone, images)[1].statistics()[backbone.ratio_name].item())
     assert abs(sum(ratios) / 2 - RATIO) < 0.03, ratios
     again = backbone.random_decisions(RATIO, images, torch.Generator().manual_seed(0))
-    for x, y in zip(_values(first), _values(again), strict=True):
+    for x, y in zip(maps_of(first), maps_of(again), strict=True):
         assert torch.equal(x, y)
-    assert any(not torch.equal(x, y) for x, y in zip(_values(first), _values(second), strict=True))
+    assert any(not torch.equal(x, y) for x, y in zip(maps_of(first), maps_of(second), strict=True))
     for ratio in (-0.1, 99.0):
         try:
             backbone.random_decisions(ratio, images)
@@ -111,7 +123,3 @@ def law_stand_ins_are_gates_that_learn_nothing_new(case: Case) -> None:
         with backbone.configured(gate=config):
             _, choices = run(backbone, images)
         assert (choices.costs.total > 0).all()
-
-
-def _values(decisions: object) -> list:
-    return [decisions] if torch.is_tensor(decisions) else list(getattr(decisions, 'values', lambda: decisions)())

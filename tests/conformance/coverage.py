@@ -4,11 +4,23 @@ import math
 from collections.abc import Mapping
 
 import torch
-from conformance.cases import ODD_SIZE, SIZES, Case, close, need, random_images, run, varied_decisions
+from conformance.cases import (
+    ODD_SIZE,
+    SIZES,
+    Case,
+    close,
+    is_equal,
+    maps_of,
+    need,
+    of_image,
+    random_images,
+    run,
+    varied_decisions,
+)
 
 from msvit_mm.ops.mixed_grid import MixedGrid
 from msvit_mm.ops.packing import Packing
-from msvit_mm.ops.tiling import active_slots, cell_tokens, token_areas
+from msvit_mm.ops.tiling import Tiling, active_slots, cell_tokens, token_areas
 
 
 def law_areas_of_active_tokens_sum_to_the_image(case: Case) -> None:
@@ -105,15 +117,39 @@ def law_a_budget_is_kept_and_used(case: Case) -> None:
             with backbone.configured(token_budget=budget):
                 _, choices = run(backbone, images)
                 given = varied_decisions(backbone, images)
-                assert run(backbone, images, given)[1].decisions.equal(given)
+                assert is_equal(run(backbone, images, given)[1].decisions, given)
             assert (choices.num_tokens <= budget + 1e-6).all()
-            logits = next(x.data for x in choices.maps().values() if x.kind == 'logits')
-            for i, coarse in enumerate(choices.decisions.bool()):
-                if coarse.any():
-                    more = choices.decisions[i : i + 1].clone()
-                    more.view(-1)[logits[i].masked_fill(~coarse, torch.inf).argmin()] = 0
-                    assert backbone.costs_of(more, size).num_tokens[0].item() > budget
-                assert logits[i][coarse].min() >= logits[i][~coarse].max() if 0 < coarse.float().mean() < 1 else True
+            logits = [x.data for x in choices.maps().values() if x.kind == 'logits']
+            for i in range(len(images)):
+                own = maps_of(of_image(choices.decisions, i))
+                if choice := _next_split(backbone.tile(size), own, [x[i] for x in logits]):
+                    scale, row, col = choice
+                    more = [x.clone() for x in own]
+                    more[scale][0, row, col] = 0
+                    costs = backbone.costs_of(more[0] if len(more) == 1 else tuple(more), size)
+                    assert costs.num_tokens[0].item() > budget
+
+
+def _next_split(tiling: Tiling, decisions: list, logits: list) -> tuple[int, int, int] | None:
+    """Scale, row and column of the node that is split next: of those that are reached the one of the lowest logit.
+
+    No split node has a higher one, unless a node around it has.
+    """
+    best, highest = None, -torch.inf
+    for i, scale in enumerate(tiling.scales[:-1]):
+        for row in range(scale.rows):
+            for col in range(scale.cols):
+                sides = [x.side for x in tiling.scales[:i]]
+                parents = [(j, row * scale.side // x, col * scale.side // x) for j, x in enumerate(sides)]
+                bound = max(logits[j][r, c].item() for j, r, c in [*parents, (i, row, col)])
+                if any(decisions[j][0, r, c] for j, r, c in parents):
+                    assert decisions[i][0, row, col] == 1  # none is split within one that stays whole
+                elif decisions[i][0, row, col] == 0:
+                    highest = max(highest, bound)
+                elif best is None or bound < best[0]:
+                    best = bound, (i, row, col)
+    assert best is None or best[0] >= highest
+    return best and best[1]
 
 
 def law_an_impossible_budget_is_refused(case: Case) -> None:
@@ -135,4 +171,4 @@ def law_a_budget_above_all_tokens_is_all_of_them(case: Case) -> None:
     need(hasattr(backbone, 'token_budget'), 'budgets')
     with backbone.configured(token_budget=1e6):
         _, choices = run(backbone, images)
-    assert not choices.decisions.any()
+    assert not any(x.any() for x in maps_of(choices.decisions))

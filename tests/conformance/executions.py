@@ -7,6 +7,7 @@ from conformance.cases import (
     Case,
     close,
     is_equal,
+    maps_of,
     need,
     of_image,
     random_images,
@@ -100,8 +101,7 @@ def law_the_gate_decides_by_the_image(case: Case) -> None:
     _, choices = run(backbone, images)
     ratios = choices.costs.total / choices.costs.reference
     assert len(set(ratios.tolist())) > 1
-    maps = [choices.decisions] if torch.is_tensor(choices.decisions) else list(choices.decisions.values())
-    assert 0 < torch.cat([x.flatten() for x in maps]).mean() < 1
+    assert 0 < torch.cat([x.flatten() for x in maps_of(choices.decisions)]).mean() < 1
     torch.rand(1)
     with torch.no_grad():
         assert is_equal(backbone.forward_gated(images)[1].gate_values, choices.gate_values)

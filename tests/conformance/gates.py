@@ -8,6 +8,7 @@ from conformance.cases import (
     gate_loss,
     gradients,
     is_equal,
+    maps_of,
     of_image,
     random_images,
     run,
@@ -87,5 +88,4 @@ def law_shifted_logits_shift(case: GateCase) -> None:
         assert type(backbone.gate).__name__ in str(error)
     else:
         _, choices = run(backbone, images)
-        maps = [choices.decisions] if torch.is_tensor(choices.decisions) else choices.decisions.values()
-        assert all(x.all() for x in maps)
+        assert all(x.all() for x in maps_of(choices.decisions))

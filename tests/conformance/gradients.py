@@ -1,5 +1,6 @@
 """Law 6: who gets a gradient, and that it is the right one."""
 
+from collections.abc import Mapping
 from unittest import mock
 
 import torch
@@ -11,6 +12,7 @@ from conformance.cases import (
     gate_loss,
     gradients,
     is_equal,
+    maps_of,
     need,
     random_images,
     run,
@@ -147,7 +149,7 @@ def law_reduced_precision_has_finite_gradients(case: Case) -> None:
     for execution in backbone.train_executions:
         with torch.autocast('cpu', dtype=torch.bfloat16):
             features, choices = run(backbone, images, None, execution, training=True)
-        assert choices.loss_input().dtype in (torch.float32, torch.float64)
+        assert all(x.dtype in (torch.float32, torch.float64) for x in tensors_of(choices.loss_input()))
         loss = task_loss([x.float() for x in tensors_of(features)]) + gate_loss(choices)
         assert all(x is not None and x.isfinite().all() for x in gradients(loss, backbone).values()), execution
 
@@ -165,6 +167,8 @@ def _step(backbone: GatedBackbone, execution: str) -> tuple[list, dict]:
     features, choices = run(backbone, random_images(SIZE), None, execution, training=True)
     loss = task_loss(features) + gate_loss(choices)
     found = gradients(loss, backbone)
-    if torch.is_tensor(choices.gate_values):
-        found['gate_values'] = torch.autograd.grad(loss, choices.gate_values, allow_unused=True)[0]
+    if not isinstance(choices.gate_values, Mapping):
+        maps = maps_of(choices.gate_values)
+        gates = torch.autograd.grad(loss, maps, allow_unused=True)
+        found |= {f'gate_values {i}': gradient for i, gradient in enumerate(gates)}
     return [x.detach() for x in tensors_of(features)], {name: x for name, x in found.items() if x is not None}

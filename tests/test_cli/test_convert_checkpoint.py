@@ -111,6 +111,11 @@ def test_backbone_from_the_weights(convert, tmp_path):
     assert "'img_size': (28, 28), 'patch_size': 14" in printed
     assert "'coarse_patch_size': 28, 'gate': {'type': 'ScaleGate', 'sample_size': 14}" in printed
 
+    printed = convert(source, target, '--img-size', 64, '--patch-sizes', 8, 16, 32, '--overwrite')
+    assert '14 x 14 to 8 x 8 pixels' in printed and "'patch_sizes': [8, 16, 32]" in printed
+    with pytest.raises(SystemExit, match='--patch-sizes: wanted no further patch size beside, got some'):
+        convert(source, target, '--patch-size', 16, '--patch-sizes', 8, 16, 32, '--overwrite')
+
 
 @pytest.mark.parametrize(
     ('content', 'message'),

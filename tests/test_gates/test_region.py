@@ -11,7 +11,7 @@ from msvit_mm.ops.gating import relaxed_gate_sample, threshold
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.tiling import Tiling
 
-GATES = [*gates_of(RegionGate)]
+GATES = [name for name, gate in gates_of(RegionGate).items() if not gate.nested]  # which decide one scale
 
 
 def build(name, **kwargs):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from msvit_mm.visualization.scale_map import COARSE, FINE, draw_scale_map
+from msvit_mm.visualization.scale_map import BETWEEN, COARSE, FINE, draw_scale_map
 
 
 @pytest.mark.parametrize(('coarse_patch_size', 'patch_size', 'k'), [(32, 16, 1), (16, 8, 2), (28, 14, 2)])
@@ -28,3 +28,13 @@ def test_every_token_has_its_outline(coarse_patch_size, patch_size, k):
 def test_map_of_another_image(shape):
     with pytest.raises(ValueError, match=r'an image of 64x96 pixels has a scale map of shape \(2, 3\), got'):
         draw_scale_map(np.zeros((64, 96, 3), np.uint8), np.zeros(shape), 32, 16)
+
+
+def test_three_scales_have_three_tones():
+    image = np.zeros((64, 64, 3), np.uint8)
+    regions, nodes = np.array([[1, 0], [0, 0]]), np.ones((4, 4))
+    nodes[2:, :2] = 0
+    canvas = draw_scale_map(image, [regions, nodes], [32, 16], 8)
+    for (y, x), tone in {(0, 0): COARSE, (0, 64): BETWEEN, (32, 96): BETWEEN, (64, 0): FINE}.items():
+        assert np.array_equal(canvas[y, x], tone), (y, x)
+    assert not canvas[40, 40].any()

@@ -39,7 +39,10 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
             ``--arch`` leave it open, or an option has no meaning for it.
     """
     given = dict(img_size=args.img_size, patch_size=args.patch_size, coarse_patch_size=args.coarse_patch_size)
+    given |= dict(patch_sizes=args.patch_sizes)
     given = {name: value for name, value in given.items() if value is not None}
+    if args.patch_sizes and given.keys() & {'patch_size', 'coarse_patch_size'}:
+        raise ValueError('--patch-sizes: wanted no further patch size beside, got some.')
     wanted = next(name for name, cls in registered_backbones().items() if conversion.family in cls.weight_families)
     if conversion.is_pyramid and (given.keys() - {'img_size'} or args.source_grid):
         raise ValueError('weights of PVTv2: wanted no patch sizes and no --source-grid, got some.')
@@ -55,11 +58,12 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
                 f"config '{args.config}': wanted a model.backbone of type {wanted}, got {backbone.get('type')}."
             )
         return backbone | given | dict(init_cfg=None)
-    words = describe_backbone(conversion, args.patch_size or 16, args.arch, args.source_grid)
+    patch_size = (args.patch_sizes or [args.patch_size or 16])[0]
+    words = describe_backbone(conversion, patch_size, args.arch, args.source_grid)
     if conversion.is_pyramid:
         return dict(type=wanted, **words) | given
     words = dict(type=wanted, **words, coarse_patch_size=2 * words['patch_size']) | given
-    if words['coarse_patch_size'] % 16:  # the gate's sample size by default
+    if (args.patch_sizes or [0, words['coarse_patch_size']])[1] % 16:  # the gate's sample size by default
         words |= dict(gate=dict(type='ScaleGate', sample_size=words['patch_size']))
     return words
 

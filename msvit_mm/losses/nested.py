@@ -1,0 +1,54 @@
+"""The loss of gates of more than two scales."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.tiling import Maps, per_scale
+
+
+class NestedGateLoss(nn.Module):
+    """A loss on the gate values of every scale but the smallest, each with what it learns; they add up.
+
+    What a loss of two scales has learned is taken for every scale on loading, brought to its grid.
+
+    Args:
+        losses: One for each of these scales, that of the largest nodes first.
+    """
+
+    takes = 'gate_values'
+
+    def __init__(self, losses: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.losses = nn.ModuleList(losses)
+
+    @property
+    def weight(self) -> float:
+        """Factor of all losses. A schedule may move this attribute."""
+        first: float = self.losses[0].weight  # type: ignore[assignment]
+        return first
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        for loss in self.losses:
+            loss.weight = weight  # type: ignore[assignment]
+
+    def forward(self, gate_values: Maps) -> dict[str, Tensor]:
+        """Judge gate values (n, rows, cols) of each scale; by the names of the losses, sums over the scales.
+
+        Raises:
+            ValueError: If they are not as many maps as losses.
+        """
+        maps = per_scale(gate_values)
+        if len(maps) != len(self.losses):
+            raise ValueError(f'gate values: wanted {len(self.losses)} maps (n, rows, cols), got {len(maps)}')
+        parts = [loss(values) for loss, values in zip(self.losses, maps, strict=True)]
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: object) -> None:
+        for key in [x for x in state_dict if x.startswith(prefix) and not x.startswith(f'{prefix}losses.')]:
+            value = state_dict.pop(key)
+            for i in range(len(self.losses)):
+                state_dict[f'{prefix}losses.{i}.{key.removeprefix(prefix)}'] = value
+        super()._load_from_state_dict(state_dict, prefix, *others)

@@ -1,0 +1,243 @@
+"""Trees of three scales: what the laws of tests/conformance do not say of them. There they are the same law for law."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement, PixelData
+from mmpretrain.models.backbones import VisionTransformer
+from mmseg.structures import SegDataSample
+
+from msvit_mm.engine.calibration import calibrate_gate
+from msvit_mm.evaluation import ComplexityMetric
+from msvit_mm.gates import NestedGate
+from msvit_mm.ops.tiling import active_slots, map_scales, other_slots, reached_ratios
+from msvit_mm.visualization import draw_choices
+
+SIDES = (8, 16, 32)
+
+
+@pytest.fixture
+def make_scales(make_msvit):
+    def make(gate=None, **words):
+        return make_msvit(gate or dict(type='ScaleGate', initial_ratio=0.5, sample_size=8), patch_sizes=SIDES, **words)
+
+    return make
+
+
+@pytest.fixture
+def make_segmentor(tiny_arch, perturb):
+    def make(**words):
+        gate = dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)
+        backbone = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), patch_size=8, coarse_patch_size=16, gate=gate)
+        config = dict(
+            type='GatedEncoderDecoder',
+            backbone=backbone | words.pop('backbone', dict(patch_sizes=SIDES)),
+            decode_head=dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=3),
+            gate_loss=dict(type='BatchShapingLoss', coarse_ratio=0.5),
+            data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[60.0] * 3, size=(64, 96)),
+            test_cfg=dict(mode='whole'),
+        )
+        return perturb(MODELS.build(ConfigDict(config | words))).eval()
+
+    return make
+
+
+def make_batch(count=2, size=(64, 96)):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(count)]
+    labels = [torch.randint(3, (1, *size), generator=generator) for _ in range(count)]
+    meta = dict(img_shape=size, ori_shape=size)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=x), metainfo=meta) for x in labels]
+    return dict(inputs=images, data_samples=samples)
+
+
+def random_trees(tiling, batch=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple((torch.rand(batch, x.rows, x.cols, generator=generator) < 0.5).float() for x in tiling.scales[:-1])
+
+
+def test_all_whole_is_the_host_on_the_shrunk_image(make_scales, tiny_arch):
+    """With the mean positions of the cells, in double precision."""
+    model = make_scales().double()
+    host = VisionTransformer(arch=tiny_arch, img_size=(16, 24), patch_size=8, out_type='featmap').double()
+    state = {name: x for name, x in model.state_dict().items() if not name.startswith('gate.')}
+    positions = state['pos_embed'][:, 1:].unflatten(1, (8, 12)).permute(0, 3, 1, 2)
+    means = F.avg_pool2d(positions, 4).flatten(2).mT
+    host.load_state_dict(state | dict(pos_embed=torch.cat([state['pos_embed'][:, :1], means], dim=1)))
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    host.eval()  # returns nothing
+    with torch.no_grad():
+        (wanted,) = host(F.avg_pool2d(images, 4))
+        whole = map_scales(torch.ones_like, model.dense_decisions(images))
+        (features,) = model(images, whole)
+    torch.testing.assert_close(features, wanted.repeat_interleave(4, 2).repeat_interleave(4, 3), rtol=1e-9, atol=1e-9)
+
+
+def test_tokens_are_regions_and_three_for_each_split(make_scales):
+    model, images = make_scales(), torch.randn(4, 3, 64, 96)
+    tiling = model.tile((64, 96))
+    regions, nodes = random_trees(tiling)
+    reached = 1 - regions.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    splits = (1 - regions).sum((1, 2)) + (reached * (1 - nodes)).sum((1, 2))
+    with torch.no_grad():
+        _, choices = model.forward_gated(images, (regions, nodes))
+    assert choices.num_tokens.tolist() == (tiling.num_regions + 3 * splits).tolist()
+    ratios = [regions.mean(), (reached * nodes).sum() / reached.sum()]
+    torch.testing.assert_close(torch.stack(reached_ratios((regions, nodes))), torch.stack(ratios))
+
+
+def test_what_nodes_would_be_otherwise_is_what_a_swap_makes_active(make_scales):
+    """All further tokens are those that some single swap of a decision makes active."""
+    tiling = make_scales().tile((70, 91))
+    maps = random_trees(tiling, batch=1)
+    active, union = active_slots(maps, tiling), torch.zeros_like(active_slots(maps, tiling))
+    for i, own in enumerate(maps):
+        for place in range(own.numel()):
+            swapped = [x.clone() for x in maps]
+            swapped[i].view(-1)[place] = 1 - swapped[i].view(-1)[place]
+            union |= active_slots(tuple(swapped), tiling)
+    assert torch.equal(other_slots(maps, tiling), union & ~active)
+
+
+def test_identical_pixels_embed_alike_in_any_tree(make_scales):
+    model = make_scales(with_cls_token=False)
+    torch.nn.init.zeros_(model.pos_embed)
+    images = torch.randn(1, 3, 1, 1).expand(4, 3, 64, 96)
+    with torch.no_grad():
+        (features,) = model(images, random_trees(model.tile((64, 96))))
+    torch.testing.assert_close(features, features[:1, :, :1, :1].expand_as(features))
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (dict(patch_sizes=(16, 24)), r'patch sizes must be at least two, each a larger multiple .* got \(16, 24\)'),
+        (dict(patch_sizes=(8, 16, 24)), r'got \(8, 16, 24\)'),
+        (dict(patch_sizes=(16,)), r'got \(16,\)'),
+        (dict(patch_sizes=(32, 16)), r'got \(32, 16\)'),
+        (dict(patch_sizes=SIDES, coarse_embedding='own'), "coarse_embedding='own': wanted two patch sizes, got"),
+        (dict(patch_sizes=SIDES, detail=dict(hidden_dims=8)), r'detail: wanted two patch sizes, got \(8, 16, 32\)'),
+        (dict(patch_sizes=SIDES, gate=dict(type='NestedGate', gates=[dict(type='EdgeGate')])), 'gates: wanted 2, for'),
+        (dict(patch_sizes=SIDES, gate=dict(type='SharedScaleGate', sample_size=32)), 'sample_size must divide the sm'),
+    ],
+)
+def test_wrong_words(make_msvit, words, message):
+    with pytest.raises(ValueError, match=message):
+        make_msvit(**words)
+
+
+def test_wrong_decisions_and_forms(make_scales, make_segmentor):
+    model, images = make_scales(), torch.zeros(1, 3, 64, 96)
+    with pytest.raises(ValueError, match=r'decisions must be 2 maps \(B, rows, cols\), .* got 1'):
+        model(images, torch.zeros(1, 2, 3))
+    with pytest.raises(ValueError, match=r'export: wanted two patch sizes, got \(8, 16, 32\)'):
+        model.static((64, 96), 20)
+    with pytest.raises(ValueError, match=r'utility_loss: wanted two patch sizes, got \(8, 16, 32\)'):
+        make_segmentor(utility_loss=dict(type='UtilityGateLoss'))
+    with pytest.raises(ValueError, match=r'losses: wanted 2, .* got 1'):
+        make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=[dict(type='RatioLoss')]))
+
+
+def test_one_gate_for_each_scale_or_one_for_all(make_scales):
+    """Both say the same of nodes that look the same; a scale's own gate costs as in a network of two scales."""
+    image = torch.randn(1, 3, 8, 8)
+    images = image.repeat_interleave(4, 2).repeat_interleave(4, 3).repeat(1, 1, 2, 3)
+    shared = make_scales(dict(type='SharedScaleGate', initial_ratio=0.3)).gate
+    shared.scale_biases.data.copy_(torch.tensor([0.0, 1.0]))
+    flat = torch.ones(1, 3, 64, 96)
+    regions, nodes = shared(flat)
+    torch.testing.assert_close(nodes, regions.mean().expand_as(nodes) + 1)
+    assert regions.shape == (1, 2, 3) and nodes.shape == (1, 4, 6)
+    assert shared(images)[0].flatten().unique(dim=0).numel() <= 6
+    model = make_scales()
+    per_node = model.gate.gates[0].macs_per_region()
+    assert model.gate.macs(model.tile((64, 96))) == per_node * (6 + 24)
+    assert [gate.coarse_patch_size for gate in model.gate.gates] == [32, 16]
+
+
+def test_extremes_hold_for_all_scales_together(make_scales):
+    gate = make_scales(dict(type='RandomGate', coarse_ratio=0.5, extremes=1.0)).gate
+    assert isinstance(gate, NestedGate)
+    seen = {tuple(bool((x > 0).all()) for x in gate(torch.zeros(2, 3, 64, 96))) for _ in range(20)}
+    assert seen == {(True, True), (False, False)}
+
+
+def test_random_stand_ins_have_as_many_tokens(make_scales):
+    """On average, though the gate splits nodes where it splits those around them."""
+    model, images = make_scales(), torch.zeros(300, 3, 64, 96)
+    ratios = dict(coarse_ratio=0.6, coarse_ratio_32=0.5, coarse_ratio_16=0.25)
+    with model.configured(gate=model.stand_ins(ratios)['random']), torch.no_grad():
+        decisions = model.draw_decisions(model.gate, images)
+    tokens = model.costs_of(decisions, (64, 96)).num_tokens[0].float().mean()
+    assert abs(tokens - 6 * (0.5 + 0.5 * 4 * (0.25 + 0.75 * 4))) < 1
+
+
+def test_a_loss_for_each_scale(make_segmentor):
+    model = make_segmentor()
+    large, small = model.gate_loss.losses
+    assert (large.grid_size, small.grid_size) == ((2, 3), (4, 6))
+    values = torch.rand(16, 2, 3), torch.rand(16, 4, 6)
+    losses = model.gate_loss(values)
+    for name in losses:
+        torch.testing.assert_close(losses[name], large(values[0])[name] + small(values[1])[name])
+    model.gate_loss.weight = 3.0
+    assert model.gate_loss.weight == large.weight == small.weight == 3.0
+    with pytest.raises(ValueError, match=r'gate values: wanted 2 maps .* got 1'):
+        model.gate_loss(values[0])
+    each = [dict(type='BatchShapingLoss', coarse_ratio=0.7), dict(type='RatioLoss', coarse_ratio=0.3)]
+    losses = make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=each)).gate_loss.losses
+    assert [x.coarse_ratio for x in losses] == [0.7, 0.3]
+
+
+def test_a_checkpoint_of_two_scales_starts_three(make_segmentor):
+    """The gate and its priors are taken for every scale; the dense network is the same."""
+    two, three = make_segmentor(backbone={}), make_segmentor()
+    missing, unexpected = three.load_state_dict(two.state_dict(), strict=False)
+    assert missing == [] and unexpected == []
+    for i in range(2):
+        for name, x in two.backbone.gate.state_dict().items():
+            assert torch.equal(three.backbone.gate.gates[i].state_dict()[name], x)
+        assert three.gate_loss.losses[i].mean_logits.isfinite().all()
+    assert torch.equal(three.gate_loss.losses[1].mean_logits, two.gate_loss.mean_logits)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        wanted, features = (x.backbone(images, x.backbone.dense_decisions(images))[0] for x in (two, three))
+    torch.testing.assert_close(features, wanted)
+
+
+def test_a_segmentor_trains_and_tells_its_ratios(make_segmentor):
+    model = make_segmentor(boundary_loss=dict(type='BoundaryGateLoss')).train()
+    batch = model.data_preprocessor(make_batch(), training=True)
+    losses = model.loss(**batch)
+    assert {'coarse_ratio_32', 'coarse_ratio_16', 'loss_gate_prior', 'loss_gate_boundary'} <= set(losses)
+    sum(x.mean() for name, x in losses.items() if 'loss' in name).backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.backbone.gate.parameters())
+    model.gate_phase = 'warmup'
+    assert not model.loss(**batch)['loss_gate_prior']
+
+
+def test_calibrated_by_tokens(make_segmentor):
+    model = make_segmentor()
+    batches = [make_batch(1, (70, 91)), make_batch(1)]
+    report = calibrate_gate(model, batches, 'num_tokens', 60)
+    assert abs(report['after']['num_tokens'] - 60) < 4 < abs(report['before']['num_tokens'] - 60)
+    metric = ComplexityMetric()
+    for batch in batches:
+        batch = model.data_preprocessor(batch)
+        metric.process({}, [x.to_dict() for x in model.predict(batch['inputs'], batch['data_samples'])])
+    found = metric.evaluate(size=2)
+    assert found['num_tokens'] == report['after']['num_tokens']
+    assert found['coarse_ratio'] == pytest.approx(report['after']['coarse_ratio'])
+    assert 0 <= found['coarse_ratio_16'] <= 1
+
+
+def test_predictions_are_drawn_in_three_tones(make_segmentor):
+    model = make_segmentor()
+    batch = model.data_preprocessor(make_batch(1))
+    (sample,) = model.predict(batch['inputs'], batch['data_samples'])
+    assert isinstance(sample, BaseDataElement)
+    kinds = {name: cell for name, (kind, cell) in sample.choice_maps.items() if kind == 'scale'}
+    assert kinds == dict(scale_map_32=32, scale_map_16=16)
+    assert draw_choices(torch.zeros(64, 96, 3, dtype=torch.uint8).numpy(), sample, 'photo').axes
