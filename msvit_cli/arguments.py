@@ -71,6 +71,7 @@ def add_check_dataset(parser: ArgumentParser) -> None:
     parser.add_argument('--split', choices=['train', 'val', 'test'], help='one split; default train and val')
     parser.add_argument('--num-images', type=int, default=200, help='evenly spaced over a split; default %(default)s')
     parser.add_argument('--out', help='PNG file of the sheet of examples')
+    add_shared(parser, '--overwrite')
 
 
 def add_compare_gates(parser: ArgumentParser) -> None:
@@ -101,9 +102,8 @@ def add_convert_checkpoint(parser: ArgumentParser) -> None:
     parser.add_argument('--patch-size', type=int, help='pixels; default 16')
     parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
     parser.add_argument('--patch-sizes', type=int, nargs='+', help='of all scales, ascending, instead of these two')
-    parser.add_argument(
-        '--source-grid', type=int, nargs=2, help="rows and columns of the source's positions, if not square"
-    )
+    grid = "rows and columns of the source's positions; default: by the kept config, or else square"
+    parser.add_argument('--source-grid', type=int, nargs=2, help=grid)
     parser.add_argument('--prefix', help='which one, if the file holds several backbones')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing DST')
 
@@ -199,7 +199,7 @@ def add_predict(parser: ArgumentParser) -> None:
     parser.add_argument('--out-dir', default='predictions', help='folder of pictures and labels; default %(default)s')
     parser.add_argument('--max-frames', type=int, metavar='N', help='of a video; default all')
     add_shared(parser, '--device')
-    add_shared(parser, '--out')
+    add_shared(parser, '--out', '--overwrite')
 
 
 def add_publish_model(parser: ArgumentParser) -> None:

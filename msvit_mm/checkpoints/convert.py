@@ -17,7 +17,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 from torch.nn import functional as F
 
-from .loading import _first, check_shapes, check_values
+from .loading import _first, check_shapes, check_values, metadata_of
 
 _MM = (  # mmpretrain's names are MSViT's own; mmseg's differ in attention and pre-norm
     (r'cls_token|pos_embed', r'\g<0>'),
@@ -100,6 +100,7 @@ class Conversion:
         renamed: New name of every used key, also where it is the old one.
         dropped: Reason for every key not used.
         resampled, filled: What was resized, and what was added, one sentence each.
+        grid: Rows and columns of the source's positions, where the file says them.
         missing: Keys of the target that the source lacks by nature: the gate's, and those of nodes that PVTv2 has not.
     """
 
@@ -108,6 +109,7 @@ class Conversion:
     extra_tokens: tuple[int, int, int]
     renamed: dict[str, str]
     dropped: dict[str, str]
+    grid: tuple[int, int] | None = None
     resampled: list[str] = field(default_factory=list)
     filled: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -152,6 +154,7 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
         >>> conversion.dropped
         {'head.weight': 'a head'}
     """
+    stated = metadata_of(weights)
     if all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): tensor for key, tensor in weights.items()}
     chosen = _choose_prefix(weights, prefix)
@@ -181,7 +184,8 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
     tensors = {name: weights[key] for key, name in inner.items()}
     registers = [tensors[name].shape[1] for name in ('reg_token', 'register_tokens') if name in tensors]
     extra_tokens = int('cls_token' in tensors), int('dist_token' in tensors), sum(registers)
-    return Conversion(state_dict, family, extra_tokens, renamed, dropped)
+    grid = stated.get(chosen[:-1], {}).get('position_grid')
+    return Conversion(state_dict, family, extra_tokens, renamed, dropped, grid)
 
 
 def describe_backbone(
@@ -193,7 +197,7 @@ def describe_backbone(
         conversion: Of :func:`rename_keys`. Of a pyramid, the sizes are read off the weights, the heads are PVTv2's.
         patch_size: Of the MSViT, in pixels.
         arch: Name of the host's architecture; by default the one that has the weights' sizes.
-        source_grid: Rows and columns of the source's positions; square by default.
+        source_grid: Rows and columns of the source's positions; by default as the file says, or else square.
 
     Raises:
         ValueError: If no architecture of the host has these sizes: the number of heads is not in the weights.
@@ -235,7 +239,7 @@ def fit_weights(
         conversion: Of :func:`rename_keys`; its state dict afterwards holds every key of the target but ``gate.*``.
         target: State dict of an MSViT, or for PVTv2 of a DynamicTokenRoutingTransformer.
         grid: Rows and columns of the target's position embedding; a pyramid has none.
-        source_grid: Rows and columns of the source's; square by default.
+        source_grid: Rows and columns of the source's; by default as the file says, or else square.
 
     Raises:
         ValueError: If keys are missing or unexpected, or a shape other than that of patches and positions differs.
@@ -312,7 +316,7 @@ def _position_grid(conversion: Conversion, grid: tuple[int, int] | None) -> tupl
     rows = conversion.state_dict.get('pos_embed', torch.empty(0))
     if rows.ndim != 3:
         raise ValueError(f'pos_embed: wanted shape (1, positions, channels), got {tuple(rows.shape)}.')
-    tokens = conversion.extra_tokens
+    tokens, grid = conversion.extra_tokens, grid or conversion.grid
     # In timm's family not every model gives all tokens a position.
     choices = (sum(tokens), sum(tokens[:2]), tokens[0], 0) if conversion.family == 'timm' else (sum(tokens),)
     for extra in choices:

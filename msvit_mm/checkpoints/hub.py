@@ -17,8 +17,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, TASK_UTILS, WEIGHT_INITIALIZERS, Registry, init_default_scope
 from torch import nn
 
+from .kept import parse_config
 from .loading import check_coverage, check_shapes, load_weights_safely
-from .publish import parse_config
 
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
 INSTALL = 'install with `pip install msvit_mm[hub]`'

@@ -23,6 +23,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from ..ops.finite import first_nonfinite
+from .kept import kept_grids
 
 try:
     from numpy._core import multiarray
@@ -56,14 +57,15 @@ def load_checkpoint_safely(path: str | PathLike) -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights_safely(path: str | PathLike) -> tuple[dict[str, Tensor], str]:
+def load_weights_safely(path: str | PathLike) -> tuple['OrderedDict[str, Tensor]', str]:
     """Load the weights of a torch or safetensors file of any origin; nothing in the file is executed.
 
     Args:
         path: A local file that holds tensors by name, alone or as one of `WEIGHT_ENTRIES`.
 
     Returns:
-        The tensors by name; the entry of the file that held them, ``''`` if they are the whole file.
+        The tensors by name, with what the saving modules said of themselves; the entry of the file that held them,
+        ``''`` if they are the whole file.
 
     Raises:
         ValueError: If the file is missing, damaged, holds code, or no tensors by name.
@@ -76,7 +78,7 @@ def load_weights_safely(path: str | PathLike) -> tuple[dict[str, Tensor], str]:
         where = f"in '{entry}'" if entry else 'by name'
         got = f'the keys {_first(weights) or "of an empty dict"}' if entries else type(content).__name__
         raise ValueError(f"checkpoint '{path}': wanted weights {where}, got {got}.")
-    return {str(name): tensor for name, tensor in weights.items()}, entry
+    return carry_metadata({str(name): tensor for name, tensor in weights.items()}, weights), entry
 
 
 def check_coverage(
@@ -153,9 +155,16 @@ def carry_metadata(weights: Mapping[str, Tensor], source: Mapping[str, Any]) -> 
     Of :class:`~msvit_mm.backbones.MSViT` this is the grid of its positions. Saving keeps it.
     """
     carried: Any = OrderedDict(weights)
-    metadata = getattr(source, '_metadata', {})
-    carried._metadata = OrderedDict((key.removeprefix('module.'), value) for key, value in metadata.items())
+    carried._metadata = OrderedDict((key, dict(value)) for key, value in metadata_of(source).items())
     return carried
+
+
+def metadata_of(weights: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """What the modules that saved a state dict said of themselves, by their names; nothing where it is odd."""
+    metadata = getattr(weights, '_metadata', None)
+    found = metadata.items() if isinstance(metadata, Mapping) else ()
+    plain = {key: value for key, value in found if isinstance(key, str) and isinstance(value, Mapping)}
+    return {key.removeprefix('module.'): value for key, value in plain.items()}
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
@@ -228,7 +237,7 @@ def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
     try:
         _check_archive(path)
         with _allow_list():
-            return torch.load(path, map_location=map_location, weights_only=True)
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error)
         if any(word in reason.lower() for word in ('global', 'unrecognized function', 'only create', 'only build')):
@@ -240,6 +249,20 @@ def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
         raise _damaged(path) from error
     except Exception as error:  # torch reports damage by many types, depending on where the file breaks
         raise _damaged(path) from error
+    return _state_grids(content)
+
+
+def _state_grids(content: Any) -> Any:
+    """State the grids of positions beside the weights where only the kept config tells them, as hosts save it."""
+    if not isinstance(content, dict):
+        return content
+    for entry in WEIGHT_ENTRIES:
+        if isinstance(weights := content.get(entry), Mapping):
+            stated: Any = carry_metadata(weights, weights)
+            for name, grid in kept_grids(weights, content.get('meta')).items():
+                stated._metadata.setdefault(name, {}).setdefault('position_grid', grid)
+                content[entry] = stated
+    return content
 
 
 def _load_safetensors(path: str | PathLike) -> dict[str, Tensor]:

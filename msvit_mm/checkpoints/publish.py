@@ -4,7 +4,6 @@ What is published is passive: tensors, numbers and text, which any restricted lo
 text that the run printed, with the paths in it.
 """
 
-import ast
 import hashlib
 import json
 import math
@@ -20,52 +19,13 @@ import yaml
 from mmengine.config import Config
 
 from ..backbones.base import HostModel
-from ..datasets.configs import leaf_datasets, type_name
+from ..datasets.configs import datasets_of, type_name
+from .kept import line_of, parse_config
 from .loading import _first, carry_metadata, check_coverage, check_finite, check_shapes, load_checkpoint_safely
 from .names import check_names
 
 META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
 TIMES = ('time', 'data_time')
-
-
-def parse_config(text: str) -> dict[str, Any]:
-    """Values of a config as mmengine prints it, without executing it.
-
-    Raises:
-        ValueError: If the text holds anything but assignments of literals and of ``dict(...)``.
-
-    Example:
-        >>> parse_config("model = dict(type='MSViT', img_size=(64, 96))")
-        {'model': {'type': 'MSViT', 'img_size': (64, 96)}}
-    """
-
-    def value(node: ast.AST) -> Any:
-        match node:
-            case ast.Call(func=ast.Name(id='dict'), args=args, keywords=words) if all(word.arg for word in words):
-                return dict(*map(value, args), **{str(word.arg): value(word.value) for word in words})
-            case ast.Dict(keys=keys, values=values) if all(keys):
-                return {value(key): value(item) for key, item in zip(keys, values, strict=True) if key}
-            case ast.List(elts=items):
-                return [value(item) for item in items]
-            case ast.Tuple(elts=items):
-                return tuple(value(item) for item in items)
-            case ast.Name(id='inf' | 'nan' as name):  # as mmengine prints them
-                return float(name)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id='inf')):
-                return -math.inf
-        return ast.literal_eval(node)
-
-    config = {}
-    try:
-        for node in ast.parse(text).body:
-            match node:
-                case ast.Assign(targets=[ast.Name(id=name)]):
-                    config[name] = value(node.value)
-                case _:
-                    raise ValueError(ast.unparse(node))
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise ValueError(f'the kept config: wanted values as mmengine prints them, got {_line(error)}.') from None
-    return config
 
 
 def load_kept_config(path: str | PathLike) -> Config:
@@ -211,7 +171,7 @@ def update_metafile(
     try:
         content = yaml.safe_load(path.read_text()) if path.exists() else {}
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"metafile '{path}': wanted YAML, got {_line(error)}.") from None
+        raise ValueError(f"metafile '{path}': wanted YAML, got {line_of(error)}.") from None
     sections: list[Any] = (
         [content.setdefault(key, []) for key in ('Collections', 'Models')] if isinstance(content, dict) else [0]
     )
@@ -240,7 +200,7 @@ def step_unit(cfg: Config) -> str:
 
 
 def _dataset_name(cfg: Config, split: str) -> str:
-    names = (type_name(dataset) for dataset in leaf_datasets(cfg[f'{split}_dataloader']['dataset']))
+    names = (type_name(dataset) for dataset in datasets_of(cfg, split))
     return ', '.join(dict.fromkeys(name.removesuffix('Dataset') for name in names))
 
 
@@ -256,7 +216,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_plain(item) for item in value)
     return value
-
-
-def _line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:120]

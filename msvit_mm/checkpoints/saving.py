@@ -24,11 +24,15 @@ def check_new(paths: Iterable[Path], overwrite: bool, inputs: Iterable[str | os.
         inputs: Files that are read, which never go.
 
     Raises:
-        ValueError: If a folder, an input, or a file without ``overwrite`` is in the way, or no file can be made there.
+        ValueError: If two are one, a folder, an input, or a file without ``overwrite`` is in the way, or no file can be
+            made there.
     """
-    read = [Path(path) for path in inputs if path]
+    read, seen = [Path(path) for path in inputs if path], set()
     for path in map(Path, paths):
         _check_place(path)
+        if path in seen:
+            raise ValueError(f"output '{path}': wanted files that differ in name, got two of this one.")
+        seen.add(path)
         if any(_is_same(path, other) for other in read):
             raise ValueError(f"output '{path}': wanted another file than the inputs, got one of them.")
         if path.is_dir() or (path.exists() and not overwrite):

@@ -1,6 +1,5 @@
 """Start from weights: whether those of a file are meant for the model, before a host skips what does not fit."""
 
-import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +11,14 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import Tensor, nn
 
 from ..backbones import GatedBackbone
+from ..backbones.embedding import source_grid
+from ..datasets.configs import type_name
 from .convert import LACKED, RULES, fit_weights, rename_keys
-from .loading import _first, carry_metadata, check_shapes
+from .loading import _first, carry_metadata, check_shapes, metadata_of
 
 # Weights whose shape is the number of classes: of these another number is no mistake.
 CLASS_WEIGHTS = r'(.+\.)?(conv_seg|cls_emb|mask_norm|fc_cls|fc_reg|conv_logits|head\.fc|layers\.head)(\..+)?'
+PRETRAINED = ('Pretrained', 'PretrainedInit')  # by name, and by class in pure-Python configs
 
 # Parts that begin as zero, so that a network may start without them, and what asks for them.
 ZERO_PARTS = dict(
@@ -86,11 +88,16 @@ def adopt_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[st
     families = getattr(backbone, 'weight_families', ())
     if 'mmseg' not in families or not any(re.fullmatch(RULES['mmseg'][0], key) for key in inner):
         return weights
-    conversion, grid = rename_keys(inner), tuple(backbone.patch_resolution)
+    conversion, own = rename_keys(inner), tuple(backbone.patch_resolution)
+    stated = metadata_of(weights).get('backbone', {}).get('position_grid')
     count = inner['pos_embed'].shape[1] - conversion.extra_tokens[0] if 'pos_embed' in inner else 0
-    fit_weights(conversion, backbone.state_dict(), grid, grid if count == math.prod(grid) else None)
+    fit_weights(conversion, backbone.state_dict(), own, source_grid(count, own, stated))
     others = {key: value for key, value in weights.items() if not key.startswith('backbone.')}
-    return others | {f'backbone.{key}': value for key, value in conversion.state_dict.items()}
+    adopted: Any = carry_metadata(
+        others | {f'backbone.{key}': value for key, value in conversion.state_dict.items()}, weights
+    )
+    adopted._metadata.setdefault('backbone', {})['position_grid'] = own
+    return adopted
 
 
 def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> 'OrderedDict[str, Tensor]':
@@ -101,7 +108,7 @@ def weights_below(checkpoint: Mapping[str, Any], prefix: str | None) -> 'Ordered
     weights = checkpoint.get('state_dict', checkpoint)
     weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
-    metadata = getattr(checkpoint.get('state_dict', checkpoint), '_metadata', {})
+    metadata = metadata_of(checkpoint.get('state_dict', checkpoint))
     inner: Any = OrderedDict(
         (key.removeprefix(prefix), value) for key, value in weights.items() if key.startswith(prefix)
     )
@@ -148,7 +155,7 @@ def addresses(config: Any) -> Iterator[str]:
     """Addresses of published weights in the recipes (``init_cfg``) of a model's config."""
     if isinstance(config, Mapping):
         recipe = config.get('init_cfg')
-        if isinstance(recipe, Mapping) and recipe.get('type') == 'Pretrained' and '://' in recipe['checkpoint']:
+        if isinstance(recipe, Mapping) and type_name(recipe) in PRETRAINED and '://' in recipe['checkpoint']:
             yield recipe['checkpoint']
     values = config.values() if isinstance(config, Mapping) else config if isinstance(config, list | tuple) else ()
     for value in values:

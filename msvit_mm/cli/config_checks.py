@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from ..backbones import GatedBackbone, registered_backbones
+from ..datasets.configs import datasets_of, type_name
 from ..gates import gates_of
 
 HEADS = ('decode_head', 'auxiliary_head', 'head')
@@ -40,19 +41,16 @@ def classes_of(cfg: Config, split: str = 'train') -> list[str] | None:
     Args:
         split: 'train', 'val' or 'test'.
     """
-    dataset = innermost(cfg.get(f'{split}_dataloader') or {})
-    given = (dataset.get('metainfo') or {}).get('classes')
-    known = getattr(DATASETS.get(dataset['type']), 'METAINFO', {}) if isinstance(dataset.get('type'), str) else {}
-    classes = given or known.get('classes')
+    classes = metainfo_of(cfg, split).get('classes')
     return list(classes) if classes else None
 
 
-def innermost(dataloader: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of a dataloader's data set, below wrappers such as RepeatDataset."""
-    dataset = dataloader.get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
+def metainfo_of(cfg: Config, split: str) -> dict[str, Any]:
+    """What a config's data set says of its classes; of several below a wrapper, which have to agree, the first."""
+    dataset = datasets_of(cfg, split)[0]
+    named = dataset.get('type')
+    cls = DATASETS.get(named) if isinstance(named, str) else named
+    return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
 def _backbone_class(name: Any) -> type[GatedBackbone] | None:
@@ -107,8 +105,8 @@ def _check_classes(cfg: Config) -> None:
     classes = classes_of(cfg)
     numbers = {'the data set': len(classes)} if classes else {}
     for loader in ('train', 'val', 'test'):
-        for step in innermost(cfg.get(f'{loader}_dataloader') or {}).get('pipeline') or ():
-            if step.get('type') == 'CheckLabels':
+        for step in (step for dataset in datasets_of(cfg, loader) for step in dataset.get('pipeline') or ()):
+            if type_name(step) == 'CheckLabels':
                 numbers[f'CheckLabels of {loader}'] = step['num_classes']
     for name, head in _heads(cfg):
         if isinstance(head.get('num_classes'), int):

@@ -20,10 +20,11 @@ from ..engine import (
     Interrupted,
     InterruptHook,
     RandomStateHook,
+    RankWatchHook,
     SafeCheckpointHook,
 )
 
-GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook)
+GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook, RankWatchHook)
 LOCK = 'train.lock'
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 

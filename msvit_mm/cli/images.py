@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from ..datasets.configs import leaf_datasets
+from ..datasets.configs import datasets_of, leaf_datasets
 from ..datasets.prepared import PreparedImages, space_evenly
 from ..models import GatedModel
 
@@ -40,18 +40,18 @@ def check_data(cfg: Config, *splits: str) -> None:
 def left_out(cfg: Config, split: str) -> list[str]:
     """A line on each folder some of whose images a data set leaves out, since their names end otherwise."""
     lines = []
-    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+    for dataset in datasets_of(cfg, split):
         prefix, suffix = dataset.get('data_prefix', {}), dataset.get('img_suffix')
         folder = prefix.get('img_path') if isinstance(prefix, dict) else None
         if not folder or not suffix or dataset.get('ann_file') or '://' in str(folder):
             continue
         path = Path(dataset.get('data_root') or '', folder)
         images = [file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES]
-        others = sorted(file.name for file in images if not file.name.endswith(suffix))
+        others = sorted(file.name for file in images if not (file.name.endswith(suffix) and file.is_file()))
         if others:
             lines.append(
-                f"{split} data: {len(others)} of {len(images)} images in '{path}' do not end in '{suffix}' "
-                f'and are left out, such as {others[0]}'
+                f"{split} data: {len(others)} of {len(images)} images in '{path}' are no files that end in "
+                f"'{suffix}' and are left out, such as {others[0]}"
             )
     return lines
 
@@ -59,7 +59,7 @@ def left_out(cfg: Config, split: str) -> list[str]:
 def data_folders(cfg: Config, split: str) -> list[Path]:
     """Folders of images and labels of a split, below all wrappers."""
     folders = []
-    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+    for dataset in datasets_of(cfg, split):
         prefixes = dataset.get('data_prefix', {})
         for folder in prefixes.values() if isinstance(prefixes, dict) else ():
             if '://' not in str(folder):
@@ -119,8 +119,8 @@ def load_split(
         raise ValueError(f"config '{cfg.filename}': wanted data sets {splits}, got no {missing[0]}_dataloader.")
     if not folder:
         check_data(cfg, split)
-    leaves = [{}] if folder else leaf_datasets(cfg[f'{split}_dataloader'].dataset)
-    pipeline = leaf_datasets(cfg.test_dataloader.dataset)[0]['pipeline']
+    leaves = [{}] if folder else datasets_of(cfg, split)
+    pipeline = datasets_of(cfg, 'test')[0]['pipeline']
     dataset = dict(datasets=[dict(leaf, pipeline=pipeline) for leaf in leaves])
     return load_images(dataset, num_images, folder, with_labels)
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from ..datasets.configs import type_name
 from ..version import __version__
 
 AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
@@ -29,7 +30,7 @@ def check_machine(cfg: Config, train: bool) -> None:
     wanted = cfg.get('device', device)
     if wanted.split(':')[0] != device:
         raise ValueError(f"device: wanted '{wanted}', got '{device}'; CUDA_VISIBLE_DEVICES selects the GPUs, -1 none.")
-    if train and cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and device not in AMP_DEVICES:
+    if train and type_name(cfg.optim_wrapper) == 'AmpOptimWrapper' and device not in AMP_DEVICES:
         raise ValueError(f"mixed precision: wanted a device of {', '.join(AMP_DEVICES)}, got '{device}'; drop --amp.")
     if cfg.launcher == 'none':
         return

@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, RUNNERS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import BaseLoop, Runner
 from rich.progress import Progress
 from torch import nn
@@ -21,6 +21,7 @@ from ..backbones import GatedBackbone
 from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely, load_kept_config
 from ..checkpoints.starting import (
     OPTIONAL,
+    PRETRAINED,
     CheckedPretrained,
     absent_parts,
     adopt_weights,
@@ -29,10 +30,11 @@ from ..checkpoints.starting import (
     use_checked_init,
     weights_below,
 )
+from ..datasets.configs import type_name
 from ..engine.storage import use_atomic_files
 from ..models import GatedEncoderDecoder, GatedModel
 from .config import load_config
-from .config_checks import classes_of, innermost
+from .config_checks import classes_of, metainfo_of
 from .errors import one_line_errors
 from .images import check_data
 from .machine import check_device, check_machine
@@ -91,10 +93,8 @@ def load_trained_segmentor(
 def _dataset_meta(cfg: Config, checkpoint: str) -> dict[str, Any]:
     """Names and colours of the classes: those that the checkpoint keeps, or the data set's."""
     kept = load_checkpoint_safely(checkpoint).get('meta', {}).get('dataset_meta') or {}
-    dataset = innermost(cfg.get('test_dataloader') or {})
-    own = {**getattr(DATASETS.get(dataset.get('type', '')), 'METAINFO', {}), **(dataset.get('metainfo') or {})}
     classes = kept.get('classes') or classes_of(cfg, 'test') or []
-    palette = kept.get('palette') or own.get('palette') or _colours(len(classes))
+    palette = kept.get('palette') or metainfo_of(cfg, 'test').get('palette') or _colours(len(classes))
     return dict(classes=list(classes), palette=palette)
 
 
@@ -235,7 +235,7 @@ class _CheckWeightsHook(Hook):
         with one_line_errors():
             for name, module in unwrap(runner.model).named_modules():
                 recipe = getattr(module, 'init_cfg', None)
-                if isinstance(recipe, dict) and recipe.get('type') == 'Pretrained':
+                if isinstance(recipe, dict) and type_name(recipe) in PRETRAINED:
                     words = {name: value for name, value in recipe.items() if name != 'type'}
                     where = f"init_cfg '{recipe['checkpoint']}'" + (f' of {name}' if name else '')
                     check_start(module, CheckedPretrained(**words).read(module), where)
@@ -255,7 +255,7 @@ class _CheckWeightsHook(Hook):
 
 def _replace_sync_bn(node: Any) -> None:
     if isinstance(node, dict):
-        if node.get('type') == 'SyncBN':
+        if type_name(node) in ('SyncBN', 'SyncBatchNorm'):
             node['type'] = 'BN'
         for child in node.values():
             _replace_sync_bn(child)

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 from matplotlib.figure import Figure
 
 from ..checkpoints import check_new
@@ -15,6 +17,11 @@ def png_bytes(figure: Figure, dpi: int) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, dpi=dpi, format='png')
     return content.getvalue()
+
+
+def image_bytes(image: np.ndarray) -> bytes:
+    """A grey or RGB image, uint8, as the content of a PNG file."""
+    return cv2.imencode('.png', image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
 
 
 def check_continued(folder: Path, names: Sequence[str], overwrite: bool, inputs: Sequence[str | None]) -> None:

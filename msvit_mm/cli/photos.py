@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from .images import find_images
+from .outputs import unique_names
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 
@@ -24,8 +25,10 @@ def find_photos(path: Path, max_frames: int | None = None) -> Iterator[tuple[str
         max_frames: Of a video, evenly from its beginning; default all.
 
     Raises:
-        ValueError: At once, if there is nothing to read.
+        ValueError: At once, if there is nothing to read, or two names are alike.
     """
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f'--max-frames: wanted at least 1, got {max_frames}.')
     if is_video(path):
         capture = cv2.VideoCapture(str(path))
         found, first = capture.read()
@@ -33,10 +36,7 @@ def find_photos(path: Path, max_frames: int | None = None) -> Iterator[tuple[str
             raise ValueError(f"video '{path}': wanted frames that cv2 reads, got none.")
         return _frames(capture, path.stem, first, max_frames)
     files = find_images(path)
-    root = path if path.is_dir() else path.parent
-    names = ['_'.join(file.relative_to(root).with_suffix('').parts) for file in files]
-    twice = len(set(names)) < len(names)
-    return iter([(file.name if twice else name, file) for name, file in zip(names, files, strict=True)])
+    return iter(list(zip(unique_names(files), files, strict=True)))
 
 
 def _frames(

@@ -15,8 +15,8 @@ def type_name(config: Mapping[str, Any]) -> str:
     return str(getattr(named, '__name__', named)).rpartition('.')[2]
 
 
-def leaf_datasets(config: Mapping[str, Any]) -> list[dict]:
-    """The data sets below wrappers such as ``RepeatDataset`` and ``ConcatDataset``, in their order.
+def leaf_datasets(config: Any) -> list[Any]:
+    """The configs of the data sets below wrappers such as ``RepeatDataset`` and ``ConcatDataset``, in their order.
 
     Example:
         >>> leaves = [dict(type='ADE20KDataset'), dict(type='CityscapesDataset')]
@@ -24,4 +24,9 @@ def leaf_datasets(config: Mapping[str, Any]) -> list[dict]:
         True
     """
     below = config.get('datasets') or ([config['dataset']] if config.get('dataset') else [])
-    return [leaf for one in below for leaf in leaf_datasets(one)] if below else [dict(config)]
+    return [leaf for one in below for leaf in leaf_datasets(one)] if below else [config]
+
+
+def datasets_of(cfg: Any, split: str) -> list[Any]:
+    """The configs of a split's data sets (train, val or test), below wrappers; an empty one if there is none."""
+    return leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {})

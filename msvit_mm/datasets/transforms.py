@@ -67,7 +67,7 @@ class CheckLabels(BaseTransform):
             )
         if ignored.all():
             self._warn_of_ignored(file)
-        elif self._looks_binary(labels, ignored) and not results.get('reduce_zero_label'):
+        elif self._looks_binary(labels, ignored) and not (results.get('reduce_zero_label') or results.get('label_map')):
             raise ValueError(
                 f'wanted labels in [0, {self.num_classes - 1}], got 0 and {self.ignore_index} alone, which counts for '
                 f'nothing, in {file!r}; if it is a binary mask, divide it by 255'

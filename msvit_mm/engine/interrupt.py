@@ -1,5 +1,7 @@
 """SIGINT and SIGTERM end a training with a checkpoint."""
 
+import atexit
+import mmap
 import os
 import signal
 import sys
@@ -34,7 +36,8 @@ class InterruptHook(Hook):
     """At SIGINT (Ctrl-C) or SIGTERM, finish the iteration, save a checkpoint and raise `Interrupted`.
 
     A second signal ends the process at once. One that the process was started to ignore stays ignored. Of several
-    processes, all stop at the same iteration.
+    processes, all stop at the same iteration. The workers of data loaders, which get the signals of their group as
+    well, go on until the process ends.
 
     Args:
         interval: Of several processes, how many iterations pass between two agreements whether to stop.
@@ -46,6 +49,8 @@ class InterruptHook(Hook):
         self.interval = interval
         self._signum = self._pid = 0
         self._former: dict[int, Any] = {}
+        self._exiting = mmap.mmap(-1, 1)  # a byte that workers, which are forked, share
+        atexit.register(self._exiting.write_byte, 1)  # before multiprocessing, at exit, sends SIGTERM to workers
 
     def before_train(self, runner: Runner) -> None:
         self._pid = os.getpid()
@@ -73,7 +78,7 @@ class InterruptHook(Hook):
 
     def _note(self, signum: int, frame: Any) -> None:
         if os.getpid() != self._pid:  # a worker of a data loader, forked with this handler in place
-            if signum == signal.SIGTERM:
+            if signum == signal.SIGTERM and self._exiting[0]:
                 os._exit(128 + signum)
             return
         self._signum = signum

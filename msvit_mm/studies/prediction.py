@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..backbones.base import image_size
 from ..datasets import LABEL_STEPS
+from ..datasets.configs import datasets_of, type_name
 from ..models import GatedEncoderDecoder
 from ..visualization import draw_panel, draw_segmentation
 from .benchmark import decode
@@ -69,12 +70,13 @@ def prepare(model: GatedEncoderDecoder, photo: Photo) -> dict[str, Any]:
     Raises:
         ValueError: If an array is no RGB image.
     """
-    steps = [step for step in model.cfg.test_dataloader.dataset.pipeline if step['type'] not in LABEL_STEPS]
+    pipeline = datasets_of(model.cfg, 'test')[0]['pipeline']
+    steps = [step for step in pipeline if type_name(step) not in LABEL_STEPS]
     if isinstance(photo, np.ndarray):
         if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
             raise ValueError(f'image: wanted RGB of uint8 and shape (H, W, 3), got {photo.dtype} {photo.shape}')
         size = photo.shape[:2]
-        steps = [step for step in steps if not step['type'].startswith('LoadImage')]
+        steps = [step for step in steps if not type_name(step).startswith('LoadImage')]
         inputs = dict(img=np.ascontiguousarray(photo[..., ::-1]), img_shape=size, ori_shape=size, img_path='array')
     else:
         inputs = dict(img_path=str(photo))

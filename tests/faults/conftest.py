@@ -33,7 +33,7 @@ SHORT = (
 )
 
 
-def _child(arguments, output):
+def _child(arguments, output, environment):
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -43,7 +43,7 @@ def _child(arguments, output):
     for cls in _managers():
         cls._instance_dict = OrderedDict()
     CheckpointLoader._schemes = dict(CheckpointLoader._schemes)
-    os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+    os.environ.update(environment, CUDA_VISIBLE_DEVICES='-1')
     torch.set_num_threads(1)
     main([str(argument) for argument in arguments])
 
@@ -55,11 +55,14 @@ def _managers(cls=ManagerMixin):
 class Training:
     """A `msvit train` of the short Scenes config in a process of its own."""
 
-    def __init__(self, work_dir, *options, resume=False, config=SCENES):
+    def __init__(self, work_dir, *options, resume=False, config=SCENES, environment=()):
         self.output = Path(tempfile.mkstemp(suffix='.txt', prefix='training_')[1])
         arguments = ['train', config, '--work-dir', work_dir, '--cfg-options', *SHORT, *options]
         arguments += ['--resume'] if resume else []
-        self.process = multiprocessing.get_context('fork').Process(target=_child, args=(arguments, self.output))
+        arguments += ['--launcher', 'pytorch'] if environment else []
+        self.process = multiprocessing.get_context('fork').Process(
+            target=_child, args=(arguments, self.output, environment)
+        )
         self.process.start()
 
     def send(self, signum, whole_group=False):

@@ -137,7 +137,7 @@ def test_signals_end_with_a_checkpoint_and_one_line(start, whole, differences, t
     work_dir = tmp_path / 'run'
     training = start(work_dir)
     training.wait_for((work_dir / 'iter_3.pth').exists)
-    training.send(signum, whole_group=signum == signal.SIGINT)  # as a terminal sends it, to the workers, too
+    training.send(signum, whole_group=True)  # as terminals and clusters send it, to the workers, too
     got, output = training.end()
     assert got == code, output
     assert 'Traceback' not in output
@@ -213,37 +213,6 @@ def test_write_fails(start, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, 'open', opened)
     code, output = start(work_dir, resume=True).end()
     assert code == 0, output
-
-
-def test_a_stopped_rank_is_named(tmp_path):
-    config = tmp_path / 'watched.py'
-    config.write_text(
-        f"_base_ = '{ROOT / 'tests' / 'test_cli' / 'toy_config.py'}'\n"
-        "custom_hooks = [dict(type='RankWatchHook', timeout=6, interval=0.5), dict(type='StopRankHook')]\n"
-        "custom_imports = dict(imports=['msvit_mm', 'stop_rank'], allow_failed_imports=False)\n"
-        'train_cfg = dict(max_iters=100, val_interval=100)\n'
-    )
-    (tmp_path / 'stop_rank.py').write_text(
-        textwrap.dedent("""
-        import os, signal
-        from mmengine.dist import get_rank
-        from mmengine.hooks import Hook
-        from mmengine.registry import HOOKS
-
-        @HOOKS.register_module()
-        class StopRankHook(Hook):
-            def before_train_iter(self, runner, batch_idx, data_batch=None):
-                if runner.iter == 3 and get_rank() == 1:
-                    os.kill(os.getpid(), signal.SIGSTOP)
-        """)
-    )
-    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
-    environment = dict(os.environ, TOY_DATA=str(_toy_data(tmp_path)), CUDA_VISIBLE_DEVICES='-1')
-    environment |= dict(PYTHONPATH=paths, PYTHON=sys.executable)
-    command = ['bash', ROOT / 'tools' / 'dist_train.sh', config, '2', '--work-dir', tmp_path / 'run']
-    process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=400)
-    assert process.returncode != 0
-    assert 'error: rank 1 has given no sign of life for 6 s, ' in process.stderr
 
 
 def test_another_runs_folder_survives(start, whole, tmp_path):

@@ -13,11 +13,11 @@ from mmengine.logging import HistoryBuffer
 
 from msvit_mm.backbones import DynamicTokenRoutingTransformer, MSViT
 from msvit_mm.checkpoints import load_kept_config
+from msvit_mm.checkpoints.kept import parse_config
 from msvit_mm.checkpoints.names import check_names
 from msvit_mm.checkpoints.publish import (
     describe_model,
     find_metrics,
-    parse_config,
     strip_checkpoint,
     update_metafile,
 )

@@ -83,5 +83,9 @@ def test_images_that_are_left_out_are_said(tmp_path, capsys):
     dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), img_suffix='.jpg')
     dataset |= dict(data_prefix=dict(img_path='images'))
     check_data(Config(dict(train_dataloader=dict(dataset=dataset))), 'train')
-    said = capsys.readouterr().err
-    assert "train data: 2 of 3 images in '" in said and "do not end in '.jpg' and are left out, such as b.jpeg" in said
+    (tmp_path / 'images' / 'a_link.jpg').symlink_to('nowhere')
+    check_data(Config(dict(train_dataloader=dict(dataset=dataset))), 'train')
+    first, second = capsys.readouterr().err.splitlines()
+    assert "train data: 2 of 3 images in '" in first
+    assert "are no files that end in '.jpg' and are left out, such as b.jpeg" in first
+    assert '3 of 4 images' in second and 'such as a_link.jpg' in second

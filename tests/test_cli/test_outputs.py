@@ -38,23 +38,19 @@ def call(checkpoint, monkeypatch, tmp_path):
         'transfer-gate': lambda out: (CONFIG, checkpoint, CONFIG, out),
         'convert-checkpoint': lambda out: (checkpoint, out),
         'publish-model': lambda out: (CONFIG, checkpoint, out),
+        'export': lambda out: (CONFIG, checkpoint, Path(out).with_suffix('.onnx'), '--size', 64, 96),
+        'check-dataset': lambda out: (CONFIG, '--num-images', 2, '--out', out),
         'compare-gates': lambda out: (CONFIG, checkpoint, '--out-dir', out),
         'plot-tradeoff': lambda out: (out, '--model', 'a', CONFIG, checkpoint),
         'visualize-gate': lambda out: (CONFIG, checkpoint, tmp_path / 'photos', '--out-dir', out),
+        'predict': lambda out: (checkpoint, tmp_path / 'photos', '--config', CONFIG, '--out-dir', out),
         'test': lambda out: (CONFIG, checkpoint, '--out', out),
     }
 
 
-COMMANDS = (
-    'get-flops',
-    'benchmark',
-    'calibrate-gate',
-    'fit-gate',
-    'transfer-gate',
-    'convert-checkpoint',
-    'publish-model',
-)
-FOLDER_COMMANDS = ('compare-gates', 'plot-tradeoff', 'visualize-gate', 'test')
+COMMANDS = ('get-flops', 'benchmark', 'calibrate-gate', 'fit-gate', 'transfer-gate', 'convert-checkpoint')
+COMMANDS += ('publish-model', 'check-dataset', 'export')
+FOLDER_COMMANDS = ('compare-gates', 'plot-tradeoff', 'visualize-gate', 'predict', 'test')
 
 
 @pytest.mark.parametrize('command', COMMANDS)
@@ -63,7 +59,7 @@ def test_an_unwritable_file_is_found_before_the_work(fail, call, command, tmp_pa
     for out, got in (
         (Path('/proc/x.pth'), 'wanted to write in'),
         (tmp_path / 'file' / 'x.pth', 'wanted a folder above it'),
-        (tmp_path / ('x' * 252 + '.pth'), 'wanted a name of at most 255 bytes'),
+        (tmp_path / ('x' * 251 + '.pth'), 'wanted a name of at most 255 bytes'),
     ):
         assert got in fail(command, *call[command](out))
     assert [path.name for path in tmp_path.iterdir()] == ['file']
@@ -142,3 +138,25 @@ def test_names():
 def test_png(tmp_path):
     (tmp_path / 'a.png').write_bytes(png_bytes(Figure(figsize=(2, 1)), dpi=100))
     assert cv2.imread(str(tmp_path / 'a.png')).shape == (100, 200, 3)
+
+
+def test_predictions_of_one_stem_and_beside_the_photos(fail, run, call, write_photos, tmp_path):
+    photos = write_photos(a_png=(40, 40), a_jpg=(50, 40))
+    contents = {path: path.read_bytes() for path in photos.iterdir()}
+    run('predict', *call['predict']('out'))
+    names = ['a.jpg.png', 'a.jpg_labels.png', 'a.png.png', 'a.png_labels.png']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == names
+    assert 'wanted a new file, got an existing one; --overwrite' in fail('predict', *call['predict']('out'))
+    run('predict', *call['predict']('out'), '--overwrite')
+    assert {path: path.read_bytes() for path in photos.iterdir()} == contents
+    (photos / 'a.jpg').unlink()
+    assert 'wanted another file than the inputs' in fail('predict', *call['predict'](photos), '--overwrite')
+    shutil.copy(photos / 'a.png', photos / 'a_labels.png')
+    assert "a_labels.png': wanted files that differ in name" in fail('predict', *call['predict']('new'))
+
+
+def test_a_sheet_replaces_nothing(fail, run, call, tmp_path):
+    run('check-dataset', *call['check-dataset']('sheet.png'))
+    assert 'wanted a new file' in fail('check-dataset', *call['check-dataset']('sheet.png'))
+    run('check-dataset', *call['check-dataset']('sheet.png'), '--overwrite')
+    assert cv2.imread('sheet.png').std() > 10

@@ -13,15 +13,19 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS
 from rich.console import Console
 from rich.progress import track
 
+from ...checkpoints import check_new, write_files
+from ...datasets.configs import datasets_of, type_name
 from ...studies.survey import Survey, survey
 from ...visualization import draw_sheet
 from ..config import load_config
-from ..config_checks import check_config, classes_of, innermost
+from ..config_checks import check_config, classes_of
 from ..errors import one_line_errors
+from ..outputs import png_bytes
 from ..records import Column, make_table
 
 STEPS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
@@ -30,14 +34,18 @@ COLUMNS += [Column('images', '{num_images}')]
 
 
 def load_samples(cfg: Config, split: str) -> Any:
-    """The data set of a split, its images and labels as they are on the disk.
+    """The data sets of a split as one, its images and labels as they are on the disk.
 
     Raises:
         ValueError: If there are no labels to look at, files are missing, or none has the data set's suffix.
     """
-    config = innermost(cfg.get(f'{split}_dataloader') or {})
-    if not config or classes_of(cfg, split) is None:
-        raise ValueError(f'{split} data: wanted a segmentation data set with classes, got {config.get("type")}.')
+    leaves = datasets_of(cfg, split)
+    if classes_of(cfg, split) is None:
+        raise ValueError(f'{split} data: wanted a segmentation data set with classes, got {type_name(leaves[0])!r}.')
+    return ConcatDataset([_load_leaf(leaf, split) for leaf in leaves])
+
+
+def _load_leaf(config: Any, split: str) -> Any:
     try:
         dataset = DATASETS.build({**config, 'pipeline': STEPS, 'test_mode': True, 'serialize_data': False})
     except FileNotFoundError as error:
@@ -76,6 +84,7 @@ def main(args: Namespace) -> None:
     console = Console()
     examples, outside = [], []
     with one_line_errors():
+        check_new([Path(args.out)] if args.out else [], args.overwrite, [args.config])
         cfg = load_config(args.config, args.cfg_options)
         check_config(cfg)
         if args.num_images < 1:
@@ -94,7 +103,8 @@ def main(args: Namespace) -> None:
                 if sample['img'].shape[:2] == sample['gt_seg_map'].shape:
                     examples.append((name, sample['img'][..., ::-1], sample['gt_seg_map']))
         if args.out and examples:
-            draw_sheet(examples, samples.metainfo['classes'], samples.metainfo['palette']).savefig(args.out, dpi=100)
+            sheet = draw_sheet(examples, samples.metainfo['classes'], samples.metainfo['palette'])
+            write_files({Path(args.out): png_bytes(sheet, dpi=100)})
             console.print(f'{len(examples)} examples in {args.out}', highlight=False, soft_wrap=True)
         if outside:
             raise ValueError(f'labels: wanted classes of the config or 255, got {", ".join(outside[:4])}.')

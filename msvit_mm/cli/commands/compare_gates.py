@@ -71,7 +71,8 @@ def main(args: Namespace) -> None:
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
         out_dir = Path(args.out_dir or Path(cfg.work_dir) / 'gates')
         paths = out_dir / 'gates.json', out_dir / 'gates.png'
-        check_new(paths, args.overwrite, [args.config, args.checkpoint])
+        inputs = [args.config, args.checkpoint, *(file for _, *files in args.beside for file in files)]
+        check_new(paths, args.overwrite, inputs)
         check_folder(Path(cfg.work_dir), overwrite=True)
         runner = build_test_runner(cfg, args.checkpoint)
         check_comparable(runner.model, cfg)

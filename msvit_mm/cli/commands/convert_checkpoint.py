@@ -23,6 +23,7 @@ from ...checkpoints import (
     rename_keys,
     write_files,
 )
+from ...datasets.configs import type_name
 from ..config import load_config
 from ..errors import one_line_errors
 
@@ -53,7 +54,7 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
     if args.config:
         cfg = load_config(args.config)
         backbone = dict(cfg.get('model', {}).get('backbone', {}))
-        if backbone.get('type') != wanted:
+        if type_name(backbone) != wanted:
             raise ValueError(
                 f"config '{args.config}': wanted a model.backbone of type {wanted}, got {backbone.get('type')}."
             )

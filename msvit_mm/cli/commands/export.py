@@ -47,7 +47,7 @@ def main(args: Namespace) -> None:
         engines = make_engines(model, size, args.token_budget or [None], args.with_gate, args.backbone)
         files = [output.with_name(f'{output.stem}-{engine.name}.{form}') for engine in engines]
         listing = output.with_suffix('.json')
-        check_new([*files, listing], args.overwrite)
+        check_new([*files, listing], args.overwrite, [args.config, args.checkpoint])
         images, source = load_inputs(cfg, model, args.batch_size, size, args.images)
         with one_line_errors(ImportError):
             progress = track(engines, 'exporting')
@@ -57,14 +57,16 @@ def main(args: Namespace) -> None:
         describe_engine(engine, file.name, images, differences(engine.network, content, form, images))
         for engine, file, content in zip(engines, files, contents, strict=True)
     ]
-    write_files(dict(zip(files, contents, strict=True)))
+    with one_line_errors():
+        write_files(dict(zip(files, contents, strict=True)))
     if args.time:
         dense, *rows = add_times(rows, files, dense_engine(model, size, args.backbone), images, args.time)
     inputs = dict(batch_size=args.batch_size, image_size=size, preprocessing=preprocessing(cfg), compared_on=source)
     if args.time:
         inputs |= dict(dense=dense, clock='processor time of a batch, 1 thread')
     record = {**list_engines(engines, rows), **inputs, **describe_run(vars(args), seed_of(cfg), 'cpu')}
-    write_files({listing: json_bytes(record)})
+    with one_line_errors():
+        write_files({listing: json_bytes(record)})
     Console().print(make_table(rows, COLUMNS))
     print(f'written     {len(files)} files and {listing}')
 

@@ -16,25 +16,31 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from ...checkpoints import use_safe_loader
+from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
 from ...studies.prediction import Prediction, check_budget, draw_prediction, predict_image
 from ..errors import one_line_errors
 from ..models import load_trained_segmentor
+from ..outputs import image_bytes
 from ..photos import find_photos, is_video
-from ..records import Column, describe_run, make_table, write_record
+from ..records import Column, check_record, describe_run, make_table, write_record
 
 COLUMNS = [Column('image', '{name}'), Column('tokens', '{num_tokens:.0f}'), Column('GMACs', '{gmacs:.4g}')]
 COLUMNS += [Column('of dense backbone', '{cost_ratio:.2f}'), Column('ms', '{time_ms:.4g}')]
 
 
+def pictures_of(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where the picture and the labels of an image go."""
+    return folder / f'{name}.png', folder / f'{name}_labels.png'
+
+
 def save(prediction: Prediction, palette: list, folder: Path, name: str) -> str:
-    """Write NAME.png, the segmentation beside the choices, and NAME_labels.png; return the choices in words."""
+    """Write the segmentation beside the choices, and the labels; return the choices in words."""
     segmentation, choices, words = draw_prediction(prediction, palette)
     height, width = segmentation.shape[:2]
     choices = cv2.resize(choices, (width, height), interpolation=cv2.INTER_AREA)
     beside = np.hstack([prediction.image, segmentation, choices])
-    cv2.imwrite(str(folder / f'{name}.png'), beside[..., ::-1])
-    cv2.imwrite(str(folder / f'{name}_labels.png'), prediction.labels.astype(np.uint8))
+    picture, labels = pictures_of(folder, name)
+    write_files({picture: image_bytes(beside), labels: image_bytes(prediction.labels.astype(np.uint8))})
     return words
 
 
@@ -44,17 +50,20 @@ def main(args: Namespace) -> None:
     path, folder = Path(args.images), Path(args.out_dir)
     rows: list[dict[str, Any]] = []
     with one_line_errors():
-        found = find_photos(path, args.max_frames)
-        model = load_trained_segmentor(args.checkpoint, args.config, args.cfg_options, args.device)
+        photos: Iterable[tuple[str, Path | np.ndarray]] = find_photos(path, args.max_frames)
+        inputs = args.checkpoint, args.config
+        check_record(args, *inputs)
         if is_video(path):  # its frames are of one size
-            first = next(found)
-            check_budget(model, first[1], args.budget)
-            photos: Iterable[tuple[str, Path | np.ndarray]] = chain([first], found)
+            first = next(iter(photos))
+            looked_at, photos = [first], chain([first], photos)
+            check_folder(folder, args.overwrite)
         else:
-            photos = list(found)
-            for _, photo in photos:
-                check_budget(model, photo, args.budget)
-        folder.mkdir(parents=True, exist_ok=True)
+            looked_at = photos = list(photos)
+            outputs = [output for name, _ in photos for output in pictures_of(folder, name)]
+            check_new(outputs, args.overwrite, [*inputs, *(str(photo) for _, photo in photos)])
+        model = load_trained_segmentor(args.checkpoint, args.config, args.cfg_options, args.device)
+        for _, photo in looked_at:
+            check_budget(model, photo, args.budget)
         for name, photo in track(photos, 'predicting', console=console):
             if not rows:
                 predict_image(model, photo, args.budget)  # warms up
@@ -65,4 +74,5 @@ def main(args: Namespace) -> None:
     shown = rows if len(rows) <= 20 else rows[:20]
     console.print(make_table(shown, COLUMNS, f'{len(rows)} images, {len(shown)} shown'))
     console.print(f'classes {", ".join(model.dataset_meta["classes"])}; pictures in {folder}', highlight=False)
-    write_record(args.out, dict(images=rows), describe_run(vars(args), 0, args.device))
+    with one_line_errors():
+        write_record(args.out, dict(images=rows), describe_run(vars(args), 0, args.device))

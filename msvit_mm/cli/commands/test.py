@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from ...checkpoints import check_folder, load_checkpoint_safely, use_safe_loader
-from ...datasets.configs import type_name
+from ...datasets.configs import datasets_of, type_name
 from ...ops.gating import BudgetError
 from ..config import load_config
 from ..errors import one_line_errors
@@ -37,7 +37,8 @@ def apply_options(cfg: Config, args: Namespace) -> None:
         missing = [key for key in ('tta_pipeline', 'tta_model') if key not in cfg]
         if missing:
             raise ValueError(f'--tta: wanted {" and ".join(missing)} in the config, got none.')
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        for dataset in datasets_of(cfg, 'test'):
+            dataset['pipeline'] = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     if args.out:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]

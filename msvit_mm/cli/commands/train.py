@@ -19,6 +19,7 @@ from ...checkpoints import (
     use_safe_loader,
 )
 from ...checkpoints.starting import OPTIONAL, addresses, adopt_weights, forget_addresses
+from ...datasets.configs import type_name
 from ...engine import NonFiniteError
 from ..config import load_config
 from ..config_checks import check_config
@@ -32,9 +33,9 @@ from ..models import build_runner, check_fits, unwrap
 def apply_options(cfg: Config, args: Namespace) -> None:
     """Write the options of training into the config."""
     if args.amp:
-        wrapper = cfg.optim_wrapper.setdefault('type', 'OptimWrapper')
-        if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ValueError(f"--amp: wanted optim_wrapper.type 'OptimWrapper', got '{wrapper}'.")
+        cfg.optim_wrapper.setdefault('type', 'OptimWrapper')
+        if type_name(cfg.optim_wrapper) not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ValueError(f"--amp: wanted optim_wrapper.type 'OptimWrapper', got '{type_name(cfg.optim_wrapper)}'.")
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
