@@ -62,23 +62,23 @@ setup(
         'pillow>=9.3',
         'pyyaml>=6.0.1',
         'rich>=13',
+        'safetensors>=0.4.3',
     ],
     extras_require={
         # The maintained forks own the import names of the original packages, so they are no hard requirement: who has
         # the original ones keeps them (docs/guide.md says what they need).
         'onedl': [
             'torchvision',
-            'numpy>=2,<3',
+            'numpy>=2.0.1,<3',
             'onedl-mmengine>=0.10.12,<0.11',
             'onedl-mmcv>=2.3.6,<2.4',
             'onedl-mmsegmentation>=1.4.2,<1.5',
             'onedl-mmpretrain>=1.3.6,<1.4',
         ],
-        'safetensors': ['safetensors'],
         'demo': ['gradio>=6'],
         'docs': ['mkdocs>=1.6', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=1'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],
-        'hub': ['huggingface_hub', 'safetensors'],
+        'hub': ['huggingface_hub'],
         'timm': ['timm'],
         'dev': [
             'pytest',
@@ -91,7 +91,6 @@ setup(
             'pre-commit',
             'pre-commit-hooks',
             'timm',
-            'safetensors',
             'huggingface_hub',
             'onnx',
             'onnxruntime',

@@ -208,9 +208,9 @@ def add_publish_model(parser: ArgumentParser) -> None:
     parser.add_argument(
         'output',
         metavar='DST',
-        help='NAME.pth; written are NAME-<hash>.pth and metafile.yml beside. As safetensors: a folder for the Hub',
+        help='a folder for the Hub; or NAME.pth: written are NAME-<hash>.pth and metafile.yml beside',
     )
-    parser.add_argument('--format', choices=['pth', 'safetensors'], default='pth', help='default: pth')
+    parser.add_argument('--format', choices=['pth', 'safetensors'], help='default: safetensors, unless it ends in .pth')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file and entry of this name')
 
 

@@ -169,6 +169,10 @@ class GatedBackbone(ABC):
             raise ValueError(f'{cls.__name__}: wanted all that GatedBackbone asks for, got no {", ".join(missing)}')
         return super().__new__(cls)
 
+    def __prepare_scriptable__(self) -> None:
+        """Refuse ``torch.jit.script`` with one line, of this network and of models over it."""
+        raise ValueError(f'torch.jit.script: wanted a network without a gate, got {type(self).__name__}; {EXPORT_HINT}')
+
     # What a backbone defines
 
     @classmethod

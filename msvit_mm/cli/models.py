@@ -4,6 +4,7 @@ import colorsys
 import copy
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,7 +19,14 @@ from rich.progress import Progress
 from torch import nn
 
 from ..backbones import GatedBackbone
-from ..checkpoints import check_coverage, check_finite, check_shapes, load_checkpoint_safely, load_kept_config
+from ..checkpoints import (
+    check_coverage,
+    check_finite,
+    check_shapes,
+    load_checkpoint_safely,
+    load_from_hub,
+    load_kept_config,
+)
 from ..checkpoints.starting import (
     OPTIONAL,
     PRETRAINED,
@@ -69,7 +77,7 @@ def load_trained_segmentor(
     """A gated segmentor of a checkpoint, with its config as ``cfg``, classes and colours as ``dataset_meta``.
 
     Args:
-        checkpoint: Of a training run, or published.
+        checkpoint: Of a training run, or published: a file, or a folder of ``msvit publish-model``.
         config: Instead of the config that the checkpoint keeps.
         options: Entries to override in the config.
         device: Where the model goes.
@@ -77,6 +85,8 @@ def load_trained_segmentor(
     Raises:
         ValueError: If the checkpoint keeps no config, does not fit, or is of no gated segmentor.
     """
+    if Path(checkpoint).is_dir():
+        return _load_folder(checkpoint, config, options).to(device)
     if config:
         cfg = load_config(config, options)
     else:
@@ -88,6 +98,18 @@ def load_trained_segmentor(
     model.cfg = cfg
     model.dataset_meta = _dataset_meta(cfg, checkpoint)
     return cast(GatedEncoderDecoder, model)
+
+
+def _load_folder(folder: str, config: str | None, options: Mapping[str, Any] | None) -> GatedEncoderDecoder:
+    """A segmentor of a published folder, whose config is its own."""
+    if config or options:
+        got = config or dict(options or {})
+        raise ValueError(f"'{folder}': wanted no other config for a published folder, got {got}.")
+    model: Any = load_from_hub(folder)
+    object.__setattr__(model.cfg, '_filename', str(folder))
+    check_segmentor(model, model.cfg)
+    model.dataset_meta.setdefault('palette', _colours(len(model.dataset_meta.get('classes', ()))))
+    return model
 
 
 def _dataset_meta(cfg: Config, checkpoint: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ WRITTEN = dict(
     fit_gate='fitted.pth',
     plot_tradeoff='OUT_DIR/tradeoff.png',
     predict='predictions/photo_labels.png',
-    publish_model='published/msvit_upernet_scenes-*.pth',
+    publish_model='published/msvit_upernet_scenes/model.safetensors',
     transfer_gate='gate.pth',
     visualize_gate='scale_maps/photo.png',
 )

@@ -21,7 +21,7 @@ from mmseg.apis import MMSegInferencer
 from modelindex.load_model_index import load as load_model_index
 
 from msvit_mm.checkpoints import load_checkpoint_safely, load_from_hub, load_kept_config
-from msvit_mm.cli.models import build_gated_model
+from msvit_mm.cli.models import build_gated_model, load_trained_segmentor
 
 ROOT = Path(__file__).parents[2]
 SEGMENTOR = ROOT / 'configs' / 'msvit_upernet_scenes.py'
@@ -245,7 +245,7 @@ def test_other_bad_input(check_fails, toy_config, tmp_path):
     check_fails("config 'absent.py': wanted a file or a config of msvit_mm, got neither", 'absent.py', run)
     check_fails('wanted a model over a gated backbone', toy_config, run)
     check_fails('differs in backbone, data_preprocessor, decode_head and', CLASSIFIER, run)
-    check_fails("wanted a name that ends in .pth, got '.pt'", SEGMENTOR, run, name='scenes.pt')
+    check_fails("wanted the name of a folder, got a file's", SEGMENTOR, run, name='scenes.pt')
 
 
 def test_a_folder_for_the_hub(run, publish, tmp_path):
@@ -253,7 +253,7 @@ def test_a_folder_for_the_hub(run, publish, tmp_path):
     checkpoint = build(
         SEGMENTOR, tmp_path / 'run.pth', lambda x: x['meta'].update(metrics=dict(mIoU=41.2345, gmacs=0.5))
     )
-    printed = publish(SEGMENTOR, checkpoint, tmp_path / 'hub' / 'scenes', '--format', 'safetensors')
+    printed = publish(SEGMENTOR, checkpoint, tmp_path / 'hub' / 'scenes')
     assert 'metrics     mIoU 41.23' in printed
     folder = tmp_path / 'hub' / 'scenes'
     assert {path.name for path in folder.iterdir()} == {'model.safetensors', 'config.json', 'README.md', 'metafile.yml'}
@@ -267,6 +267,11 @@ def test_a_folder_for_the_hub(run, publish, tmp_path):
     wanted = predict_as_tested(SEGMENTOR, checkpoint, 3)
     assert torch.equal(sample.pred_sem_seg.data, wanted.pred_sem_seg.data)
     check_choices(sample, wanted)
+    again = load_trained_segmentor(str(folder))
+    assert all(torch.equal(x, y) for x, y in zip(again.parameters(), model.parameters(), strict=True))
+    assert len(again.dataset_meta['palette']) == len(again.dataset_meta['classes']) == 10
+    with pytest.raises(ValueError, match='wanted no other config for a published folder'):
+        load_trained_segmentor(str(folder), options=dict(a=1))
 
 
 def test_a_folder_is_not_replaced(fail, publish, tmp_path):

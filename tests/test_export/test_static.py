@@ -145,6 +145,9 @@ def test_the_backbone_itself_is_refused(make_msvit, real_images):
             record()
     with pytest.raises(ValueError, match=f'images: wanted a tensor, got a Proxy of torch.fx; {hint}'):
         symbolic_trace(model)
+    for scripted in (model, torch.nn.Sequential(model)):
+        with pytest.raises(ValueError, match=f'torch.jit.script: wanted a network without a gate, got MSViT; {hint}'):
+            torch.jit.script(scripted)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""Publish a trained checkpoint: no optimizer state, its hash in the name, an entry in the metafile beside it.
+"""Publish a trained checkpoint without its training state: a folder for the Hub, of safetensors, config and card.
 
-msvit publish-model CONFIG CHECKPOINT published/msvit_upernet_scenes.pth
+msvit publish-model CONFIG CHECKPOINT published/msvit_upernet_scenes
+
+An output that ends in .pth is one torch file instead, its hash in the name; either has an entry in the metafile beside.
 """
 
 import os
@@ -29,10 +31,10 @@ from ..records import format_metrics
 
 def main(args: Namespace) -> None:
     output = Path(args.output)
-    to_hub = args.format == 'safetensors'
+    to_hub = (args.format or output.suffix.lstrip('.')) != 'pth'
     metafile = output / 'metafile.yml' if to_hub else output.with_name('metafile.yml')
     with one_line_errors():
-        if to_hub and output.suffix in ('.pth', '.safetensors'):
+        if to_hub and output.suffix in ('.pth', '.pt', '.safetensors'):
             raise ValueError(f"output '{output}': wanted the name of a folder, got a file's.")
         if not to_hub and output.suffix != '.pth':
             raise ValueError(f"output '{output}': wanted a name that ends in .pth, got '{output.suffix}'.")
