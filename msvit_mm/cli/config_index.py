@@ -18,6 +18,7 @@ GROUPS = {
     'studies/baselines': ('Baselines', 'What a learned gate is compared with.'),
     'studies/losses': ('Losses', 'How the gate is taught.'),
     'studies/transfer': ('Transfer', 'Gates and weights that come from elsewhere.'),
+    'studies/merging': ('Merging', 'Fewer tokens inside the encoder, behind the gate and in its place.'),
     'studies/routes': ('Routes', 'What learned routes are compared with, and their variants.'),
 }
 

@@ -1,6 +1,6 @@
 """The forms of one backbone that a benchmark compares: its dense twin, and itself under stated decisions."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,7 +16,8 @@ class Form(NamedTuple):
 
     Attributes:
         decisions: Name of the decisions it runs under.
-        name: ``'dense'``, ``'smaller image'`` (dense too) or the execution.
+        name: ``'dense'``, ``'smaller image'`` (dense too) or the execution; with ``', steps'`` where steps between the
+            layers act, without where they rest.
         backbone: Images to feature maps.
         images: Shape (B, 3, H, W).
         num_tokens: Active patch tokens, or tokens that the nodes of a routing space transform; mean over the images.
@@ -43,14 +44,16 @@ class StatedBackbone(nn.Module):
     Many of these share one backbone, which is as it was after each call.
     """
 
-    def __init__(self, backbone: GatedBackbone, decisions: Decisions, execution: str) -> None:
+    def __init__(
+        self, backbone: GatedBackbone, decisions: Decisions, execution: str, between: Sequence[Any] = ()
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.execution = execution
-        self.settings: dict[str, Any] = dict(gate=backbone.state_decisions(decisions), token_budget=None)
+        self.settings: dict[str, Any] = dict(execution=execution, token_budget=None, between=tuple(between))
+        self.settings['gate'] = backbone.state_decisions(decisions)
 
     def forward(self, images: Tensor) -> Features:
-        with self.backbone.configured(execution=self.execution, **self.settings) as backbone:
+        with self.backbone.configured(**self.settings) as backbone:
             return backbone.forward(images)
 
 
@@ -75,7 +78,7 @@ def state_decisions(
 def make_forms(
     backbone: GatedBackbone, images: Tensor, stated: Mapping[str, Decisions], executions: Iterable[str]
 ) -> Iterator[Form]:
-    """The dense twin first; then under each of the decisions every execution.
+    """The dense twin first; then under each of the decisions every execution, and again with steps between the layers.
 
     Where the gate decides regions, each decisions end with the dense twin on images of as few tokens.
 
@@ -87,16 +90,35 @@ def make_forms(
     size = image_size(images)
     yield dense_form('all tokens', 'dense', backbone, images)
     for name, decisions in stated.items():
-        costs = backbone.costs_of(decisions, size)
-        numbers = mean_costs(backbone, costs)
+        numbers = mean_costs(backbone, backbone.costs_of(decisions, size))
         for execution in executions:
             form = StatedBackbone(backbone, decisions, execution)
-            layers = backbone.layers_alone(images, decisions) if execution == 'packed' else None
+            layers = _layers_alone(backbone, images, decisions, ()) if execution == 'packed' else None
             yield Form(name, execution, form, images, *numbers, layers, backbone.layer_span)
+            if backbone.between:
+                form = StatedBackbone(backbone, decisions, execution, backbone.between)
+                fewer = mean_costs(backbone, backbone.executed_costs(images, decisions))
+                layers = layers and _layers_alone(backbone, images, decisions, backbone.between)
+                yield Form(name, f'{execution}, steps', form, images, *fewer, layers, backbone.layer_span)
         if backbone.region_size is not None:
             smaller = lower_resolution(numbers[0], size, cast(RegionBackbone, backbone).patch_size)
             resized = F.interpolate(images, size=smaller, mode='bilinear', antialias=True)
             yield dense_form(name, 'smaller image', backbone, resized)
+
+
+def _layers_alone(
+    backbone: GatedBackbone, images: Tensor, decisions: Decisions, between: tuple[Any, ...]
+) -> Callable[[], object] | None:
+    """The layers with these steps between them."""
+    layers = backbone.layers_alone(images, decisions)
+    if layers is None or between == backbone.between:
+        return layers
+
+    def run() -> None:
+        with backbone.configured(between=between):
+            layers()
+
+    return run
 
 
 def dense_form(decisions: str, name: str, backbone: GatedBackbone, images: Tensor) -> Form:

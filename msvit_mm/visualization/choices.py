@@ -1,6 +1,6 @@
 """What a gate chose over one image, from the prediction that carries it: a drawing for every kind of map."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from mmengine.structures import BaseDataElement
 
+from .groups import draw_depths, draw_groups
 from .routes import depth_map, draw_route_summary, draw_routes
 from .scale_map import COARSE, FINE, draw_scale_map, tones
 
@@ -104,12 +105,26 @@ def _scale_legend(sample: BaseDataElement) -> dict[str, np.ndarray]:
 
 def _scale_figure(image: np.ndarray, sample: BaseDataElement, name: str) -> Figure:
     drawn, words = _scale_panel(image, sample)
-    fig = Figure(figsize=(8, 8 * drawn.shape[0] / drawn.shape[1] + 0.5), layout='constrained')
-    ax = fig.subplots()
-    ax.imshow(drawn)
-    ax.set_axis_off()
-    ax.set_title(f'{name}: {words}, {sample.num_tokens} tokens')
+    panels = [(drawn, f'{name}: {words}, {sample.num_tokens} tokens'), *_step_panels(image, sample)]
+    size = 8 * len(panels), 8 * drawn.shape[0] / drawn.shape[1] + 0.5
+    fig = Figure(figsize=size, layout='constrained')
+    for ax, (panel, title) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        ax.imshow(panel)
+        ax.set_axis_off()
+        ax.set_title(title)
     return fig
+
+
+def _step_panels(image: np.ndarray, sample: BaseDataElement) -> Iterator[tuple[np.ndarray, str]]:
+    """Pictures and titles of what steps between the layers did."""
+    for name, (kind, cell) in sample.choice_maps.items():
+        if kind == 'groups':
+            groups = sample.get(name).data[0].cpu().numpy()
+            yield draw_groups(image, groups, cell), f'merged: {len(np.unique(groups))} tokens after the last layer'
+        if kind == 'layers':
+            layers = sample.get(name).data[0].cpu().numpy()
+            left = (layers < layers.max()).mean()
+            yield draw_depths(image, layers, cell), f'dark: the {left:.0%} whose tokens left early'
 
 
 def _route_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, str]:

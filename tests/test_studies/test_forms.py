@@ -43,6 +43,20 @@ def test_lower_resolution_has_about_as_many_tokens_in_the_same_proportions(num_t
     assert abs(2 * height - width) <= 2 * 16
 
 
+def test_steps_between_the_layers_are_a_form_of_their_own(make_msvit, random_decisions):
+    """Gate alone, and with what merges: each counted by what it dispatches, layers alone included."""
+    model = make_msvit(merge=dict(type='MutualPairs', before=(1,)))
+    images, decisions = draw(3, 3, 70, 90), random_decisions(3, 70, 90)
+    forms = list(make_forms(model, images, dict(half=decisions), model.test_executions))
+    assert [form.name for form in forms] == ['dense', 'packed', 'packed, steps', 'smaller image']
+    with torch.no_grad():
+        for form in forms[1:3]:
+            form.backbone.eval()
+            assert form.gmacs == pytest.approx(count_macs(form.backbone, form.images) / 3e9)
+            assert form.layer_gmacs == pytest.approx(count_macs(form.layers) / 3e9)
+    assert forms[2].num_tokens < forms[1].num_tokens and len(model.between) == 1
+
+
 def test_forms_are_all_of_one_batch(make_msvit, random_decisions):
     model = make_msvit()
     images, decisions = draw(3, 3, 70, 90), random_decisions(3, 70, 90)

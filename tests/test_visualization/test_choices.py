@@ -1,11 +1,13 @@
 """Every kind of choices has a drawing, found by the kind of the maps and not by their names."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import BaseDataElement, PixelData
 
 from msvit_mm.visualization import draw_choices, draw_panel, draw_scale_map, draw_summary, has_choices, maps_of_kind
+from msvit_mm.visualization.groups import draw_groups
 
 SIZE = (40, 56)
 IMAGE = np.random.default_rng(0).integers(0, 200, (80, 112, 3), dtype=np.uint8)
@@ -56,3 +58,25 @@ def test_predictions_without_choices_are_refused():
     assert not has_choices(sample) and not has_choices(BaseDataElement())
     with pytest.raises(ValueError, match=r"wanted a prediction with choices of \['routes', 'scale'\], got fields \["):
         draw_panel(IMAGE, sample)
+
+
+def test_what_merged_and_left_is_drawn_beside():
+    """A picture each: cells of one token have one colour, and only tokens that left are darkened."""
+    sample = regions()
+    groups, layers = torch.arange(35).view(1, 5, 7), torch.full((1, 5, 7), 4)
+    groups[0, 0, :3], layers[0, 4] = 0, 2
+    sample.set_metainfo(dict(choice_maps=sample.choice_maps | dict(of_groups=('groups', 8), of_layers=('layers', 8))))
+    sample.set_field(PixelData(data=groups), 'of_groups')
+    sample.set_field(PixelData(data=layers), 'of_layers')
+    figure = draw_choices(IMAGE, sample, 'a')
+    assert [ax.get_title() for ax in figure.axes] == [
+        'a: coarse ratio 0.58, 27 tokens',
+        'merged: 33 tokens after the last layer',
+        'dark: the 20% whose tokens left early',
+    ]
+    merged, left = (ax.get_images()[0].get_array() for ax in figure.axes[1:])
+    seen = cv2.resize(IMAGE, SIZE[::-1])
+    assert (merged[:8, :24] == seen[:8, :24].reshape(-1, 3).mean(0).astype(np.uint8)).all()
+    assert (left[:32] == seen[:32]).all() and left[32:].mean() < seen[32:].mean() / 2
+    with pytest.raises(ValueError, match=r'^an image of 40x56 pixels has \(5, 7\) cells, got a map of \(5, 8\)$'):
+        draw_groups(seen, np.zeros((5, 8)), 8)

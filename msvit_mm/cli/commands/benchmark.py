@@ -37,6 +37,7 @@ NOTES = [
     'outside blocks: share of the backbone time that gate, embeddings, packing and scatter take, not the blocks.',
     'smaller image: the dense model at the size that gives as many tokens.',
 ]
+STEPS = 'packed: without what merges or leaves between the layers; packed, steps: with it.'
 TRAINING = 'Loss: mean square of features or logits, heads in evaluation mode.'
 SHARE = 'Counterfactual share {:g}.'
 UNTRAINED = 'No checkpoint: random weights, and random decisions alone.'
@@ -89,7 +90,7 @@ def main(args: Namespace) -> None:
     notes = [f'{phase}, {source}, {where}, {clock}', *NOTES] + [TRAINING] * args.train
     if args.train and 'counterfactual' in executions:
         notes.append(SHARE.format(getattr(model.backbone, 'counterfactual_share', 1)))
-    notes += [UNTRAINED] * (not args.checkpoint)
+    notes += [STEPS] * bool(model.backbone.between) + [UNTRAINED] * (not args.checkpoint)
     console.print(*notes, sep='\n')
     numbers = dict(phase=phase, clock=clock, images=source, size=size, batch_sizes=results, notes=notes)
     with one_line_errors():

@@ -1,0 +1,11 @@
+"""MSViT on generated scenes whose clear tokens leave behind the gate: exits before layers 2 and 3 of 4.
+
+    python tools/train.py configs/studies/merging/exits_upernet_scenes.py
+
+Runs on two CPU cores. Otherwise msvit_upernet_scenes.py.
+
+Not trained yet.
+"""
+
+_base_ = ['../../msvit_upernet_scenes.py']
+model = dict(backbone=dict(exits=dict(layers=(2, 3), num_classes={{_base_.model.decode_head.num_classes}})))
