@@ -69,12 +69,16 @@ def test_own_systems_without_a_peer(run, monkeypatch, tmp_path, capsys):
     assert written['peers'] == {}
     rows = {(row['part'], row['system']): row for row in written['batch_sizes']['2']}
     systems = ['dense host', 'packed, cells', 'packed, tokens']
-    assert sorted(rows) == [(part, system) for part in ('backbone', 'whole') for system in systems]
+    merging = ['merging, tokens', 'packed, merging']
+    assert sorted(rows) == sorted((part, x) for part in ('backbone', 'whole') for x in systems + merging)
     for part in ('backbone', 'whole'):
         dense, cells, tokens = (rows[part, system] for system in systems)
         assert dense['time_ratio'] == dense['efficiency'] == 1
         assert cells['num_tokens'] == tokens['num_tokens'] < dense['num_tokens'] == 16
         assert cells['gmacs'] < dense['gmacs']
+        for system in merging:  # a share of few tokens is no fine measure
+            assert rows[part, system]['gmacs'] == pytest.approx(tokens['gmacs'], rel=0.15)
+            assert rows[part, system]['num_tokens'] < dense['num_tokens']
     assert rows['whole', 'packed, tokens']['gmacs'] < rows['whole', 'packed, cells']['gmacs']
     assert rows['backbone', 'packed, tokens']['gmacs'] == rows['backbone', 'packed, cells']['gmacs']
 

@@ -23,7 +23,7 @@ from msvit_mm.cli.records import (
 from msvit_mm.studies.timing import clock_of
 
 from . import DENSE, SEED, algm, commit_of, count_gmacs, time_systems, tome
-from .own import own_systems
+from .own import merging_systems, own_systems
 
 CONFIGS = {'cells': 'msvit_segmenter_ade20k', 'tokens': 'msvit_mixedsegmenter_ade20k'}
 COLUMNS = [Column('system', '{system}'), Column('setting', '{words}'), *COST_COLUMNS]
@@ -34,6 +34,8 @@ NOTES = [
     f'time / dense: median and quartiles of the ratio to the {DENSE}, round by round.',
     'efficiency = (dense time / time) / (dense MACs / MACs); 1: all saved MACs became time.',
     'packed, cells or tokens: what the backbone returns and a decoder works on.',
+    'merging, tokens: all fine, a share merges before layers 1 and 5; packed, merging: behind half the coarse ratio.',
+    'Their share: of the GMACs of the backbone nearest to packed, tokens.',
     'ToMe: r tokens merge in each layer, r of the GMACs nearest to packed, tokens; merged tokens are not restored.',
     'ALGM: layers 1 and 5; threshold of the GMACs nearest to packed, tokens, found on these very images.',
     'ALGM in a batch: all images merge as many tokens as the one that would merge fewest, as in its code.',
@@ -83,6 +85,7 @@ def main(args: Namespace) -> None:
         batch = images[:batch_size].to(args.device)
         systems = list(own_systems(models, batch, args.ratio))
         targets = {s.part: count_gmacs(s.call, batch_size) for s in systems if s.name == 'packed, tokens'}
+        systems += merging_systems(models['tokens'], batch, args.ratio, targets['backbone'])
         systems += tome.tome_systems(tome_modules, batch, targets['backbone']) if args.tome else []
         systems += algm.algm_systems(algm_modules, batch, targets['whole']) if args.algm else []
         progress = partial(track, description=f'batch size {batch_size}', console=console)
