@@ -271,7 +271,7 @@ def flatten(value, prefix=''):
 
 
 def test_configs_are_found():
-    assert len(LEAVES) == 72
+    assert len(LEAVES) == 75
     assert len({path.stem for path in LEAVES}) == len(LEAVES)
     assert [path.stem for path in OPTIONAL] == ['dit_mask_rcnn_coco']
     folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}
