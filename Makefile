@@ -80,8 +80,9 @@ hooks: setup
 
 # With the page in a browser where chromium is installed (on Debian: apt-get install chromium).
 check-slow: setup
-	@$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[demo]' playwright
-	$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -c 'import gradio, mim, playwright' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet -e '.[demo]' onedl-mim playwright
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -m slow
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage
