@@ -128,6 +128,8 @@ def load(path, shrink=True):
     cfg = copy.deepcopy(read(path))
     cfg.factor = 1
     cfg.model.backbone.drop_path_rate = 0.0  # a branch that both images of a batch drop would not learn
+    if shrink and 'pad_small_map' in cfg.model.backbone:
+        cfg.model.backbone.pad_small_map = True  # windows are as large as ever
     while shrink and cfg.crop_size[0] * cfg.crop_size[1] > FAST_PIXELS * cfg.factor**2:
         cfg.factor *= 2
     small = tuple(side // cfg.factor for side in cfg.crop_size)
@@ -271,7 +273,7 @@ def flatten(value, prefix=''):
 
 
 def test_configs_are_found():
-    assert len(LEAVES) == 75
+    assert len(LEAVES) == 82
     assert len({path.stem for path in LEAVES}) == len(LEAVES)
     assert [path.stem for path in OPTIONAL] == ['dit_mask_rcnn_coco']
     folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}
@@ -336,9 +338,12 @@ def test_leaf_differs_harmlessly_from_the_one_stepped_for_it(path):
     mine, stepped = settings(read(path)), settings(read(STEPPED[kind(path)]))
     different = [key for key in mine.keys() | stepped.keys() if mine.get(key) != stepped.get(key)]
     assert [key for key in different if not any(f'{key}.'.startswith(f'{name}.') for name in HARMLESS)] == []
-    with torch.device('meta'):
-        model = build_model(load(path, shrink=False))
-    assert all(parameter.is_meta for parameter in model.parameters())
+    try:
+        with torch.device('meta'):
+            build_model(load(path, shrink=False))
+    except RuntimeError as error:  # a host that reads numbers off tensors as it is built
+        assert 'meta tensors' in str(error)
+        build_model(load(path, shrink=False))
 
 
 def test_one_leaf_of_each_kind_is_stepped():
@@ -358,7 +363,8 @@ def check_numbers_of_regions(cfg):
         assert target == gate.initial_ratio == cfg.coarse_ratio
     if not isinstance(gate.get('coarse_ratio'), list | tuple):  # a range is for every ratio
         assert gate.get('coarse_ratio', cfg.coarse_ratio) == cfg.coarse_ratio
-    grid_size = tuple(-(-side // backbone.coarse_patch_size) for side in cfg.crop_size)
+    region_size = backbone.get('coarse_patch_size') or backbone.region_size
+    grid_size = tuple(-(-side // region_size) for side in cfg.crop_size)
     assert tuple(gate.get('grid_size', grid_size)) == grid_size
 
 

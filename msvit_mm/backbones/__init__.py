@@ -1,6 +1,7 @@
 """Gated backbones: what computes features from the tokens that a gate chose. Start reading at ``base.py``."""
 
 from .base import ChoiceMap, Choices, Costs, GatedBackbone, registered_backbones
+from .msswin import MSSwin
 from .msvit import MSViT
 from .region import GateOutput, RegionBackbone, coarse_ratios
 from .routed_pvt import DynamicTokenRoutingTransformer, RouteOutput
@@ -12,6 +13,7 @@ __all__ = [
     'DynamicTokenRoutingTransformer',
     'GateOutput',
     'GatedBackbone',
+    'MSSwin',
     'MSViT',
     'RegionBackbone',
     'RouteOutput',

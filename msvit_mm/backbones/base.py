@@ -200,6 +200,13 @@ class GatedBackbone(ABC):
     def dense_twin(self, image_size: tuple[int, int]) -> nn.Module:
         """The dense network with these weights, for images of one size: what benchmarks compare with."""
 
+    def padding_macs(self, image_size: tuple[int, int]) -> int:
+        """Multiply-adds of the dense twin for one image that no cell of it needs, such as those for padding.
+
+        ``dense_costs`` do not count them.
+        """
+        return 0
+
     def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> nn.Module:
         """This network for images of one size and one budget, with shapes that no value changes: what can be exported.
 

@@ -1,0 +1,22 @@
+"""MSSwin (Swin-T) under UPerNet on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 2, target ratio 0.75.
+
+    bash tools/dist_train.sh configs/msswin_tiny_upernet_ade20k.py 8 --amp
+
+Start from Swin-T of mmpretrain's model zoo (``swin-tiny_16xb64_in1k``), downloaded first:
+
+    --cfg-options model.backbone.init_cfg.checkpoint=swin_tiny_224_b16x64_300e_imagenet_20210616_090925-66df6be6.pth \
+        model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.prefix=backbone
+
+Not trained yet.
+"""
+
+_base_ = [
+    '_base_/models/msswin_upernet.py',
+    '_base_/datasets/ade20k_512x512.py',
+    '_base_/schedules/adamw_160k.py',
+    '_base_/runtime/pretrained.py',
+]
+model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={'relative_position_bias_table': dict(decay_mult=0.0), 'norm': dict(decay_mult=0.0)})
+)
