@@ -2,10 +2,8 @@
 
     bash tools/dist_train.sh configs/msswin_tiny_upernet_ade20k.py 8 --amp
 
-Start from Swin-T of mmpretrain's model zoo (``swin-tiny_16xb64_in1k``), downloaded first:
-
-    --cfg-options model.backbone.init_cfg.checkpoint=swin_tiny_224_b16x64_300e_imagenet_20210616_090925-66df6be6.pth \
-        model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.prefix=backbone
+Starts from Swin-T of mmpretrain's model zoo, downloaded the first time; ``--cfg-options model.backbone.init_cfg=None``
+from random weights.
 
 Not trained yet.
 """

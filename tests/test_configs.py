@@ -278,7 +278,7 @@ def test_configs_are_found():
     assert [path.stem for path in OPTIONAL] == ['dit_mask_rcnn_coco']
     folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}
     assert folders == {'custom', 'detection', 'studies'}
-    assert {base.parent.name for base in BASES} == {'models', 'gates', 'datasets', 'schedules', 'runtime'}
+    assert {base.parent.name for base in BASES} == {'models', 'weights', 'gates', 'datasets', 'schedules', 'runtime'}
 
 
 @parametrize(BASES)

@@ -207,6 +207,13 @@ class GatedBackbone(ABC):
         """
         return 0
 
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a file of the host, whatever its version, by the names and in the sizes of this backbone.
+
+        Those that are not of such a file stay as they are.
+        """
+        return weights
+
     def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> nn.Module:
         """This network for images of one size and one budget, with shapes that no value changes: what can be exported.
 

@@ -1,7 +1,8 @@
 """MSSwin: a Swin transformer on tokens of two scales, chosen per region by a gate."""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ..gates import decide
 from ..gates.base import linear_macs
+from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
 from ..ops.packing import Packing
 from ..ops.tiling import Tiling, pad_to_regions, shrink
@@ -71,6 +73,8 @@ class MSSwin(RegionBackbone, SwinTransformer):
         token_budget: Active patch tokens of each image (or sliding window) in evaluation mode, whatever the gate's
             logits are: they then only rank the regions, and as many are fine as the budget allows. None: logits above 0
             are coarse, as in training.
+        train_ratios: (low, high): every training image draws its coarse ratio from this range, and the gate ranks its
+            regions, so that one network serves all budgets between. None: the gate's logits decide.
         proportional_attention: Weigh a coarse key as the four cells that it stands for.
         patch_size: Side of a cell of the first stage in pixels.
         out_indices: Stages whose maps are returned.
@@ -108,6 +112,7 @@ class MSSwin(RegionBackbone, SwinTransformer):
         counterfactual_share: float = 0.5,
         test_execution: str = 'packed',
         token_budget: float | None = None,
+        train_ratios: tuple[float, float] | None = None,
         proportional_attention: bool = False,
         patch_size: int = 4,
         out_indices: Sequence[int] = (3,),
@@ -122,6 +127,8 @@ class MSSwin(RegionBackbone, SwinTransformer):
             raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
         if gate_temperature <= 0:
             raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
+        if train_ratios is not None and not 0 <= train_ratios[0] <= train_ratios[1] <= 1:
+            raise ValueError(f'train_ratios must be (low, high) with 0 <= low <= high <= 1, got {train_ratios}')
         self.host_words = host | dict(patch_size=patch_size, out_indices=tuple(out_indices), with_cp=with_cp)
         super().__init__(arch=arch, img_size=height_and_width(img_size), **self.host_words)
         self.strides = [patch_size * 2**i for i in range(self.num_layers)]
@@ -136,6 +143,7 @@ class MSSwin(RegionBackbone, SwinTransformer):
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
         self.token_budget = token_budget
+        self.train_ratios = train_ratios
         self.proportional_attention = proportional_attention
         self.with_cp = with_cp
         self.gate = self.build_gate(gate or self.default_gate)
@@ -184,15 +192,26 @@ class MSSwin(RegionBackbone, SwinTransformer):
         super().train(mode)
         return self
 
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The host's weights; norms of maps that its classifiers have not begin as these are."""
+        adopted = dict(weights)
+        self._rename_old(adopted, '')
+        self._prepare_relative_position_bias_table(adopted, '')
+        norms = {key: x for key, x in self.state_dict().items() if re.fullmatch(r'norm\d\..+', key)}
+        return norms | adopted if f'norm{self.num_layers - 1}.weight' in adopted else weights
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Load; the oldest files of the host name the last norm otherwise and hold masks."""
+        self._rename_old(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _rename_old(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """The oldest files of the host name the last norm otherwise and hold masks."""
         for key in [key for key in state_dict if key.startswith(prefix)]:
             name = key.removeprefix(prefix)
             if name.startswith('norm.'):
                 state_dict[f'{prefix}norm{self.num_layers - 1}.{name[5:]}'] = state_dict.pop(key)
             elif name.endswith('.attn_mask'):
                 del state_dict[key]
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _prepare_relative_position_bias_table(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """Resize biases of other windows as Swin's authors do; the host's way needs an old SciPy."""
@@ -227,7 +246,10 @@ class MSSwin(RegionBackbone, SwinTransformer):
         learning = self.training and self.gate.learnable
         budget = None if self.training else self.token_budget
         gate_logits = self.gate(images)
-        gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, decisions)
+        given = decisions
+        if decisions is None and self.training and self.train_ratios is not None:
+            given = rank_decisions(gate_logits, *self.train_ratios)
+        gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, chosen.bool(), mixed_values, learning)
         costs = self._costs(encoding.active, tiling)

@@ -236,15 +236,6 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             ),
         }
 
-    def init_weights(self) -> None:
-        """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
-        first = not self.is_init
-        self.gate.is_init = True  # mmengine would initialise it before it loads the backbone's file
-        super().init_weights()
-        if first:
-            self.gate.is_init = False
-            self.gate.init_weights()
-
     def train(self, mode: bool = True) -> 'MSViT':
         """Set the mode, keep frozen stages in evaluation, and return self as torch does."""
         super().train(mode)

@@ -135,6 +135,16 @@ class RegionBackbone(GatedBackbone):
         """Candidates of an image of (height, width) pixels."""
         return Tiling(*image_size, self.patch_sizes)
 
+    def init_weights(self) -> None:
+        """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""
+        host: Any = super()
+        gate, first = self.gate, not host.is_init
+        gate.is_init = True  # mmengine would initialise it before it loads the backbone's file
+        host.init_weights()
+        if first:
+            gate.is_init = False
+            gate.init_weights()
+
     def build_gate(self, config: dict[str, Any]) -> Gate:
         return build_region_gate(config, self.gate_family, self.patch_sizes)
 

@@ -144,7 +144,9 @@ class CheckedPretrained(PretrainedInit):
         """The weights that a module starts from, by its names."""
         checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
         if not self.convert:
-            return weights_below(checkpoint, self.prefix)
+            weights = weights_below(checkpoint, self.prefix)
+            adopted = module.adopt(weights) if isinstance(module, GatedBackbone) else weights
+            return weights if adopted is weights else carry_metadata(adopted, weights)
         conversion = rename_keys(weights_below(checkpoint, None), self.prefix)
         state = module.state_dict()
         fit_weights(conversion, state, None if conversion.is_pyramid else module.patch_resolution)

@@ -10,6 +10,7 @@ from mmpretrain.models.backbones import SwinTransformer
 from msvit_mm.backbones import MSSwin
 from msvit_mm.backbones.swin_layers import layer_of
 from msvit_mm.backbones.swin_windows import Windows
+from msvit_mm.checkpoints.starting import CheckedPretrained
 from msvit_mm.ops.tiling import shrink
 
 ARCH = dict(embed_dims=8, depths=[2, 1, 2, 1], num_heads=[1, 2, 2, 4])
@@ -178,6 +179,27 @@ def test_keys_are_the_hosts_and_old_files_load():
     assert backbone.norm3.weight.equal(host.norm3.weight)
 
 
+def test_a_classifier_of_other_windows_starts_a_backbone(tmp_path):
+    """As ``init_cfg`` reads it: norms of maps that a classifier has not begin as they are."""
+    host = perturb(SwinTransformer(**WORDS | dict(out_indices=(3,))), 0.2)
+    path = str(tmp_path / 'host.pth')
+    torch.save(dict(state_dict={f'backbone.{key}': x for key, x in host.state_dict().items()}), path)
+    backbone = MSSwin(**WORDS, window_size=12, gate=FIXED)
+    CheckedPretrained(path, 'backbone')(backbone)
+    assert backbone.norm3.weight.equal(host.norm3.weight) and (backbone.norm0.weight == 1).all()
+    assert backbone.stages[1].blocks[0].ffn.layers[1].weight.equal(host.stages[1].blocks[0].ffn.layers[1].weight)
+    with pytest.raises(ValueError, match='wanted whole parts of MSSwin, got none of'):
+        torch.save({key: x for key, x in host.state_dict().items() if 'proj' not in key}, path)
+        CheckedPretrained(path)(backbone)
+
+
+def test_every_training_image_draws_its_ratio():
+    backbone = build(gate=dict(type='ScaleGate'), pad_small_map=True, train_ratios=(0.2, 0.4))
+    decisions = run(backbone, random_images((160, 160), 4), training=True)[1].decisions
+    ratios = decisions.mean((1, 2))
+    assert (ratios >= 0.2 - 1e-9).all() and (ratios <= 0.4 + 1e-9).all()
+
+
 def test_bias_tables_of_other_windows_are_resized():
     state = SwinTransformer(**WORDS).state_dict()
     key = 'stages.0.blocks.1.attn.w_msa.relative_position_bias_table'
@@ -224,6 +246,7 @@ def test_stochastic_depth_drops_branches_of_whole_images():
         (dict(stage_cfgs=dict(downsample_cfg=dict(kernel_size=3))), 'wanted merging of 2 x 2, got'),
         (dict(train_execution='trimmed'), "train_execution must be one of .*, got 'trimmed'"),
         (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),
+        (dict(train_ratios=(0.5, 0.2)), r'train_ratios must be \(low, high\) .*, got \(0.5, 0.2\)'),
         (dict(gate_temperature=0.0), 'gate_temperature must be positive, got 0.0'),
     ],
 )

@@ -1,6 +1,6 @@
 """Swin-T with a learned gate under UPerNet, mmsegmentation's settings for Swin, target coarse ratio 0.75."""
 
-_base_ = ['../gates/learned.py']
+_base_ = ['../gates/learned.py', '../weights/swin_tiny.py']
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
@@ -23,6 +23,7 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.3,
         gate={{_base_.gate}},
+        init_cfg={{_base_.pretrained}},
     ),
     decode_head=dict(
         type='UPerHead',
