@@ -2,10 +2,13 @@
 
     bash tools/dist_train.sh configs/msvit_mixedsegmenter_ade20k.py 8 --amp
 
-8 GPUs x 1 image. Otherwise msvit_segmenter_ade20k.py, pretrained weights included; its checkpoints fit.
+8 GPUs x 1 image. Otherwise msvit_segmenter_ade20k.py, pretrained weights included; detail joins the class scores.
 
 Not trained yet.
 """
 
 _base_ = ['msvit_segmenter_ade20k.py']
-model = dict(backbone=dict(out_type='tokens'), decode_head=dict(type='MixedScaleMaskTransformerHead'))
+model = dict(
+    backbone=dict(out_type='tokens', detail=None),
+    decode_head=dict(type='MixedScaleMaskTransformerHead', detail=dict(patch_size=16, **_base_.detail)),
+)

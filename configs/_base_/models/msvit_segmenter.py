@@ -14,6 +14,8 @@ model = dict(
         coarse_patch_size=32,
         drop_path_rate=0.1,
         gate={{_base_.gate}},
+        **_base_.coarse_pixels,
+        detail=dict(**_base_.detail, levels=(0,)),
     ),
     decode_head=dict(
         type='SegmenterMaskTransformerHead',
@@ -27,6 +29,7 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
     gate_loss={{_base_.gate_loss}},
+    utility_loss=dict(**_base_.utility_loss, every=2),
     train_cfg=dict(),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(480, 480)),
 )

@@ -22,6 +22,8 @@ model = dict(
         out_indices=[2, 5, 8, 11],
         drop_path_rate=0.1,
         gate={{_base_.gate}},
+        **_base_.coarse_pixels,
+        detail=dict(**_base_.detail, levels=(0, 1)),  # of which the neck keeps every cell
         init_cfg={{_base_.pretrained}},
     ),
     neck=dict(type='MultiLevelNeck', in_channels=[384, 384, 384, 384], out_channels=384, scales=[4, 2, 1, 0.5]),
@@ -51,6 +53,7 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
     gate_loss={{_base_.gate_loss}},
+    utility_loss=dict(**_base_.utility_loss, every=4),  # the head is heavy
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -11,6 +11,8 @@ optim_wrapper = dict(
             'cls_token': dict(decay_mult=0.0),
             'ln': dict(decay_mult=0.0),
             'backbone.gate': dict(lr_mult=3.0, decay_mult=0.0),
+            'backbone.coarse_pixels': dict(lr_mult=4.0),
+            'detail': dict(lr_mult=4.0),
             'mean_logits': dict(lr_mult=10.0, decay_mult=0.0),
             'log_temperatures': dict(decay_mult=0.0),
         }
