@@ -30,6 +30,7 @@ from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
+from msvit_mm.cli.config import allow_package_bases
 from msvit_mm.cli.config_index import render
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +98,7 @@ HEADS = ('neck', 'decode_head', 'auxiliary_head', 'head')
 
 @cache
 def read(path):
+    allow_package_bases()
     return Config.fromfile(path)
 
 
@@ -324,6 +326,7 @@ def test_optional_leaf_loads_where_its_package_is_installed(path):
         pytest.skip('mmdet is not installed')
     MODULE2PACKAGE.update(mmdet='mmdet')
     text = path.read_text()
+    allow_package_bases()
     cfg = Config.fromfile(path, import_custom_modules=False)
     assert cfg.model.gate_loss.budget == cfg.budget
     assert cfg.model.backbone.gate.type == 'RouteGate'

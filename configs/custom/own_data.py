@@ -2,16 +2,17 @@
 
     python tools/train.py configs/custom/own_data.py
 
-Runs on two CPU cores. Everything to change stands at the top; docs/own_data.md goes through it. With weights of a plain
-ViT, begin from msvit_slim_upernet_ade20k.py instead and take the data set over from here.
+A copy of it works in any folder. Runs on two CPU cores. Everything to change stands at the top; docs/own_data.md goes
+through it. With weights of a plain ViT, begin from msvit_slim_upernet_ade20k.py instead and take the data set over from
+here.
 
 Not trained yet.
 """
 
 _base_ = [
-    '../_base_/models/msvit_tiny_upernet.py',
-    '../_base_/schedules/adamw_scratch.py',
-    '../_base_/runtime/default_runtime.py',
+    'msvit_mm::_base_/models/msvit_tiny_upernet.py',
+    'msvit_mm::_base_/schedules/adamw_scratch.py',
+    'msvit_mm::_base_/runtime/default_runtime.py',
 ]
 
 # ---- yours to change ----

@@ -1,6 +1,7 @@
 """``msvit check-dataset`` and the checks of a config: one line with the nearest name, and numbers that are counted."""
 
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,12 +11,7 @@ from mmengine.config import Config
 from msvit_mm.cli.config_checks import check_config
 from msvit_mm.studies.survey import survey
 
-OWN = """
-_base_ = 'msvit_mm::custom/own_data.py'
-train_dataloader = dict(dataset=dict(data_root='{root}'))
-val_dataloader = dict(dataset=dict(data_root='{root}'))
-test_dataloader = dict(dataset=dict(data_root='{root}'))
-"""
+OWN = Path(__file__).parents[2] / 'configs' / 'custom' / 'own_data.py'
 
 
 @pytest.fixture
@@ -31,7 +27,7 @@ def own(tmp_path):
         cv2.imwrite(str(tmp_path / f'images/{i}.jpg'), np.full((30, 50, 3), 20 * i, np.uint8))
         cv2.imwrite(str(tmp_path / f'masks/{i}.png'), labels)
     config = tmp_path / 'own.py'
-    config.write_text(OWN.format(root=tmp_path))
+    config.write_text(OWN.read_text().replace("'data/own'", repr(str(tmp_path))))  # a copy works anywhere
     return config, tmp_path / 'masks'
 
 
