@@ -214,6 +214,18 @@ def add_publish_model(parser: ArgumentParser) -> None:
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file and entry of this name')
 
 
+def add_scenes_to_coco(parser: ArgumentParser) -> None:
+    parser.add_argument('out_dir', help='a new or empty folder')
+    parser.add_argument(
+        '--num-images', type=int, nargs=2, metavar=('TRAIN', 'VAL'), default=[4000, 256], help='default %(default)s'
+    )
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'), default=[96, 96], help='in pixels; default %(default)s'
+    )
+    parser.add_argument('--seed', type=int, default=0)
+    add_shared(parser, '--overwrite')
+
+
 def add_test(parser: ArgumentParser) -> None:
     add_shared(parser, 'config', '--cfg-options', '--work-dir', '--launcher')
     parser.add_argument('checkpoint')

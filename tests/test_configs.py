@@ -276,9 +276,10 @@ def flatten(value, prefix=''):
 
 
 def test_configs_are_found():
-    assert len(LEAVES) == 82
+    assert len(LEAVES) == 84
     assert len({path.stem for path in LEAVES}) == len(LEAVES)
-    assert [path.stem for path in OPTIONAL] == ['dit_mask_rcnn_coco']
+    names = ['dit_mask_rcnn_coco', 'msvit_mask_rcnn_coco', 'msvit_mask_rcnn_scenes']
+    assert [path.stem for path in OPTIONAL] == names
     folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}
     assert folders == {'custom', 'detection', 'studies'}
     assert {base.parent.name for base in BASES} == {'models', 'weights', 'gates', 'datasets', 'schedules', 'runtime'}
@@ -328,8 +329,11 @@ def test_optional_leaf_loads_where_its_package_is_installed(path):
     text = path.read_text()
     allow_package_bases()
     cfg = Config.fromfile(path, import_custom_modules=False)
-    assert cfg.model.gate_loss.budget == cfg.budget
-    assert cfg.model.backbone.gate.type == 'RouteGate'
+    if cfg.model.backbone.type == 'MSViT':
+        assert cfg.model.gate_loss.coarse_ratio == cfg.coarse_ratio == cfg.model.backbone.gate.initial_ratio
+    else:
+        assert cfg.model.gate_loss.budget == cfg.budget
+        assert cfg.model.backbone.gate.type == 'RouteGate'
     assert 'mmcv with its compiled ops' in text
 
 

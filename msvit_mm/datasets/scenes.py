@@ -74,18 +74,27 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndar
         >>> img.shape, labels.shape
         ((64, 96, 3), (64, 96))
     """
+    return draw_instances(rng, size)[:2]
+
+
+def draw_instances(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a scene as :func:`draw_scene`, and number its shapes.
+
+    Returns:
+        Image and labels; the number of each pixel's shape, from 1 on and 0 for areas, uint8, shape (height, width).
+    """
     if min(size) < MIN_SIDE:
         raise ValueError(f'size: wanted (height, width) of at least {MIN_SIDE} pixels each, got {tuple(size)}')
     img = np.empty((*size, 3), np.float32)
-    labels = np.empty(size, np.uint8)
+    labels, shapes = np.empty(size, np.uint8), np.zeros(size, np.uint8)
     _draw_areas(rng, img, labels)
     if rng.random() < 0.5:
-        _draw_large_shape(rng, img, labels)
-    _draw_small_shapes(rng, img, labels)
+        _draw_large_shape(rng, img, labels, shapes)
+    _draw_small_shapes(rng, img, labels, shapes)
     # light differs per image and, smoothly, within it
     img *= 1 + 0.1 * _smooth_field(rng, size, cells=2)[..., None]
     lit = img * rng.uniform(0.8, 1.2, 3) + rng.uniform(-20, 20) + rng.normal(0, 4, img.shape)
-    return np.clip(lit, 0, 255).astype(np.uint8), labels
+    return np.clip(lit, 0, 255).astype(np.uint8), labels, shapes
 
 
 def _smooth_field(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
@@ -128,7 +137,7 @@ def _draw_texture(rng: np.random.Generator, name: str, size: tuple[int, int]) ->
     return rng.uniform(20, 35) * wave
 
 
-def _draw_large_shape(rng: np.random.Generator, img: np.ndarray, labels: np.ndarray) -> None:
+def _draw_large_shape(rng: np.random.Generator, img: np.ndarray, labels: np.ndarray, shapes: np.ndarray) -> None:
     """Draw a ball (bright in its middle) or a box (with checks) at a random place."""
     size = labels.shape
     radius = rng.uniform(12, 18) * min(size) / 96
@@ -145,9 +154,10 @@ def _draw_large_shape(rng: np.random.Generator, img: np.ndarray, labels: np.ndar
         pattern = 40.0 * np.sign(np.sin(3 * np.pi * y) * np.sin(3 * np.pi * x))
     img[inside] = (rng.uniform(90, 165, 3) + pattern[..., None])[inside]
     labels[inside] = len(STUFF_CLASSES) + LARGE_CLASSES.index(name)
+    shapes[inside] = shapes.max() + 1
 
 
-def _draw_small_shapes(rng: np.random.Generator, img: np.ndarray, labels: np.ndarray) -> None:
+def _draw_small_shapes(rng: np.random.Generator, img: np.ndarray, labels: np.ndarray, shapes: np.ndarray) -> None:
     """Draw a Gaussian cluster of small shapes that do not overlap one another, each class near a colour of its own."""
     size, unit = labels.shape, min(labels.shape) / 96
     cluster_centre = rng.uniform(0.2, 0.8, 2) * size
@@ -173,6 +183,7 @@ def _draw_small_shapes(rng: np.random.Generator, img: np.ndarray, labels: np.nda
             inside = np.maximum(np.abs(y), np.abs(x)) <= 0.9
         img[window][inside] = SMALL_COLOURS[name] + rng.normal(0, 20, 3)
         labels[window][inside] = first_small + SMALL_CLASSES.index(name)
+        shapes[window][inside] = shapes.max() + 1
 
 
 @lru_cache(maxsize=1)  # image and labels of a scene are asked for one after the other

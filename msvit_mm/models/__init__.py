@@ -3,6 +3,7 @@
 from .classifier import GatedImageClassifier
 from .gated import GatedModel
 from .heads import MixedScaleMaskTransformerHead
+from .pyramid import SimpleFeaturePyramid
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     'GatedModel',
     'GatedSegTTAModel',
     'MixedScaleMaskTransformerHead',
+    'SimpleFeaturePyramid',
 ]

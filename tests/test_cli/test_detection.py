@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-CONFIG = Path(__file__).parents[2] / 'configs/detection/dit_mask_rcnn_coco.py'
+CONFIGS = Path(__file__).parents[2] / 'configs/detection'
+CONFIG = CONFIGS / 'dit_mask_rcnn_coco.py'
 INSTALLED = all(importlib.util.find_spec(name) is not None for name in ('mmdet', 'mmcv._ext'))
 SMALL = [
     'model.backbone.arch=b0',
@@ -63,3 +64,25 @@ def test_the_config_trains_and_tests(run, coco, tmp_path):
     assert losses['cost_ratio'] > 0
     test = run('test', CONFIG, tmp_path / 'work/epoch_1.pth', '--cfg-options', *options)
     assert 'coco/segm_mAP: ' in test and 'cost_ratio' in test
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason='mmdet and the compiled ops of mmcv are optional')
+def test_a_small_detector_trains_on_scenes_under_its_gate_and_others(run, tmp_path):
+    """The command writes the data; one epoch, then the same network with all regions fine and all coarse."""
+    run('scenes-to-coco', tmp_path / 'coco', '--num-images', 16, 4)
+    annotations = f'{tmp_path}/coco/annotations/instances_val2017.json'
+    options = ['train_cfg.max_epochs=1', 'default_hooks.logger.interval=1', 'model.test_cfg.rcnn.score_thr=0.0']
+    options += [f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')]
+    for split in ('train', 'val', 'test'):
+        loader = f'{split}_dataloader'
+        options += [f'{loader}.num_workers=0', f'{loader}.persistent_workers=False']
+        options += [f'{loader}.dataset.data_root={tmp_path}/coco/']
+    config, work = CONFIGS / 'msvit_mask_rcnn_scenes.py', tmp_path / 'work'
+    train = run('train', config, '--work-dir', work, '--cfg-options', *options)
+    assert re.search(r'loss_mask: [\d.]+', train) and 'coarse_ratio' in train
+    for scale in ('fine', 'coarse'):
+        gate = ['model.backbone.gate._delete_=True', 'model.backbone.gate.type=FixedGate', 'model.gate_loss=None']
+        gate += [f'model.backbone.gate.scale={scale}']
+        test = run('test', config, work / 'epoch_1.pth', '--cfg-options', *options, *gate)
+        assert 'coco/segm_mAP: ' in test and 'cost_ratio' in test

@@ -43,6 +43,7 @@ WRITTEN = dict(
     plot_tradeoff='OUT_DIR/tradeoff.png',
     predict='predictions/photo_labels.png',
     publish_model='published/msvit_upernet_scenes/model.safetensors',
+    scenes_to_coco='scenes_coco/annotations/instances_val2017.json',
     transfer_gate='gate.pth',
     visualize_gate='scale_maps/photo.png',
 )

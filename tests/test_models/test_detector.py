@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from msvit_mm.cli.config import load_config
+from msvit_mm.models import SimpleFeaturePyramid
 
 CONFIG = Path(__file__).parents[2] / 'configs/detection/dit_mask_rcnn_coco.py'
 BACKBONE = dict(
@@ -69,9 +70,48 @@ def test_losses_and_costs(detector, monkeypatch):
     assert first.choice_maps['routes_s4'] == ('routes', 4) and 'gmacs' not in first
 
 
+class CascadeRCNN(MaskRCNN):
+    """Another detector of two stages."""
+
+
+def test_any_two_stage_detector_is_one_line(detector):
+    """Over MSViT under the simple feature pyramid: it learns with the gate, and predictions say what it chose."""
+    gated = detector.gated_detector(CascadeRCNN)
+    assert gated.__name__ == 'GatedCascadeRCNN' and issubclass(gated, CascadeRCNN)
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+    backbone = dict(type='MSViT', arch=arch, img_size=(64, 96), gate=dict(type='ScaleGate', initial_ratio=0.5))
+    model = gated(backbone=backbone, gate_loss=dict(type='BatchShapingLoss', coarse_ratio=0.5)).train()
+    model.neck = SimpleFeaturePyramid(in_channels=32, out_channels=8)
+    losses = model.loss(torch.randn(2, 3, 64, 96), [])
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(x.grad is not None for x in model.parameters())
+    with torch.no_grad():
+        first, _ = model.eval().predict(torch.randn(2, 3, 64, 96), [BaseDataElement(), BaseDataElement()])
+    assert first.scale_map.shape == (2, 3) and first.num_tokens >= 6 and first.backbone_gmacs > 0
+    with pytest.raises(ValueError, match='^exits: wanted a segmentor of 3 classes, .* got GatedCascadeRCNN, which has'):
+        gated(backbone=backbone | dict(exits=dict(layers=(1,), num_classes=3)))
+
+
+def test_the_pyramid_has_a_level_of_every_stride():
+    """Each is the convolved map at its scale, and the last is every second place of the one before."""
+    neck = SimpleFeaturePyramid(in_channels=32, out_channels=8)
+    x = torch.randn(2, 32, 5, 7)
+    maps = neck((torch.zeros(1), x))
+    assert [tuple(y.shape[1:]) for y in maps] == [(8, 20, 28), (8, 10, 14), (8, 5, 7), (8, 3, 4), (8, 2, 2)]
+    torch.testing.assert_close(maps[2], neck.levels[2](x))
+    torch.testing.assert_close(maps[4], maps[3][..., ::2, ::2])
+    for y in maps[:4]:
+        torch.testing.assert_close(y.mean(1), torch.zeros_like(y[:, 0]), rtol=0, atol=1e-5)
+    sum(y.square().sum() + y.sum() for y in maps).backward()
+    assert all(parameter.grad is not None for parameter in neck.parameters())
+    with pytest.raises(ValueError, match='^SimpleFeaturePyramid: wanted at least 4 levels, got 3$'):
+        SimpleFeaturePyramid(32, num_levels=3)
+
+
 @pytest.mark.skipif(importlib.util.find_spec('mmdet') is not None, reason='mmdet is installed')
 def test_without_mmdet_the_error_says_how_to_get_it():
     with pytest.raises(ImportError, match=r'needs mmdet, and mmcv with its compiled ops, got: .*pip install'):
         importlib.import_module('msvit_mm.models.detector')
-    with pytest.raises(ValueError, match=r'dit_mask_rcnn_coco.py.: mmdet is not installed, .*MMCV_WITH_OPS=1'):
-        load_config(CONFIG)
+    for config in CONFIG.parent.glob('*.py'):
+        with pytest.raises(ValueError, match=f'{config.name}.: mmdet is not installed, .*MMCV_WITH_OPS=1'):
+            load_config(config)

@@ -18,7 +18,7 @@ def docstring(path):
 
 
 def test_every_command_has_a_door():
-    assert len(COMMANDS) == 16
+    assert len(COMMANDS) == 17
     assert sorted(path.stem for path in TOOLS.glob('*.py')) == sorted([*COMMANDS, 'benchmark_peers'])
 
 
