@@ -10,10 +10,11 @@ Not trained yet.
 
 _base_ = [
     '_base_/models/msvit_classifier.py',
+    '_base_/weights/deit_small.py',
     '_base_/datasets/imagenet_384.py',
     '_base_/schedules/adamw_20e.py',
     '_base_/runtime/classification_runtime.py',
 ]
 log_processor = dict(by_epoch=True)
-model = dict(backbone=dict(img_size={{_base_.crop_size}}, patch_sizes=(16, 32, 64)))
+model = dict(backbone=dict(img_size={{_base_.crop_size}}, patch_sizes=(16, 32, 64), init_cfg={{_base_.pretrained}}))
 custom_hooks = [dict(type='GateScheduleHook', warmup=0.1), dict(type='GateStatisticsHook')]

@@ -15,8 +15,9 @@ except ImportError as error:
     raise ImportError('msvit_mm.timm needs timm; install with `pip install msvit_mm[timm]`.') from error
 
 from .backbones import MSViT
+from .ops.naflex import to_naflex
 
-__all__ = ['TimmMSViT']  # and what register_model adds
+__all__ = ['TimmMSViT', 'to_naflex']  # and what register_model adds
 POOLS = ('avg', '')
 CONFIG = dict(
     url='',
@@ -160,7 +161,7 @@ class TimmMSViT(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameters lie how deep, for layer-wise learning rates."""
         blocks = [(r'^backbone\.layers\.(\d+)', None), (r'^backbone\.ln1', (99999,))]
-        stem = r'^backbone\.(?:cls_token|pos_embed|patch_embed|pre_norm|gate)'
+        stem = r'^backbone\.(?:cls_token|reg_token|pos_embed|patch_embed|pre_norm|gate)'
         return dict(stem=stem, blocks=r'^backbone\.layers\.(\d+)' if coarse else blocks)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

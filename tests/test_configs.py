@@ -83,6 +83,8 @@ BACKBONE = (
     'arch',
     'patch_size',
     'patch_sizes',
+    'num_registers',
+    'rope',
     'coarse_embedding',
     'detail',
     'exits',

@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
+from .extended_vit import ExtendedViT
 
-class DenseViT(VisionTransformer):
+
+class DenseViT(ExtendedViT):
     """mmpretrain's ``VisionTransformer`` with tokens in memory order.
 
     The host's own patch embedding leaves them transposed where no class token follows, which slows every layer.
@@ -30,9 +31,12 @@ class DenseViT(VisionTransformer):
 
         Positions are resized once, here, and not in every call.
         """
-        twin = cls(**words).to(state['pos_embed'])
+        twin = cls(**words).to(state['patch_embed.projection.weight'])
+        if twin.pos_embed is None:
+            twin.load_state_dict(state)
+            return twin
         resized = twin.resize_pos_embed(
-            state['pos_embed'], grid, twin.patch_resolution, twin.interpolate_mode, twin.num_extra_tokens
+            state['pos_embed'], grid, twin.patch_resolution, twin.interpolate_mode, twin.num_class_tokens
         )
         twin.load_state_dict(state | dict(pos_embed=resized))
         return twin
@@ -40,6 +44,8 @@ class DenseViT(VisionTransformer):
     @torch.no_grad()
     def layers_alone(self, images: Tensor) -> Callable[[], object]:
         """A call that runs the layers and the last norm and nothing else, on the tokens of these images."""
+        if self.is_extended:
+            return partial(self.eval().run_dense, self.begin(images)[0])
         embedded: list[Tensor] = []
         hook = self.pre_norm.register_forward_hook(lambda module, args, tokens: embedded.append(tokens.contiguous()))
         self.eval()(images)

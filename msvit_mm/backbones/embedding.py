@@ -26,11 +26,19 @@ def embed_patches(patch_embed: HostLayer, patches: Tensor) -> Tensor:
     return tokens if norm is None else norm(tokens)
 
 
-def insert_class_tokens(tokens: Tensor, cls_token: Tensor, places: Tensor) -> Tensor:
-    """Put the class token where a place is 0, the tokens in their order elsewhere, (T', C) -> (T, C)."""
-    is_patch = places >= 1
-    row = torch.where(is_patch, is_patch.cumsum(0), places)
-    return torch.cat([cls_token[0], tokens]).index_select(0, row)
+def insert_extra_tokens(tokens: Tensor, extra: Tensor, places: Tensor) -> Tensor:
+    """Put the extra tokens (n, C) at places 0 to n - 1, the tokens in their order elsewhere, (T', C) -> (T, C)."""
+    is_patch = places >= len(extra)
+    row = torch.where(is_patch, is_patch.cumsum(0) + (len(extra) - 1), places)
+    return torch.cat([extra, tokens]).index_select(0, row)
+
+
+def add_registers(positions: Tensor, num_class_tokens: int, num_registers: int) -> Tensor:
+    """Positions with zeros for registers behind the class token's, (1, N, C) -> (1, N + registers, C)."""
+    if not num_registers:
+        return positions
+    zeros = positions.new_zeros(1, num_registers, positions.shape[2])
+    return torch.cat([positions[:, :num_class_tokens], zeros, positions[:, num_class_tokens:]], dim=1)
 
 
 def places_of(chosen: Packing) -> Tensor:
@@ -78,7 +86,9 @@ class PositionGrid(Host):
     """Mixin before a host of ``VisionTransformer``'s kind, whose state dict then states the grid of its positions."""
 
     patch_resolution: Any  # this and what follows are the host's
-    num_extra_tokens: int
+    num_class_tokens: int
+    num_registers: int
+    pos_embed: Any
     interpolate_mode: str
     resize_pos_embed: Callable[..., Tensor]
 
@@ -91,17 +101,33 @@ class PositionGrid(Host):
     def _prepare_pos_embed(
         self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *others: Any
     ) -> None:
-        """Resize positions of another grid before they are loaded; the host takes every grid for a square one."""
+        """Resize positions of another grid before they are loaded; the host takes every grid for a square one.
+
+        Raises:
+            ValueError: If one network has rotary positions and the other a position embedding, or registers differ.
+        """
+        if f'{prefix}patch_embed.projection.weight' in state_dict:
+            self._check_kind(state_dict, prefix)
         positions = state_dict.get(f'{prefix}pos_embed')
-        if not isinstance(positions, Tensor) or positions.ndim != 3:
+        if not isinstance(positions, Tensor) or positions.ndim != 3 or self.pos_embed is None:
             return
-        own, extra = tuple(self.patch_resolution), self.num_extra_tokens
+        own, extra = tuple(self.patch_resolution), self.num_class_tokens
         if not extra and positions.shape[1] == math.prod(metadata.get('position_grid', own)) + 1:
             positions = positions[:, 1:]  # the first is a class token's, which this network has not
         grid = source_grid(positions.shape[1] - extra, own, metadata.get('position_grid'))
         if grid != own:
             positions = self.resize_pos_embed(positions, grid, own, self.interpolate_mode, extra)
         state_dict[f'{prefix}pos_embed'] = positions
+
+    def _check_kind(self, state_dict: dict[str, Any], prefix: str) -> None:
+        kinds = {True: 'rotary positions', False: 'a position embedding'}
+        wanted, got = self.pos_embed is None, f'{prefix}pos_embed' not in state_dict
+        if wanted != got:
+            raise ValueError(f'pos_embed: wanted the weights of a network of {kinds[wanted]}, got one of {kinds[got]}')
+        registers = state_dict.get(f'{prefix}reg_token')
+        count = 0 if registers is None else registers.shape[1]
+        if count != self.num_registers:
+            raise ValueError(f'registers: wanted {self.num_registers}, got {count}')
 
 
 class PositionTables:
@@ -134,7 +160,7 @@ class PositionTables:
 
 def make_positions(host: HostLayer, tiling: Tiling) -> Tensor:
     """Positions of a host of ``VisionTransformer``'s kind for all candidates of a tiling, (extra + R * slots, C)."""
-    extra, cells = host.num_extra_tokens, (tiling.cell_rows, tiling.cell_cols)
+    extra, cells = host.num_class_tokens, (tiling.cell_rows, tiling.cell_cols)
     positions = host.resize_pos_embed(host.pos_embed, host.patch_resolution, cells, host.interpolate_mode, extra)
     table = position_table(positions[:, extra:], tiling).flatten(1, 2)
-    return torch.cat([positions[:, :extra], table], dim=1)[0]
+    return add_registers(torch.cat([positions[:, :extra], table], dim=1), extra, host.num_registers)[0]

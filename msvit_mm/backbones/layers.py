@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ops.attention import masked_attention, packed_attention, row_attention
 from ..ops.packing import Packing
+from ..ops.rotary import rotate
 
 HostLayer = Any  # a layer or another module of a host, which is not typed
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key and value to what was attended
@@ -212,6 +213,8 @@ class Stream(NamedTuple):
             and, behind them, those that have left; None if all run as they began.
         cells: Cells that each token covers that the stream began with; None if no step asks.
         left: Tokens that have left, shape (L, C), or None.
+        rotation: How the tokens' queries and keys turn, shape (T, 2, head_dims), or (rows, length, 2, head_dims); None
+            where positions are in the tokens.
         macs: Multiply-adds of the steps so far, of each sequence, shape (S,); None if there were none.
         exits: What tokens were classified as on the way.
     """
@@ -221,6 +224,7 @@ class Stream(NamedTuple):
     place: Tensor | None = None
     cells: Tensor | None = None
     left: Tensor | None = None
+    rotation: Tensor | None = None
     macs: Tensor | None = None
     exits: tuple['Exit', ...] = ()
 
@@ -382,7 +386,7 @@ def run_layers(
         attend = partial(active.sequences.attend, dropout=adapter.dropout(layer))
         run = partial(checkpoint, _run_layer, use_reentrant=False) if with_cp else _run_layer
         keep = _keep(drop_path, i, active)
-        x, *keys = run(adapter, layer, active.tokens, attend, keep, queries is not None)
+        x, *keys = run(adapter, layer, active, attend, keep, queries is not None)
         active = active._replace(tokens=norm(x), left=None if active.left is None else norm(active.left))
         if queries is not None:
             queries = queries._replace(tokens=_run_queries(adapter, layer, queries, keys, active, drop_path, i, norm))
@@ -413,12 +417,17 @@ def draw_drop_path(
 
 
 def _run_layer(
-    adapter: LayerAdapter, layer: HostLayer, x: Tensor, attend: Attend, keep: Tensor | None, return_keys: bool
+    adapter: LayerAdapter, layer: HostLayer, active: Stream, attend: Attend, keep: Tensor | None, return_keys: bool
 ) -> tuple[Tensor, ...]:
     """Tokens after one layer and, if asked for, the keys and values that they had; else their memory is free early."""
-    if not return_keys:
+    x = active.tokens
+    if not return_keys and active.rotation is None:
         return (adapter.finish(layer, x, attend(*adapter.project(layer, x)), keep),)
     query, key, value = adapter.project(layer, x)
+    if active.rotation is not None:
+        query, key = rotate(query, active.rotation), rotate(key, active.rotation)
+    if not return_keys:
+        return (adapter.finish(layer, x, attend(query, key, value), keep),)
     return adapter.finish(layer, x, attend(query, key, value), keep), key, value
 
 
@@ -434,6 +443,8 @@ def _run_queries(
     norm: Callable[[Tensor], Tensor],
 ) -> Tensor:
     (query,) = adapter.project(layer, queries.tokens, 1)
+    if queries.rotation is not None:
+        query = rotate(query, queries.rotation)
     key, value = keys
     assert isinstance(queries.sequences, PackedSequences) and isinstance(active.sequences, PackedSequences)
     attended = queries.sequences.attend(query, key, value, adapter.dropout(layer), active.sequences)

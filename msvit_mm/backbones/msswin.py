@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -248,8 +248,9 @@ class MSSwin(RegionBackbone, SwinTransformer):
         gate_logits = self.gate(images)
         given = decisions
         if decisions is None and self.training and self.train_ratios is not None:
-            given = rank_decisions(gate_logits, *self.train_ratios)
-        gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
+            given = cast(Tensor, rank_decisions(gate_logits, *self.train_ratios))
+        decided = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
+        gate_values, chosen = cast(tuple[Tensor, Tensor], decided)  # of two scales
         mixed_values = gate_values if learning and decisions is None else None
         encoding = self._encode(images, chosen.bool(), mixed_values, learning)
         costs = self._costs(encoding.active, tiling)

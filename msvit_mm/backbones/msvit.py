@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.registry import MODELS
-from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
 from ..gates import decide, node_sides
@@ -29,9 +28,10 @@ from ..ops.tiling import (
 from .base import Costs, Features, check_images, height_and_width, image_size
 from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
-from .embedding import PositionGrid, PositionTables, embed_patches, insert_class_tokens, places_of
+from .embedding import PositionGrid, PositionTables, embed_patches, insert_extra_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
 from .exits import build_exits
+from .extended_vit import ExtendedViT
 from .layers import PackedSequences, Passed, PretrainLayer, Stream, draw_drop_path, run_layers
 from .merging import build_merge
 from .region import Counterfactual, GateOutput, RegionBackbone
@@ -42,7 +42,7 @@ from .words import PACKED_EXECUTIONS, check_between, check_built, check_scales, 
 
 
 @MODELS.register_module()
-class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
+class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
     """Mixed-scale vision transformer.
 
     A gate chooses one coarse token or ``(coarse_patch_size / patch_size)**2`` fine ones for every region of the image.
@@ -102,7 +102,8 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             same layers; then the task reaches a gate through the attention mask alone.
         with_cp: Keep only the layers' inputs for the backward pass and compute each layer again there: less memory,
             more time, the same gradients.
-        **host: All further arguments of ``VisionTransformer``.
+        **host: All further arguments of ``VisionTransformer``, and ``num_registers`` and ``rope`` of DINOv2 and DINOv3
+            (:class:`~msvit_mm.backbones.extended_vit.ExtendedViT`).
 
     Raises:
         ValueError: If an argument has no meaning, with the accepted ones.
@@ -225,6 +226,9 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
             'patch 8': words | dict(patch_size=8),
             'levels': words | levels,
             'three scales': words | dict(patch_sizes=(8, 16, 32), out_indices=[0, 1]),
+            'registers and rotary positions': words
+            | dict(num_registers=4, rope=dict(temperature=100.0), layer_cfgs=dict(ffn_type='swiglu_fused'))
+            | dict(layer_scale_init_value=0.1, out_indices=[0, 1]),
             'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
             'coarse pixels and detail': words
             | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
@@ -328,9 +332,10 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         tokens = embed_patches(self.patch_embed, patches)
         if self.coarse_pixels is not None:
             tokens = self.coarse_pixels.add_to(tokens, images, tiling, chosen)
-        if self.cls_token is not None:
-            tokens = insert_class_tokens(tokens, self.cls_token, places)
-        tokens = tokens + nn.functional.embedding(places, self.position_tables.get(self, tiling))
+        if self.num_extra_tokens:
+            tokens = insert_extra_tokens(tokens, self.extra_tokens(), places)
+        if self.pos_embed is not None:
+            tokens = tokens + nn.functional.embedding(places, self.position_tables.get(self, tiling))
         return self.pre_norm(self.drop_after_pos(tokens))
 
     def run(self, active: Stream, queries: Stream | None = None, drop_path: Tensor | None = None) -> Passed:
@@ -420,7 +425,8 @@ class MSViT(RegionBackbone, PositionGrid, VisionTransformer):
         slots = active_slots(decisions, tiling).flatten(1)
         active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))
         sequences = PackedSequences.of(active, self._sequences_per_image(tiling))
-        return partial(self.run, Stream(self.embed(images, tiling, active), sequences))
+        stream = Stream(self.embed(images, tiling, active), sequences, rotation=self.rotation(tiling, active))
+        return partial(self.run, stream)
 
     @property
     def has_cell_detail(self) -> bool:

@@ -86,8 +86,8 @@ class StaticMSViT(nn.Module):
         self.num_extra_tokens, self.tiling = host.num_extra_tokens, tiling
         positions = make_positions(host, tiling).detach()
         extra, candidates = positions.split([self.num_extra_tokens, len(positions) - self.num_extra_tokens])
-        if host.cls_token is not None:
-            extra = host.cls_token[0].detach() + extra
+        if self.num_extra_tokens:
+            extra = host.extra_tokens().detach() + extra
         self.register_buffer('extra', extra.clone())  # (extra, C)
         side = tiling.region_size // tiling.patch_size
         coarse, fine = cell_slots(tiling)
@@ -243,6 +243,7 @@ def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float 
     obstacles = {
         "attention_scope='image', got 'region'": host.attention_scope != 'image',
         f'no steps between the layers, got {len(host.between)}': host.between,
+        'a position embedding, got rotary positions': host.rope is not None,
         f'two patch sizes, got {host.patch_sizes}': len(host.patch_sizes) > 2,
     }
     if met := [obstacle for obstacle, there in obstacles.items() if there]:

@@ -20,19 +20,21 @@ from torch.nn import functional as F
 from .loading import _first, check_shapes, check_values, metadata_of
 
 _MM = (  # mmpretrain's names are MSViT's own; mmseg's differ in attention and pre-norm
-    (r'cls_token|pos_embed', r'\g<0>'),
+    (r'cls_token|reg_token|pos_embed', r'\g<0>'),
     (r'(patch_embed\.projection|pre_norm|ln1)\.(weight|bias)', r'\g<0>'),
     (r'layers\.\d+\.(ln[12]|attn\.(qkv|proj)|ffn\.layers\.(0\.0|1))\.(weight|bias)', r'\g<0>'),
+    (r'layers\.\d+\.ffn\.w(12|3)\.(weight|bias)', r'\g<0>'),
     (r'layers\.\d+\.(attn\.gamma1|ffn\.gamma2)\.weight', r'\g<0>'),
 )
 _BLOCK = r'(\d+)\.(norm[12]|attn\.(?:q|kv|proj|sr|norm)|mlp\.(?:fc[12]|dwconv))(?:\.dwconv)?\.(weight|bias)'
 _EMBED = r'(proj|norm)\.(weight|bias)'  # PVTv2's patch embeddings: the stem and those between its stages
 # Family: (a key that tells it, ordered pairs of a pattern of the whole key and its replacement).
 RULES = {
-    'timm': (  # also the names of DeiT, DeiT III and DINOv2
+    'timm': (  # also the names of DeiT, DeiT III, DINOv2 and DINOv3
         r'blocks\.\d+\.attn\.qkv\.weight',
         (
             (r'cls_token|pos_embed', r'\g<0>'),
+            (r'reg_token|register_tokens|storage_tokens', 'reg_token'),
             (r'patch_embed\.proj\.(weight|bias)', r'patch_embed.projection.\1'),
             (r'norm_pre\.(weight|bias)', r'pre_norm.\1'),
             (r'norm\.(weight|bias)', r'ln1.\1'),
@@ -40,6 +42,7 @@ RULES = {
             (r'blocks\.(\d+)\.attn\.(qkv|proj)\.(weight|bias)', r'layers.\1.attn.\2.\3'),
             (r'blocks\.(\d+)\.mlp\.fc1\.(weight|bias)', r'layers.\1.ffn.layers.0.0.\2'),
             (r'blocks\.(\d+)\.mlp\.fc2\.(weight|bias)', r'layers.\1.ffn.layers.1.\2'),
+            (r'blocks\.(\d+)\.mlp\.w(12|3)\.(weight|bias)', r'layers.\1.ffn.w\2.\3'),
             (r'blocks\.(\d+)\.(ls1\.gamma|gamma_1)', r'layers.\1.attn.gamma1.weight'),
             (r'blocks\.(\d+)\.(ls2\.gamma|gamma_2)', r'layers.\1.ffn.gamma2.weight'),
         ),
@@ -81,8 +84,9 @@ DROPS = (
     (r'gate\..+', "an MSViT's gate, which plain weights do not have"),
     (r'mask_token|decoder_.+', 'for masked pretraining only'),
     (r'dist_token', 'MSViT has no distillation token: features differ from the source'),
-    (r'reg_token|register_tokens', 'MSViT has no register tokens: features differ from the source'),
+    (r'rope_embed\.periods', 'computed from the temperature'),
 )
+REGISTERS = ('reg_token', 'register_tokens', 'storage_tokens')
 # What no source has: gates, coarse pixels and detail, and what a routing space has beyond PVTv2.
 LACKED = r'(?:gate|coarse_pixels|detail)\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
 # An absent bias and a zero one are the same function.
@@ -157,6 +161,7 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
     stated = metadata_of(weights)
     if all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): tensor for key, tensor in weights.items()}
+    weights, joined = join_parts(weights)
     chosen = _choose_prefix(weights, prefix)
     inner = {key: key.removeprefix(chosen) for key in weights if key.startswith(chosen)}
     families = (name for name, (mark, _) in RULES.items() if any(re.fullmatch(mark, key) for key in inner.values()))
@@ -182,10 +187,42 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
         )
     check_values(state_dict, 'the weights')
     tensors = {name: weights[key] for key, name in inner.items()}
-    registers = [tensors[name].shape[1] for name in ('reg_token', 'register_tokens') if name in tensors]
+    registers = [tensors[name].shape[1] for name in REGISTERS if name in tensors]
     extra_tokens = int('cls_token' in tensors), int('dist_token' in tensors), sum(registers)
     grid = stated.get(chosen[:-1], {}).get('position_grid')
-    return Conversion(state_dict, family, extra_tokens, renamed, dropped, grid)
+    return Conversion(state_dict, family, extra_tokens, renamed, dropped, grid, filled=joined)
+
+
+def join_parts(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """What timm's EVA and DINOv3 keep apart as the one tensor that it is elsewhere, and a sentence for each.
+
+    Biases of query and value beside a key without one; gate and value of a SwiGLU; biases and which of them count.
+
+    Example:
+        >>> parts = {'blocks.0.attn.q_bias': torch.ones(1), 'blocks.0.attn.v_bias': torch.ones(1)}
+        >>> join_parts(parts)
+        ({'blocks.0.attn.qkv.bias': tensor([1., 0., 1.])}, ['blocks.0.attn.qkv.bias from q_bias and v_bias'])
+    """
+    weights, joined = dict(weights), []
+    for key in list(weights):
+        if (match := re.fullmatch(r'(.*blocks\.\d+\.attn\.)q_bias', key)) and f'{match[1]}v_bias' in weights:
+            query, value = weights.pop(key), weights.pop(f'{match[1]}v_bias')
+            weights[f'{match[1]}qkv.bias'] = torch.cat([query, torch.zeros_like(query), value])
+            joined.append(f'{match[1]}qkv.bias from q_bias and v_bias')
+        elif match := re.fullmatch(r'(.*blocks\.\d+\.mlp\.)(fc1_g|w1)\.(weight|bias)', key):
+            base, gate, kind = match.groups()
+            other = 'fc1_x' if gate == 'fc1_g' else 'w2'
+            if f'{base}{other}.{kind}' not in weights:
+                continue
+            weights[f'{base}w12.{kind}'] = torch.cat([weights.pop(key), weights.pop(f'{base}{other}.{kind}')])
+            joined.append(f'{base}w12.{kind} from {gate} and {other}')
+            if gate == 'fc1_g' and f'{base}fc2.{kind}' in weights:
+                weights[f'{base}w3.{kind}'] = weights.pop(f'{base}fc2.{kind}')
+        elif (match := re.fullmatch(r'(.*blocks\.\d+\.attn\.qkv\.)bias_mask', key)) and f'{match[1]}bias' in weights:
+            mask, bias = weights.pop(key), weights[f'{match[1]}bias']
+            weights[f'{match[1]}bias'] = torch.where(mask == 1, bias, torch.zeros_like(bias))
+            joined.append(f'{match[1]}bias by its mask')
+    return weights, joined
 
 
 def describe_backbone(
@@ -205,15 +242,18 @@ def describe_backbone(
     state = conversion.state_dict
     if conversion.is_pyramid:
         return dict(arch=_pyramid_arch(state) if arch is None else arch)
+    gated = len(state.get('layers.0.ffn.w12.weight', ()))  # twice what the host makes of two thirds of its channels
     sizes = dict(
         embed_dims=len(state['patch_embed.projection.weight']),
         num_layers=len({key.split('.')[1] for key in state if key.startswith('layers.')}),
-        feedforward_channels=len(state.get('layers.0.ffn.layers.0.0.weight', ())),
+        feedforward_channels=gated * 3 // 4 or len(state.get('layers.0.ffn.layers.0.0.weight', ())),
     )
+    rotary = 'pos_embed' not in state
     named = (dict(known) for known in VisionTransformer.arch_zoo.values() if sizes.items() <= known.items())
-    if (known_arch := arch or next(named, None)) is None:
+    dinov3 = sizes | dict(num_heads=sizes['embed_dims'] // 64) if rotary else None  # S+ is no architecture of the host
+    if (known_arch := arch or next(named, dinov3)) is None:
         raise ValueError(f'wanted the sizes of a named architecture, got {sizes}; name the backbone by --config.')
-    rows, columns = _position_grid(conversion, source_grid)[0]
+    rows, columns = (14, 14) if rotary else _position_grid(conversion, source_grid)[0]
     img_size = patch_size * rows, patch_size * columns
     words: dict[str, Any] = dict(arch=known_arch, img_size=img_size, patch_size=patch_size)
     if 'layers.0.attn.gamma1.weight' in state:
@@ -224,6 +264,12 @@ def describe_backbone(
         words |= dict(final_norm=False)
     if 'pre_norm.weight' in state:
         words |= dict(pre_norm=True)
+    if gated:
+        words |= dict(layer_cfgs=dict(ffn_type='swiglu_fused'))
+    if conversion.extra_tokens[2]:
+        words |= dict(num_registers=conversion.extra_tokens[2])
+    if rotary:  # DINOv3's
+        words |= dict(rope=dict(temperature=100.0), norm_cfg=dict(type='LN', eps=1e-5))
     return words
 
 
@@ -242,9 +288,12 @@ def fit_weights(
         source_grid: Rows and columns of the source's; by default as the file says, or else square.
 
     Raises:
-        ValueError: If keys are missing or unexpected, or a shape other than that of patches and positions differs.
+        ValueError: If keys are missing or unexpected, one has rotary positions and the other has not, the registers
+            differ in number, or a shape other than that of patches and positions differs.
     """
     state = conversion.state_dict
+    if not conversion.is_pyramid:
+        _check_kind(target, state)
     for key in target:
         weight = key.removesuffix('bias') + 'weight'
         if key not in state and weight in state and re.fullmatch(ZERO_BIASES, key):
@@ -260,10 +309,36 @@ def fit_weights(
 
     if conversion.is_pyramid:
         return check_shapes(target, state)
-    assert grid is not None
+    if 'pos_embed' in state:
+        assert grid is not None
+        _fit_positions(conversion, grid, source_grid)
+    name = 'patch_embed.projection.weight'
+    old, new = state[name].shape[2:], target[name].shape[2:]
+    if old != new and len(old) == 2:
+        state[name] = resize_patch_kernel(state[name], (new[0], new[1]))
+        conversion.resampled.append(f'{name}, {_by(old)} to {_by(new)} pixels')
+    check_shapes(target, state)
+
+
+def _check_kind(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    kinds = {True: 'a position embedding', False: 'rotary positions'}
+    wanted, got = ('pos_embed' in x for x in (target, state))
+    if wanted != got:
+        raise ValueError(f'pos_embed: wanted weights of {kinds[wanted]}, as the backbone has, got {kinds[got]}.')
+    registers = [0 if 'reg_token' not in x else x['reg_token'].shape[1] for x in (target, state)]
+    if registers[0] != registers[1]:
+        raise ValueError(f'registers: wanted {registers[0]}, as the backbone has (num_registers), got {registers[1]}.')
+
+
+def _fit_positions(conversion: Conversion, grid: tuple[int, int], source_grid: tuple[int, int] | None) -> None:
+    state = conversion.state_dict
     old_grid, extra = _position_grid(conversion, source_grid)
     rows = state['pos_embed']
-    positions = rows[:, extra:]
+    positions, registers = rows[:, extra:], conversion.extra_tokens[2]
+    if registers and extra == sum(conversion.extra_tokens):
+        extra -= registers
+        state['reg_token'] = state['reg_token'] + rows[:, extra : extra + registers]
+        conversion.filled.append('reg_token with the positions of the registers')
     if conversion.extra_tokens[0]:
         if extra == 0:
             conversion.filled.append("the class token's position with zeros")
@@ -273,13 +348,6 @@ def fit_weights(
     state['pos_embed'] = resize_pos_embed(positions, old_grid, grid, num_extra_tokens=conversion.extra_tokens[0])
     if old_grid != tuple(grid):
         conversion.resampled.append(f'pos_embed, {_by(old_grid)} to {_by(grid)} cells')
-
-    name = 'patch_embed.projection.weight'
-    old, new = state[name].shape[2:], target[name].shape[2:]
-    if old != new and len(old) == 2:
-        state[name] = resize_patch_kernel(state[name], (new[0], new[1]))
-        conversion.resampled.append(f'{name}, {_by(old)} to {_by(new)} pixels')
-    check_shapes(target, state)
 
 
 def resize_patch_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
@@ -318,7 +386,7 @@ def _position_grid(conversion: Conversion, grid: tuple[int, int] | None) -> tupl
         raise ValueError(f'pos_embed: wanted shape (1, positions, channels), got {tuple(rows.shape)}.')
     tokens, grid = conversion.extra_tokens, grid or conversion.grid
     # In timm's family not every model gives all tokens a position.
-    choices = (sum(tokens), sum(tokens[:2]), tokens[0], 0) if conversion.family == 'timm' else (sum(tokens),)
+    choices = (sum(tokens), sum(tokens[:2]), tokens[0], 0) if conversion.family == 'timm' else (sum(tokens[:2]),)
     for extra in choices:
         count = rows.shape[1] - extra
         side = math.isqrt(max(count, 0))

@@ -69,6 +69,12 @@ def make_timm(perturb):
             dict(class_token=False, global_pool='avg'), dict(with_cls_token=False, final_norm=False), id='gap'
         ),
         pytest.param(dict(pre_norm=True), dict(pre_norm=True), id='clip'),
+        pytest.param(dict(reg_tokens=3), dict(num_registers=3), id='registers with positions'),
+        pytest.param(
+            dict(reg_tokens=4, no_embed_class=True, init_values=1e-5),
+            dict(layer_scale_init_value=1e-5, num_registers=4),
+            id='dinov2 with registers',
+        ),
         pytest.param(dict(qkv_bias=False), {}, id='no-qkv-bias'),
     ],
 )
@@ -102,16 +108,13 @@ def test_layer_scale_is_kept(make_timm, tiny_arch, layer_scale):
         assert torch.equal(layer.ffn.gamma2.weight, block.ls2.gamma)
 
 
-def test_distillation_and_register_tokens_are_dropped_and_said(make_timm, tiny_arch):
-    for source, token, extra in (
-        (make_timm(cls=VisionTransformerDistilled), 'dist_token', 2),
-        (make_timm(reg_tokens=3), 'reg_token', 4),
-    ):
-        model, conversion = convert(source.state_dict(), (4, 6), arch=tiny_arch, img_size=SIZE)
-        assert 'features differ from the source' in conversion.dropped[token]
-        assert conversion.dropped[f'pos_embed[1:{extra}]'] == 'positions of dropped tokens'
-        assert torch.equal(model.pos_embed[:, 1:], source.pos_embed[:, extra:])
-        assert torch.equal(model.pos_embed[:, :1], source.pos_embed[:, :1])
+def test_distillation_tokens_are_dropped_and_said(make_timm, tiny_arch):
+    source = make_timm(cls=VisionTransformerDistilled)
+    model, conversion = convert(source.state_dict(), (4, 6), arch=tiny_arch, img_size=SIZE)
+    assert 'features differ from the source' in conversion.dropped['dist_token']
+    assert conversion.dropped['pos_embed[1:2]'] == 'positions of dropped tokens'
+    assert torch.equal(model.pos_embed[:, 1:], source.pos_embed[:, 2:])
+    assert torch.equal(model.pos_embed[:, :1], source.pos_embed[:, :1])
 
 
 @pytest.mark.parametrize('options', [dict(patch_bias=True), dict(), dict(pre_norm=True)], ids=str)

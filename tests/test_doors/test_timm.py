@@ -6,9 +6,12 @@ import sys
 import pytest
 import timm
 import torch
+from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
 import msvit_mm.timm
+from msvit_mm.backbones import MSViT
+from msvit_mm.checkpoints import fit_weights, rename_keys
 
 NAMES = ['msvit_base_patch16_512', 'msvit_small_patch16_512', 'msvit_tiny_patch16_512']
 
@@ -123,3 +126,50 @@ def test_without_timm_it_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, 'msvit_mm.timm')
     with pytest.raises(ImportError, match=r'msvit_mm.timm needs timm; install with `pip install msvit_mm\[timm\]`'):
         importlib.import_module('msvit_mm.timm')
+
+
+@pytest.fixture
+def naflex():
+    """A NaFlexVit of 32 channels whose features are all tokens."""
+
+    def make(**words):
+        words = dict(embed_dim=32, depth=2, num_heads=2, mlp_ratio=2.0, global_pool='', class_token=False) | words
+        return NaFlexVit(NaFlexVitCfg(pos_embed_grid_size=(4, 6), **words), num_classes=0).eval()
+
+    return make
+
+
+def tokens_of(features):
+    return features['patches'] if isinstance(features, dict) else features
+
+
+@torch.no_grad()
+def test_fine_patches_are_those_that_naflex_makes_itself(naflex, images):
+    model = naflex(pos_embed='learned')
+    patches = msvit_mm.timm.to_naflex(images, torch.zeros(2, 2, 3))
+    order = (patches['patch_coord'] @ torch.tensor([6.0, 1.0])).argsort(1)  # ours go region by region
+    patches = {name: x.take_along_dim(order.view(2, -1, *[1] * (x.ndim - 2)), 1) for name, x in patches.items()}
+    patches['patch_coord'] = patches['patch_coord'].long()  # as they are where nothing is coarse
+    wanted, got = (tokens_of(model.forward_features(**x)) for x in (dict(patches=images), patches))
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_mixed_patches_without_positions_are_msvits_tokens(naflex, images):
+    """Half-integer coordinates mean nothing to its positions: without any, features of valid patches are ours."""
+    source = naflex(pos_embed='none')
+    weights = {name: x for name, x in source.state_dict().items() if not name.startswith('embeds.')}
+    kernel = source.embeds.proj.weight.unflatten(1, (16, 16, 3)).permute(0, 3, 1, 2)
+    weights |= {'patch_embed.proj.weight': kernel, 'patch_embed.proj.bias': source.embeds.proj.bias}
+    conversion = rename_keys(weights | dict(pos_embed=torch.zeros(1, 24, 32)))
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+    model = MSViT(arch=arch, img_size=(64, 96), with_cls_token=False, out_type='tokens').eval()
+    fit_weights(conversion, model.state_dict(), model.patch_resolution, (4, 6))
+    model.load_state_dict(conversion.state_dict, strict=False)
+    decisions = torch.tensor([[[1.0, 0, 1], [0, 0, 1]], [[1.0, 1, 1], [1, 0, 1]]])
+    patches = msvit_mm.timm.to_naflex(images, decisions)
+    assert patches['patch_valid'].sum(1).tolist() == [15, 9]
+    assert patches['patch_coord'][0, 0].tolist() == [0.5, 0.5]
+    features = tokens_of(source.forward_features(**patches))
+    (tokens,) = model(images, decisions)
+    torch.testing.assert_close(features[patches['patch_valid']], tokens.active, atol=1e-5, rtol=1e-5)
