@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.evaluator import Evaluator
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.models.classifiers import ImageClassifier
@@ -102,6 +103,49 @@ def test_the_task_alone_teaches_the_gate(make_classifier, batch, backbone):
     model = make_classifier(gate_loss=None, backbone=backbone)
     losses_of(model, batch)['loss'].backward()
     assert all(parameter.grad.any() for parameter in model.backbone.gate.parameters())
+
+
+UTILITY = dict(type='UtilityGateLoss', coarse_ratio=0.5)
+
+
+def test_utilities_swap_one_region_of_each_image_at_a_time(make_classifier, batch, monkeypatch):
+    """Against the pooled features with one region's cells replaced by hand, four regions of each image."""
+    model = make_classifier(utility_loss=UTILITY)
+    model.backbone.counterfactual_share = 1.0
+    passes, seen = record(monkeypatch, model.backbone, 'forward_gated'), record(monkeypatch, model, '_utilities')
+    losses = losses_of(model, batch)
+    (((features,), choices),), ((wins, known),) = passes, seen
+    assert (known.flatten(1).sum(1) == 4).all()
+    (swapped,) = choices.counterfactual.swap(torch.ones_like(known))
+    labels = torch.tensor([4, 0, 2])
+
+    @torch.no_grad()
+    def loss_of(maps):
+        return F.cross_entropy(model.head((maps.mean((2, 3)),)), labels, reduction='none')
+
+    for image, row, col in known.nonzero().tolist():
+        mixed, cells = features.detach().clone(), (slice(2 * row, 2 * row + 2), slice(2 * col, 2 * col + 2))
+        mixed[(image, slice(None), *cells)] = swapped[(image, slice(None), *cells)]
+        won = loss_of(features)[image] - loss_of(mixed)[image]
+        torch.testing.assert_close(wins[image, row, col], won, rtol=1e-4, atol=1e-6)
+    assert not wins[~known].any() and wins[known].abs().min() > 0
+
+    utilities = ((2 * choices.decisions - 1) * wins)[known]
+    distance = (utilities - torch.quantile(utilities, 0.5)).abs()
+    weights = (distance / distance.mean()).clamp(0.1, 5)
+    targets = (utilities < torch.quantile(utilities, 0.5)).float()
+    wanted = F.binary_cross_entropy_with_logits(choices.gate_logits[known], targets, weights)
+    torch.testing.assert_close(losses['loss_gate_utility'], wanted)
+
+
+def test_utilities_know_drawn_regions_alone(make_classifier, batch, monkeypatch):
+    model = make_classifier(utility_loss=UTILITY)
+    model.backbone.counterfactual_share = 1 / 3  # 2 of 6 regions, fewer than are swapped
+    passes, seen = record(monkeypatch, model.backbone, 'forward_gated'), record(monkeypatch, model, '_utilities')
+    losses_of(model, batch)
+    ((_, choices),), ((wins, known),) = passes, seen
+    assert torch.equal(known, choices.counterfactual.drawn)
+    assert (known.flatten(1).sum(1) == 2).all() and wins[known].abs().min() > 0
 
 
 def test_multi_label(make_classifier, batch):
