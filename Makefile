@@ -19,23 +19,48 @@ $(STAMP): requirements.txt setup.py
 	@touch $@
 	@echo "setup: done"
 
-# Train on generated scenes, then the same network under its gate and under stand-ins.
-DEMO := configs/msvit_upernet_scenes.py
+# A dense network on generated scenes; from it one of mixed scales and its controls, all trained alike, two at a time; then
+# all of them against their cost, and the one swept from all coarse to all fine. What is trained is kept.
 SEED ?= 0
+DEMO := work_dirs/demo/seed$(SEED)
+START_STEPS ?= 1200
+STEPS ?= 600
+START := $(DEMO)/start/iter_$(START_STEPS).pth
+mixed_CONFIG := configs/studies/transfer/from_dense_upernet_scenes.py
+edges_CONFIG := configs/studies/transfer/from_dense_edge_upernet_scenes.py
+random_CONFIG := configs/studies/transfer/from_dense_random_upernet_scenes.py
+dense_CONFIG := configs/studies/baselines/dense_continued_upernet_scenes.py
+lowres_CONFIG := configs/studies/baselines/lowres_continued_upernet_scenes.py
+NETWORKS := $(foreach name,mixed dense edges random lowres,$(DEMO)/$(name)/iter_$(STEPS).pth)
+entry = config: $($(1)_CONFIG), checkpoint: $(DEMO)/$(1)/iter_$(STEPS).pth
+steps = randomness.seed=$(SEED) train_cfg.max_iters=$(1) train_cfg.val_interval=$(1) param_scheduler.1.end=$(1) \
+	default_hooks.checkpoint.interval=$(1)
+
 demo: setup
-	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo --cfg-options randomness.seed=$(SEED)
-	$(BIN)/python tools/compare_gates.py $(DEMO) "$$(cat work_dirs/demo/last_checkpoint)" \
-		--work-dir work_dirs/demo --out-dir work_dirs/demo/gates --overwrite --cfg-options randomness.seed=$(SEED)
+	@$(MAKE) --no-print-directory $(START)
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j 2 $(NETWORKS)
+	@printf '%s\n' $(foreach name,edges random lowres dense,'- {name: $(name), $(call entry,$(name))}') \
+		'- {name: mixed, $(call entry,mixed), budgets: [36, 49, 63, 81, 108, 144]}' > $(DEMO)/networks.yml
+	$(BIN)/python tools/plot_tradeoff.py $(DEMO)/tradeoff --list $(DEMO)/networks.yml --overwrite
+	$(BIN)/python tools/compare_gates.py $(mixed_CONFIG) $(DEMO)/mixed/iter_$(STEPS).pth --out-dir $(DEMO)/gates --overwrite \
+		--beside dense $(dense_CONFIG) $(DEMO)/dense/iter_$(STEPS).pth --cfg-options randomness.seed=$(SEED)
+
+$(START):
+	$(BIN)/python tools/train.py configs/studies/baselines/dense_fine_upernet_scenes.py --work-dir $(@D) \
+		--cfg-options $(call steps,$(START_STEPS))
+
+$(NETWORKS): $(DEMO)/%/iter_$(STEPS).pth: | $(START)
+	$(BIN)/python tools/train.py $($*_CONFIG) --work-dir $(@D) --cfg-options $(call steps,$(STEPS)) load_from=$(START)
 
 # The page of `msvit demo` on these networks.
 demo-page: demo-networks
 	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[demo]'
-	$(BIN)/python tools/demo.py $$(cat work_dirs/demo/last_checkpoint work_dirs/camvid/last_checkpoint 2>/dev/null)
+	$(BIN)/python tools/demo.py $$(cat $(DEMO)/mixed/last_checkpoint work_dirs/camvid/last_checkpoint 2>/dev/null)
 
 # Networks for the page, trained where they are not there: Scenes (generated) and, where data/camvid is, CamVid.
 CAMVID := configs/msvit_upernet_camvid.py
 demo-networks: setup
-	@test -f work_dirs/demo/last_checkpoint || $(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
+	@$(MAKE) --no-print-directory $(DEMO)/mixed/iter_$(STEPS).pth
 	@test -f work_dirs/camvid/last_checkpoint || ! test -d data/camvid || \
 		$(BIN)/python tools/train.py $(CAMVID) --work-dir work_dirs/camvid
 
