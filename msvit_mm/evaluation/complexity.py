@@ -1,12 +1,17 @@
 """What the predictions cost, beside their accuracy."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
 from ..backbones import Costs, coarse_ratios
 from ..backbones.base import HostModel, image_size
+from .steps import token_shares
 
+STEP_KINDS = ('groups', 'layers')
 PARTS = ('gate', 'embedding', 'encoder', 'backbone', 'decoder', 'whole')
 
 
@@ -17,6 +22,8 @@ class ComplexityMetric(BaseMetric):
     Reads what models over gated backbones leave on their data samples. ``cost_ratio`` is relative to the dense
     backbone; ``gmacs`` is there where the whole model is counted, ``coarse_ratio`` where the gate decides regions: of
     more than two scales the mean over these, and ``coarse_ratio_64`` and so on of each among the nodes reached.
+
+    With steps between the layers the shares of :func:`~msvit_mm.evaluation.steps.token_shares`, of two scales.
 
     Raises:
         ValueError: If a prediction carries no cost, because the model is not gated.
@@ -30,10 +37,20 @@ class ComplexityMetric(BaseMetric):
                 raise ValueError(f'ComplexityMetric: wanted predictions with a cost_ratio, got fields {sorted(sample)}')
             scales = [name for name, (kind, _) in sample['choice_maps'].items() if kind == 'scale']
             result = coarse_ratios({name: sample[name]['data'] for name in scales})
-            self.results.append(result | {name: sample[name] for name in self.FIELDS if name in sample})
+            result |= {name: sample[name] for name in self.FIELDS if name in sample}
+            self.results.append(result | _shares(sample, scales))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+        names = dict.fromkeys(name for result in results for name in result)  # no image may lose tokens at some layer
+        return {name: float(np.mean([result.get(name, 0.0) for result in results])) for name in names}
+
+
+def _shares(sample: Mapping[str, Any], scales: list[str]) -> dict[str, float]:
+    """Of the tokens that merged or left; none of more than two scales."""
+    maps = {kind: sample[name]['data'][0] for name, (kind, _) in sample['choice_maps'].items() if kind in STEP_KINDS}
+    if not maps or len(scales) != 1:
+        return {}
+    return token_shares(sample[scales[0]]['data'][0], maps.get('groups'), maps.get('layers'))
 
 
 def count_parts(model: HostModel, batch: dict) -> tuple[dict[str, float], dict[str, float]]:
