@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_line_errors(kind: type[Exception] = ValueError) -> Iterator[None]:
-    """Turn the error of a check into one line on stderr and exit status 1."""
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn the error of a check, by default a ValueError, into one line on stderr and exit status 1."""
     try:
         yield
-    except kind as error:
+    except kinds or ValueError as error:
         raise SystemExit(f'error: {error}') from None

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import BaseLoop, Runner
 from rich.progress import Progress
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..backbones import GatedBackbone
 from ..checkpoints import (
@@ -39,6 +40,7 @@ from ..checkpoints.starting import (
     weights_below,
 )
 from ..datasets.configs import type_name
+from ..datasets.named import NamedSamples
 from ..engine.storage import use_atomic_files
 from ..models import GatedEncoderDecoder, GatedModel
 from .config import load_config
@@ -163,9 +165,18 @@ def build_runner(cfg: Config) -> Runner:
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
         cfg.pop('sync_bn', None)
         _replace_sync_bn(cfg.model)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner: Any = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    build = runner.build_dataloader
+    runner.build_dataloader = lambda *args, **words: _name_samples(build(*args, **words))
     runner.register_hook(_CheckWeightsHook(), priority='LOWEST')
     return runner
+
+
+def _name_samples(loader: DataLoader) -> DataLoader:
+    """Let a loader's samples name their files where they cannot be read."""
+    if not isinstance(loader.dataset, NamedSamples):  # around DataLoader's guard: no iterator has been made yet
+        object.__setattr__(loader, 'dataset', NamedSamples(loader.dataset))
+    return loader
 
 
 def build_test_runner(cfg: Config, checkpoint: str) -> Runner:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmengine.dataset import Compose, pseudo_collate
 
 from .configs import type_name
+from .named import named_errors
 from .transforms import LABEL_STEPS
 
 
@@ -26,7 +27,9 @@ class PreparedImages(Sequence):
 
     def __getitem__(self, index: int) -> dict:  # type: ignore[override]  # there are no slices
         """A batch of this one image, for the model's ``data_preprocessor``."""
-        return pseudo_collate([self.pipeline(dict(self.infos[index]))])
+        info = dict(self.infos[index])
+        with named_errors(info):
+            return pseudo_collate([self.pipeline(info)])
 
 
 def space_evenly(length: int, count: int | None = None) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..backbones.base import image_size
 from ..datasets import LABEL_STEPS
 from ..datasets.configs import datasets_of, type_name
+from ..datasets.named import named_errors
 from ..models import GatedEncoderDecoder
 from ..visualization import draw_panel, draw_segmentation
 from .benchmark import decode
@@ -80,7 +81,8 @@ def prepare(model: GatedEncoderDecoder, photo: Photo) -> dict[str, Any]:
         inputs = dict(img=np.ascontiguousarray(photo[..., ::-1]), img_shape=size, ori_shape=size, img_path='array')
     else:
         inputs = dict(img_path=str(photo))
-    return pseudo_collate([Compose(steps)(inputs)])
+    with named_errors(inputs):
+        return pseudo_collate([Compose(steps)(inputs)])
 
 
 def budget_range(model: GatedEncoderDecoder, photo: Photo) -> tuple[int, int]:

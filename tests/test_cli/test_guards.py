@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 from types import SimpleNamespace
@@ -133,3 +134,16 @@ def test_one_line(error, code):
         raise error
     got = exit_info.value.code
     assert got == code if isinstance(code, int) else got.startswith(code) and '\n' not in got
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_broken_file_ends_training_and_testing_in_one_line(fail, trained, toy_config, toy_data, tmp_path, workers):
+    data = tmp_path / 'data'
+    shutil.copytree(toy_data, data)
+    (data / 'labels' / '2.png').write_bytes((data / 'labels' / '2.png').read_bytes()[:60])
+    options = ['--cfg-options', *(f'{x}_dataloader.dataset.data_root={data}' for x in ('train', 'val', 'test'))]
+    options += [f'{x}_dataloader.num_workers={workers}' for x in ('train', 'test')]
+    calls = [('train', toy_config), ('test', toy_config, trained / 'iter_2.pth')]
+    for call in calls:
+        message = fail(*call, '--work-dir', tmp_path / 'w', *options)
+        assert re.search(r"data: wanted to read '.*2\.png' and '.*2\.png', got \w+: .*", message)

@@ -20,6 +20,7 @@ from rich.progress import track
 
 from ...checkpoints import check_new, write_files
 from ...datasets.configs import datasets_of, type_name
+from ...datasets.named import NamedSamples
 from ...studies.survey import Survey, survey
 from ...visualization import draw_sheet
 from ..config import load_config
@@ -42,7 +43,7 @@ def load_samples(cfg: Config, split: str) -> Any:
     leaves = datasets_of(cfg, split)
     if classes_of(cfg, split) is None:
         raise ValueError(f'{split} data: wanted a segmentation data set with classes, got {type_name(leaves[0])!r}.')
-    return ConcatDataset([_load_leaf(leaf, split) for leaf in leaves])
+    return NamedSamples(ConcatDataset([_load_leaf(leaf, split) for leaf in leaves]))
 
 
 def _load_leaf(config: Any, split: str) -> Any:

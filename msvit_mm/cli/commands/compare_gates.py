@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 
 from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
+from ...datasets.named import SampleError
 from ...models import GatedModel
 from ...studies.gates import LEARNED, Contender, draw_gates, evaluate_gates, evaluate_own
 from ..config import load_config
@@ -78,10 +79,11 @@ def main(args: Namespace) -> None:
         check_comparable(runner.model, cfg)
         others = build_others(args)
 
-    contenders = evaluate_gates(runner, announce=lambda name: console.print(f'{name} ...'))
-    for name, other in others.items():
-        console.print(f'{name} ...')
-        contenders[name] = Contender(other.model, None, evaluate_own(other))
+    with one_line_errors(SampleError):
+        contenders = evaluate_gates(runner, announce=lambda name: console.print(f'{name} ...'))
+        for name, other in others.items():
+            console.print(f'{name} ...')
+            contenders[name] = Contender(other.model, None, evaluate_own(other))
     rows = {name: contender.metrics for name, contender in contenders.items()}
     device = str(next(runner.model.parameters()).device)
     run = describe_run(vars(args), cfg.randomness['seed'], device)

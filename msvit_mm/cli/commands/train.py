@@ -20,6 +20,7 @@ from ...checkpoints import (
 )
 from ...checkpoints.starting import OPTIONAL, addresses, adopt_weights, forget_addresses
 from ...datasets.configs import type_name
+from ...datasets.named import SampleError
 from ...engine import NonFiniteError
 from ..config import load_config
 from ..config_checks import check_config
@@ -97,5 +98,5 @@ def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
                 weights = adopt_weights(model, checkpoint['state_dict'])
                 check_coverage(model.state_dict(), weights, allowed_missing=OPTIONAL)
         del checkpoint
-    with one_line_errors(NonFiniteError):
+    with one_line_errors(NonFiniteError, SampleError):
         runner.train()
