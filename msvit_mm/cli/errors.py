@@ -7,7 +7,8 @@ from contextlib import contextmanager
 @contextmanager
 def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the error of a check, by default a ValueError, into one line on stderr and exit status 1."""
+    kinds = kinds or (ValueError,)
     try:
         yield
-    except kinds or ValueError as error:
+    except kinds as error:
         raise SystemExit(f'error: {error}') from None

@@ -58,7 +58,6 @@ def test_memory_stays_flat(model):
         if index == SETTLED:
             settled = resident_mb()
         most = max(most, resident_mb())
-    print(
-        f'{PREDICTIONS} predictions: {settled:.0f} MB after {SETTLED}, at most {most:.0f}, {resident_mb():.0f} at the end'
-    )
-    assert resident_mb() - settled < GROWTH
+    last = resident_mb()
+    print(f'{PREDICTIONS} predictions: {settled:.0f} MB after {SETTLED}, at most {most:.0f}, {last:.0f} at the end')
+    assert last - settled < GROWTH
