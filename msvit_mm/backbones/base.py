@@ -433,7 +433,7 @@ def check_runs(images: Tensor) -> None:
     recorders = {
         'the meta device': images.is_meta,
         'torch.jit.trace': torch.jit.is_tracing(),
-        'torch.export': torch.compiler.is_exporting(),
+        'torch.export': getattr(torch.compiler, 'is_exporting', bool)(),  # torch < 2.7 does not tell
     }
     if met := [name for name, there in recorders.items() if there]:
         raise ValueError(f'images: wanted a tensor with values, got one of {met[0]}; {EXPORT_HINT}')
