@@ -30,6 +30,7 @@ def run(model, images, budget):
         dict(out_indices=[0, 1]),
         dict(out_indices=[0, 1], coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1))),
         dict(with_cls_token=False),
+        dict(num_registers=2),
         dict(pre_norm=True, final_norm=False),
         dict(coarse_patch_size=16, patch_size=8, gate=dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)),
         dict(coarse_patch_size=48, img_size=(96, 144), gate=dict(type='ScaleGate', initial_ratio=0.5)),

@@ -1,0 +1,55 @@
+"""Registers and rotary positions; that they are timm's stands in tests/test_checkpoints/test_convert_dino.py."""
+
+import pytest
+import torch
+
+from msvit_mm.ops.rotary import rotate, rotation_of
+
+ROPE = dict(rope=dict(temperature=100.0))
+
+
+def test_products_of_rotated_tokens_know_their_distance_alone():
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 1, 2, 16, generator=generator, dtype=torch.float64)  # (1, heads, d) each
+    places = torch.rand(5, 2, 2, generator=generator, dtype=torch.float64) * 2 - 1
+    shifted = places + torch.tensor([0.3, -0.2], dtype=torch.float64)
+    products = []
+    for first, second in (places.unbind(1), shifted.unbind(1)):
+        turned = (rotate(x.expand(5, -1, -1), rotation_of(y, 16, 100.0)) for x, y in ((query, first), (key, second)))
+        products.append(torch.stack(list(turned)).prod(0).sum(-1))
+    torch.testing.assert_close(*products)
+    still = rotation_of(torch.zeros(1, 2, dtype=torch.float64), 16, 100.0)
+    assert torch.equal(rotate(query, still), query)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (dict(num_registers=-1), 'num_registers: wanted at least 0, got -1'),
+        (dict(rope=dict(base=3.0)), r"rope: wanted dict\(temperature=...\) above 0, got {'base': 3.0}"),
+        (dict(rope=dict(temperature=0.0)), 'above 0, got'),
+        (
+            ROPE | dict(merge=dict(type='MutualPairs', before=(1,))),
+            'merge and exits: wanted a position embedding, got ro',
+        ),
+        (dict(num_registers=2, attention_scope='region', with_cls_token=False), "attention_scope='region' needs"),
+    ],
+)
+def test_wrong_words(make_msvit, words, message):
+    with pytest.raises(ValueError, match=message):
+        make_msvit(**words)
+
+
+def test_no_export_of_rotary_positions(make_msvit):
+    with pytest.raises(ValueError, match='export: wanted a position embedding, got rotary positions'):
+        make_msvit(**ROPE).static((64, 96), 12)
+
+
+def test_registers_alone_change_the_features_and_freeze_with_their_stage(make_msvit):
+    images = torch.randn(2, 3, 64, 96)
+    model = make_msvit(num_registers=2, frozen_stages=1)
+    with torch.no_grad():
+        (before,) = model(images)
+        model.reg_token.data += 1
+        assert not torch.allclose(model(images)[0], before)
+    assert not model.reg_token.requires_grad and model.get_layer_depth('backbone.reg_token', 'backbone.')[0] == 0
