@@ -102,8 +102,14 @@ def find_threshold(backbone: GatedBackbone, images: list[GatedImage], measure: s
     """The threshold that :func:`calibrate_gate` stores, and its report, for what :func:`record_gate` has recorded.
 
     Raises:
-        ValueError: If there is no image, or the budget is below all regions coarse or above all regions fine.
+        ValueError: If there is no image, the budget is below all regions coarse or above all regions fine, or one of
+            GMACs does not follow from the gate alone.
     """
+    if measure == 'gmacs' and backbone.between:
+        raise ValueError(
+            f'gmacs: wanted a backbone without steps between the layers, got {len(backbone.between)}, which cost what '
+            'the image says; ask for num_tokens or coarse_ratio'
+        )
     if not images:
         raise ValueError('calibration: wanted at least one image, got none')
 

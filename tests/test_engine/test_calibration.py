@@ -8,6 +8,7 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
+from msvit_mm.backbones.merging import MutualPairs
 from msvit_mm.engine.calibration import SIGNS, calibrate_gate
 from msvit_mm.evaluation import ComplexityMetric
 from msvit_mm.gates import RegionGate, build_gate
@@ -130,6 +131,15 @@ def test_a_budget_out_of_reach_is_refused_and_the_gate_stays(make_model, measure
     with pytest.raises(ValueError, match=message):
         calibrate_gate(model, make_batches(sizes=[(64, 96)]), measure, wanted)
     assert torch.equal(model.backbone.gate.layers[-1].bias, bias)
+
+
+def test_gmacs_of_tokens_that_merge_are_refused(make_model):
+    """They do not follow from the gate; the tokens that it lets in do."""
+    model = make_model()
+    model.backbone.between = (MutualPairs(before=(1,), num_extra_tokens=1),)
+    with pytest.raises(ValueError, match='^gmacs: wanted a backbone without steps between the layers, got 1, which'):
+        calibrate_gate(model, make_batches(), 'gmacs', 0.001)
+    assert calibrate_gate(model, make_batches(), 'num_tokens', 15)['after']['num_tokens'] == pytest.approx(15, rel=0.2)
 
 
 def test_no_images_and_no_logits_to_shift_are_refused(make_model):

@@ -420,3 +420,22 @@ def test_the_merged_map_belongs_to_the_merged_image_size(make_segmentor):
     (merged,) = augmented.test_step({key: [view[key] for view in data] for key in ('inputs', 'data_samples')})
     regions = tuple(-(-side // merged.coarse_patch_size) for side in merged.img_shape)
     assert merged.scale_map.shape == merged.gate_logits.shape == regions
+
+
+def test_groups_of_sliding_windows_are_of_one_window_each(make_segmentor, tiny_arch):
+    """No two windows share a number; each cell shows the last window that saw it, and other maps their mean."""
+    words = dict(arch=tiny_arch, img_size=(64, 96), out_indices=[0, 1], gate=dict(type='FixedGate', scale='fine'))
+    merge = dict(type='Bipartite', before=(0,), share=0.5)
+    model = make_segmentor(backbone=dict(type='MSViT', **words, merge=merge), gate_loss=None, test_cfg=SLIDE)
+    images = torch.randn(2, 3, 104, 152)
+    with torch.no_grad():
+        samples = model.predict(images)
+        last = model.backbone.forward_gated(images[:, :, 40:, 56:])[1].maps()['merge_map'].data
+    for sample, window in zip(samples, last, strict=True):
+        groups = sample.merge_map.data[0]
+        assert groups.shape == (7, 10) and sample.choice_maps['merge_map'] == ('groups', 16)
+        inside = groups[3:, 4:]  # cells wholly in the last of four windows
+        own = torch.tensor([[x in inside for x in row] for row in groups])
+        assert own.sum() == inside.numel() and not own[:2].any() and not own[:, :3].any()
+        assert len(inside.unique()) <= len(window.unique())
+    assert samples[0].num_tokens == 4 * 24
