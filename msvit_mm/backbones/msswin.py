@@ -161,11 +161,8 @@ class MSSwin(RegionBackbone, SwinTransformer):
             out_indices=(0, 1),
             gate=dict(type='ScaleGate', initial_ratio=0.5),
         )
-        return {
-            'plain': words,
-            'two tokens across': words | dict(region_size=32, proportional_attention=True),
-            'odd windows, positions': words | dict(window_size=7, pad_small_map=True, use_abs_pos_embed=True),
-        }
+        odd = dict(window_size=7, pad_small_map=True, use_abs_pos_embed=True, proportional_attention=True)
+        return {'plain': words, 'larger regions, odd windows, positions': words | dict(region_size=32, **odd)}
 
     def _check_host(self) -> None:
         """Check that patches, windows and merging are those of a plain Swin."""
