@@ -9,8 +9,10 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..ops.attention import packed_attention
-from ..ops.maps import Size, add_at, to_map, to_tokens
+from ..ops.gating import zero_with_gradient
+from ..ops.maps import Size, add_at, put_at, to_map, to_tokens
 from ..ops.packing import Packing
+from ..ops.patches import OpenTokens, depthwise
 
 if TYPE_CHECKING:
     from .routed_pvt import DynamicTokenRoutingTransformer
@@ -66,17 +68,18 @@ def row_sizes(image_size: tuple[int, int]) -> list[Size]:
     return sizes
 
 
-def block_macs(dims: int, hidden_dims: int, sr_ratio: int, size: Size) -> tuple[int, int]:
+def block_macs(dims: int, hidden_dims: int, sr_ratio: int, size: Size, patch: int = 1) -> tuple[int, int]:
     """Multiply-adds of one block on a map of ``size``: once for the whole map, and per active token.
 
-    Keys, values and the depth-wise convolution are computed on the whole map; queries, output projection and the two
-    layers of the perceptron for the active tokens alone.
+    Keys and values are computed on the whole map, and so is the depth-wise convolution unless tokens are open or closed
+    in patches; queries, output projection and the two layers of the perceptron for the active tokens alone.
     """
     num_tokens, num_keys = math.prod(size), math.prod(side // sr_ratio for side in size)
     reduction = dims**2 * sr_ratio**2 * num_keys if sr_ratio > 1 else 0
-    static = 2 * dims**2 * num_keys + reduction + 9 * hidden_dims * num_tokens
+    static = 2 * dims**2 * num_keys + reduction
     per_token = 2 * dims**2 + 2 * num_keys * dims + 2 * dims * hidden_dims
-    return static, per_token
+    mixing = 9 * hidden_dims
+    return (static + mixing * num_tokens, per_token) if patch == 1 else (static, per_token + mixing)
 
 
 class PatchEmbed(nn.Module):
@@ -98,13 +101,29 @@ class PatchEmbed(nn.Module):
         """(B, C, H, W) -> (B, N, C')."""
         return self.norm(to_tokens(self.proj(x)))
 
-    def forward_sparse(self, x: Tensor, packing: Packing) -> Tensor:
-        """The packed ones alone of the tokens that :meth:`forward` returns, (B, C, H, W) -> (T, C')."""
-        proj, (size, _), (stride, _) = self.proj, self.proj.kernel_size, self.proj.stride
-        padded = F.pad(x, [size // 2] * 4).permute(0, 2, 3, 1)
-        windows = padded.unfold(1, size, stride).unfold(2, size, stride)  # a view, (B, h, w, C, size, size)
-        patches = windows[torch.unravel_index(packing.index, windows.shape[:3])].flatten(1)
-        return self.norm(F.linear(patches, proj.weight.flatten(1), proj.bias))
+    def forward_sparse(self, tokens: Tensor, norm: nn.LayerNorm, size: Size, packing: Packing) -> Tensor:
+        """The packed ones alone of the tokens that :meth:`forward` makes of a normed map, (B, N, C) -> (T, C').
+
+        Args:
+            tokens: Of the map, before the norm.
+            norm: Before the convolution.
+            size: (h, w) of the map.
+            packing: Of the patches' tokens.
+        """
+        side, stride = self.proj.kernel_size[0], self.proj.stride[0]
+        rows, cols = size
+        across = -(-cols // stride)
+        image, cell = packing.index.div(packing.shape[1], rounding_mode='floor'), packing.index % packing.shape[1]
+        steps = torch.arange(side, device=cell.device) - side // 2
+        y = (cell.div(across, rounding_mode='floor') * stride).unsqueeze(1) + steps
+        x = (cell % across * stride).unsqueeze(1) + steps
+        inside = ((y >= 0) & (y < rows)).unsqueeze(2) & ((x >= 0) & (x < cols)).unsqueeze(1)
+        index = (image.unsqueeze(1) * rows + y.clamp(0, rows - 1)).unsqueeze(2) * cols + x.clamp(0, cols - 1).unsqueeze(
+            1
+        )
+        patches = norm(tokens.flatten(0, 1)[index]) * inside.unsqueeze(-1)  # (T, side, side, C)
+        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)
+        return self.norm(F.linear(patches.flatten(1), weight, self.proj.bias))
 
 
 class SpatialReductionAttention(nn.Module):
@@ -136,11 +155,20 @@ class SpatialReductionAttention(nn.Module):
             lengths: Queries of each image; they sum to T.
             size: (h, w) of the maps.
         """
+        return self.attend(queries, *self.keys_and_values(tokens, size), lengths)
+
+    def keys_and_values(self, tokens: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """Of whole maps, (B, N, C) -> twice (B, K, heads, C / heads)."""
         if self.sr is not None:
             tokens = self.norm(to_tokens(self.sr(to_map(tokens, size))))
-        keys, values = self.kv(tokens).unflatten(-1, (2, self.num_heads, -1)).flatten(0, 1).unbind(1)
+        keys, values = self.kv(tokens).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
+        return keys, values
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
+        """Of queries (T, C), ``lengths`` of each image, to its keys (B, K, heads, C / heads)."""
         queries = self.q(queries).unflatten(-1, (self.num_heads, -1))
-        attended = packed_attention(queries, keys, values, lengths, [tokens.shape[1]] * len(tokens))
+        key_lengths = [keys.shape[1]] * len(keys)
+        attended = packed_attention(queries, keys.flatten(0, 1), values.flatten(0, 1), lengths, key_lengths)
         return self.proj(attended.flatten(1))
 
 
@@ -164,10 +192,29 @@ class ConvMLP(nn.Module):
         mixed = to_tokens(F.conv2d(opened, neighbours, conv.bias, padding=1, groups=conv.groups))
         return self.fc2(F.gelu(torch.addcmul(mixed, hidden, conv.weight[:, 0, 1, 1])))
 
-    def forward_sparse(self, packed: Tensor, packing: Packing, size: Size) -> Tensor:
-        """The same for the active tokens alone, (T, C) -> (T, C)."""
-        hidden = to_map(packing.unpack(self.fc1(packed)), size)
-        return self.fc2(F.gelu(packing.pack(to_tokens(self.dwconv(hidden)))))
+    def forward_sparse(self, packed: Tensor, opened: OpenTokens) -> Tensor:
+        """The same for the open tokens alone, (T, C) -> (T, C)."""
+        return self.finish(self.fc1(packed), opened, opened)
+
+    def finish(self, hidden: Tensor, opened: OpenTokens, at: OpenTokens, own: Tensor | None = None) -> Tensor:
+        """What comes after the first layer.
+
+        Args:
+            hidden: Of the open tokens, shape (T, D).
+            opened: Which these are.
+            at: Of which tokens.
+            own: What these, being closed, see of themselves, shape (T', D).
+
+        Returns:
+            Shape (T', C).
+        """
+        parts, first = [], 0
+        for mixed in depthwise(self.dwconv, hidden, opened, at):
+            if own is not None:
+                mixed = torch.addcmul(mixed, own[first : first + len(mixed)], self.dwconv.weight[:, 0, 1, 1])
+            parts.append(self.fc2(F.gelu(mixed)))
+            first += len(mixed)
+        return torch.cat(parts)
 
 
 class PVTBlock(nn.Module):
@@ -197,12 +244,44 @@ class PVTBlock(nn.Module):
         tokens = tokens + gate * self.drop_path(attended)
         return tokens + gate * self.drop_path(self.mlp(self.norm2(tokens), gate, size))
 
-    def forward_sparse(self, tokens: Tensor, packing: Packing, size: Size) -> Tensor:
-        """The same without gradient for the gate: queries, projection and perceptron of the packed tokens alone."""
-        normed = self.norm1(tokens)
-        tokens = add_at(tokens, self.attn(packing.pack(normed), normed, packing.lengths, size), packing)
-        branch = self.mlp.forward_sparse(self.norm2(packing.pack(tokens)), packing, size)
-        return add_at(tokens, branch, packing)
+    def forward_sparse(self, tokens: Tensor, opened: OpenTokens) -> Tensor:
+        """The same without gradient for the gate: queries, projection and perceptron of the open tokens alone."""
+        packing, normed = opened.packing, self.norm1(tokens)
+        packed = packing.pack(tokens) + self.attn(packing.pack(normed), normed, packing.lengths, opened.size)
+        return put_at(tokens, packed + self.mlp.forward_sparse(self.norm2(packed), opened), packing)
+
+    def forward_counterfactual(
+        self, tokens: Tensor, gate: Tensor, opened: OpenTokens, others: OpenTokens, weight: float
+    ) -> Tensor:
+        """The same with gradient for the gate, which some of the closed tokens stand in for, each ``weight`` times.
+
+        Closed tokens keep their values, so nobody sees what the blocks would have made of them but their gates.
+
+        Args:
+            tokens: Shape (B, N, C).
+            gate: Straight-through decisions, shape (B, N, 1).
+            opened: The open tokens.
+            others: The closed ones that were drawn.
+            weight: 1 / the share that was drawn.
+        """
+        active, normed = opened.packing, self.norm1(tokens)
+        keys, values = self.attn.keys_and_values(normed, opened.size)
+        gates = [gate * self.drop_path(gate.new_ones(len(gate), 1, 1)) for _ in range(2)]  # of attention, perceptron
+        packed = active.pack(tokens)
+        packed = packed + active.pack(gates[0]) * self.attn.attend(active.pack(normed), keys, values, active.lengths)
+        hidden = self.mlp.fc1(self.norm2(packed))
+        packed = packed + active.pack(gates[1]) * self.mlp.finish(hidden, opened, opened)
+        kept, tokens = others.packing.pack(tokens), put_at(tokens, packed, active)
+        if not len(others):
+            return tokens
+        with torch.no_grad():
+            attended = self.attn.attend(others.packing.pack(normed), keys, values, others.packing.lengths)
+            own = self.mlp.fc1(self.norm2(kept))
+            branches = attended, self.mlp.finish(hidden, opened, others, own)
+        pull = sum(
+            others.packing.pack(weight * zero_with_gradient(g)) * x for g, x in zip(gates, branches, strict=True)
+        )
+        return add_at(tokens, pull, others.packing)
 
     def forward_plain(self, tokens: Tensor, size: Size) -> Tensor:
         """The same with all tokens open, without the products with a gate, (B, N, C) -> (B, N, C)."""

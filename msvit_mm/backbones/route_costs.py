@@ -22,6 +22,7 @@ class CostTable(NamedTuple):
         edges: Of each gated edge what it costs once any of its tokens is open, and per open token.
         reference: Of plain PVTv2 of the same architecture.
         num_tokens: Tokens of a row, of the four rows.
+        patches: Side in tokens of the squares that are open or closed as a whole, of the four rows.
     """
 
     embedding: int
@@ -29,6 +30,7 @@ class CostTable(NamedTuple):
     edges: dict[Edge, tuple[int, int]]
     reference: int
     num_tokens: tuple[int, ...]
+    patches: tuple[int, ...]
 
     @property
     def floor(self) -> float:
@@ -46,20 +48,16 @@ class CostTable(NamedTuple):
 
     def costs(self, decisions: Mapping[Edge, Tensor]) -> Costs:
         """Costs of decisions (B, N) on every edge, with their gradient; merges count as embedding, nodes as layers."""
-        encoder: Tensor | int = 0
-        embedding: Tensor | int = self.embedding
-        num_tokens = []
-        for edge, (static, per_token) in self.edges.items():
-            is_open = decisions[edge].double()
-            macs = static * is_open.amax(1) + per_token * is_open.sum(1)
-            if edge[0] == 'row':
-                encoder = encoder + macs
-                num_tokens.append(is_open.detach().sum(1).long())
-            else:
-                embedding = embedding + macs
-        assert isinstance(encoder, Tensor)
-        gate = torch.full_like(encoder.detach(), self.gate)
-        return Costs(torch.stack(num_tokens), gate, embedding + torch.zeros_like(gate), encoder, self.reference)
+        given = [decisions[edge] for edge in self.edges]
+        counts = torch.stack([x.sum(1, dtype=torch.float64) for x in given])
+        any_open = torch.stack([x.amax(1) for x in given])
+        static, per_token = counts.new_tensor([*self.edges.values()]).T.unsqueeze(-1)  # (edges, 1)
+        macs = static * any_open + per_token * counts
+        is_node = torch.tensor([kind == 'row' for kind, _, _ in self.edges], device=macs.device)
+        encoder = macs[is_node].sum(0)
+        gate = torch.full_like(encoder, self.gate)
+        num_tokens = counts[is_node].detach().long()
+        return Costs(num_tokens, gate, self.embedding + macs[~is_node].sum(0), encoder, self.reference)
 
 
 def make_cost_table(
@@ -68,6 +66,7 @@ def make_cost_table(
     edges: Iterable[Edge],
     depths: Mapping[Edge, int],
     gate_macs: int,
+    patches: Sequence[int] = (1,) * NUM_ROWS,
 ) -> CostTable:
     """The table for rows of these sizes.
 
@@ -77,12 +76,11 @@ def make_cost_table(
         edges: The gated ones.
         depths: Blocks of every node.
         gate_macs: Of all gates.
+        patches: Side in tokens of the squares that are open or closed as a whole, of the four rows.
     """
     dims, cells = arch['embed_dims'], [math.prod(size) for size in sizes]
-    blocks = [
-        block_macs(c, int(c * mlp_ratio), sr_ratio, size)
-        for c, mlp_ratio, sr_ratio, size in zip(dims, arch['mlp_ratios'], arch['sr_ratios'], sizes, strict=True)
-    ]
+    words = zip(dims, arch['mlp_ratios'], arch['sr_ratios'], sizes, patches, strict=True)
+    blocks = [block_macs(c, int(c * mlp_ratio), sr_ratio, size, p) for c, mlp_ratio, sr_ratio, size, p in words]
     entries = [9 * dims[i] * dims[i + 1] for i in range(NUM_ROWS - 1)]  # per token of row i + 1
     embedding = 147 * dims[0] * cells[0] + sum(e * n for e, n in zip(entries, cells[1:], strict=True))
     table = {}
@@ -97,7 +95,7 @@ def make_cost_table(
         depth * (static + per_token * n)
         for depth, (static, per_token), n in zip(arch['depths'], blocks, cells, strict=True)
     )
-    return CostTable(embedding, gate_macs, table, embedding + plain, tuple(cells))
+    return CostTable(embedding, gate_macs, table, embedding + plain, tuple(cells), tuple(patches))
 
 
 def open_share(table: CostTable, cost_ratio: float, image_size: tuple[int, int], row_stop: bool = False) -> float:
@@ -117,8 +115,9 @@ def open_share(table: CostTable, cost_ratio: float, image_size: tuple[int, int],
         alive: dict[int, float] = {}  # probability that a row goes on
         for edge, (static, per_token) in sorted(table.edges.items()):  # stage after stage in each row
             kind, row, _ = edge
-            count = table.num_tokens[row + (kind == 'merge')]
-            any_open = 1 - (1 - share) ** count
+            target = row + (kind == 'merge')
+            count = table.num_tokens[target]
+            any_open = 1 - (1 - share) ** (count / table.patches[target] ** 2)
             reached = alive.get(row, 1.0) if row_stop and kind == 'row' else 1.0
             macs += reached * (static * any_open + per_token * share * count)
             if kind == 'row':

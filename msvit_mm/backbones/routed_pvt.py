@@ -1,7 +1,8 @@
 """Dynamic token routing: a grid of PVTv2 blocks in which every token has its own path through scales and depth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,15 +14,18 @@ from torch.utils.checkpoint import checkpoint
 from ..gates import Gate, StatedRoutes, TokenGate, build_gate
 from ..gates.decide import check_decisions
 from ..gates.route import Edge
-from ..ops.gating import relaxed_gate_sample, straight_through, threshold
-from ..ops.maps import Size, add_at, to_map
+from ..ops.gating import relaxed_gate_sample, straight_through, threshold, zero_with_gradient
+from ..ops.maps import Size, add_at, mean_of_cells, spread, to_map
 from ..ops.packing import Packing
+from ..ops.patches import OpenTokens
+from . import executions
 from .base import ChoiceMap, Costs, Features, GatedBackbone, check_choice, check_images, height_and_width, image_size
 from .pvt import NUM_ROWS, PatchEmbed, PlainPVT, PVTBlock, arch_settings, init_pvt_weights, row_sizes
 from .route_costs import CostTable, make_cost_table, open_share
 
 MERGES = ('add', 'select', 'none')
 INITS = ('pvtv2', 'scratch')
+ROUTE_PATCHES = (1, 2, 4, 8)
 
 
 class RouteOutput(NamedTuple):
@@ -97,7 +101,16 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             ``'none'``: there are no merges.
         gate: Config of the gate: ``RouteGate``, ``RandomRoutes`` or ``FixedRoutes``.
         gate_temperature: Temperature of the relaxed gate sample, > 0.
+        route_patch: Tokens of row 0 are open or closed in squares of this side, 1, 2, 4 or 8, those of the other rows
+            in the same squares of the image, down to one token. The larger, the faster a stage that is partly open.
         row_stop: A row all of whose tokens are closed at a stage of an image stays closed from there on.
+        cost_budget: Multiply-adds of each image in evaluation mode, relative to PVTv2's, whatever the gate's mean: on
+            every edge, in the order in which decisions fall, of the tokens that the gate wants the most wanted are open
+            as long as the budget lasts. None: those that it wants. Given decisions overrule it.
+        train_execution: ``'masked'``: all tokens of all nodes are computed. ``'counterfactual'``: the open ones and,
+            without backward, a share of the closed ones, from which the gate learns; the same features, and gradients
+            that are the same in expectation.
+        counterfactual_share: That share, of the squares of every edge, in (0, 1].
         test_execution: ``'sparse'``: closed tokens cost nothing. ``'masked'``: all are computed; the same features.
         drop_path_rate: Stochastic depth, rising linearly as in PVTv2; further nodes have their row's last rate.
         out_indices: Rows whose maps are returned; row 3 among them.
@@ -122,6 +135,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
     gate_statement = 'cost_ratio'
     default_gate: ClassVar[dict[str, Any]] = dict(type='RouteGate')
     default_warmup_gate: ClassVar[dict[str, Any]] = dict(type='RandomRoutes', active_ratio=(0.0, 1.0))
+    train_executions = ('masked', 'counterfactual')
     test_executions = ('masked', 'sparse')
     additions = r'gate\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
     weight_families = ('timm PVTv2', 'PVTv2')
@@ -143,7 +157,11 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         merge: str = 'add',
         gate: dict[str, Any] | None = None,
         gate_temperature: float = 1.0,
+        route_patch: int = 1,
         row_stop: bool = False,
+        cost_budget: float | None = None,
+        train_execution: str = 'masked',
+        counterfactual_share: float = 0.1,
         test_execution: str = 'sparse',
         drop_path_rate: float = 0.1,
         out_indices: Sequence[int] = (0, 1, 2, 3),
@@ -153,6 +171,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         check_choice('merge', merge, MERGES)
+        check_choice('route_patch', route_patch, ROUTE_PATCHES)
+        check_choice('train_execution', train_execution, self.train_executions)
         check_choice('test_execution', test_execution, self.test_executions)
         check_choice('init', init, INITS)
         if num_stages < NUM_ROWS:
@@ -161,6 +181,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             raise ValueError(f'extra_depth must not be negative, got {extra_depth}')
         if gate_temperature <= 0:
             raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
+        if not 0 < counterfactual_share <= 1:
+            raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
         if NUM_ROWS - 1 not in out_indices or not set(out_indices) <= set(range(NUM_ROWS)):
             raise ValueError(f'out_indices must be of rows 0 to 3 with 3 among them, got {tuple(out_indices)}')
         self.arch = arch_settings(arch)
@@ -168,7 +190,11 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         self.num_stages = num_stages
         self.merge = merge
         self.gate_temperature = gate_temperature
+        self.patches = tuple(max(1, route_patch >> i) for i in range(NUM_ROWS))
         self.row_stop = row_stop
+        self.cost_budget = cost_budget
+        self.train_execution = train_execution
+        self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp
@@ -211,7 +237,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
     def examples(cls) -> dict[str, dict[str, Any]]:
         arch = dict(embed_dims=(8, 16, 40, 64), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2))
         gate = dict(type='RouteGate', initial_ratio=0.5)
-        words = dict(arch=arch, img_size=(64, 96), gate=gate, drop_path_rate=0.0)
+        words = dict(arch=arch, img_size=(64, 96), gate=gate, drop_path_rate=0.0, counterfactual_share=1.0)
         return {
             'plain': words,
             'select': words | dict(merge='select', num_stages=4, out_indices=(1, 3)),
@@ -249,8 +275,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             ValueError: If images or decisions have the wrong shape or values.
         """
         sizes = self._row_sizes(images)
-        decider = _Decider(self, sizes, self._check_decisions(decisions or {}, len(images), sizes))
-        sparse = not self.training and self.test_execution == 'sparse'
+        decider = _Decider(self, image_size(images), self._check_decisions(decisions or {}, len(images), sizes))
         rows: list[Tensor] = [self.stem(images), *[images.new_empty(0)] * (NUM_ROWS - 1)]
         for j in range(self.num_stages + 1):
             for i in range(NUM_ROWS - 1):
@@ -258,55 +283,115 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
                     rows[i + 1] = self.downsamples[i](to_map(self.norms[i](rows[i]), sizes[i]))
                 elif ('merge', i, j) in self.edges:
                     gate = decider.decide(('merge', i, j), rows[i])
-                    rows[i + 1] = self._merge(i, j, rows[i], rows[i + 1], gate, sizes[i], sparse)
+                    rows[i + 1] = self._merge(i, j, rows[i], rows[i + 1], gate, sizes[i : i + 2])
             for i in range(NUM_ROWS):
                 if ('row', i, j) in self.edges:
                     gate = decider.decide(('row', i, j), rows[i])
-                    rows[i] = self._transform(i, j, rows[i], gate, sizes[i], sparse)
+                    rows[i] = self._transform(i, j, rows[i], gate, sizes[i])
         maps = tuple(to_map(self.norms[i](rows[i]), sizes[i]).contiguous() for i in self.out_indices)
-        return maps, decider.output(self.cost_table(image_size(images)))
+        return maps, decider.output()
 
-    def _transform(self, i: int, j: int, tokens: Tensor, gate: Tensor, size: Size, sparse: bool) -> Tensor:
-        """Node (i, j): (B, N, C) -> (B, N, C)."""
-        blocks = self.nodes[f'{i}_{j}']
-        if not sparse:
-            gate = gate.unsqueeze(-1).to(tokens.dtype)
+    @property
+    def _execution(self) -> str:
+        return self.train_execution if self.training else self.test_execution
+
+    def _transform(self, i: int, j: int, tokens: Tensor, gate: Tensor, size: Size) -> Tensor:
+        """Node (i, j) under decisions (B, patches): (B, N, C) -> (B, N, C)."""
+        blocks: Any = self.nodes[f'{i}_{j}']
+        if self._execution == 'sparse':
+            return self._transform_open(blocks, tokens, gate.bool(), size, self.patches[i])
+        recompute = partial(checkpoint, use_reentrant=False) if self.with_cp and self.training else _call
+        of_tokens = spread(gate, size, self.patches[i]).flatten(1).unsqueeze(-1).to(tokens.dtype)
+        opened = None
+        if self._execution == 'counterfactual':
+            opened = OpenTokens.select(gate.detach().bool(), size, self.patches[i])
+        if opened is None or opened.are_all:
             for block in blocks:
-                run = partial(checkpoint, block, use_reentrant=False) if self.with_cp and self.training else block
-                tokens = run(tokens, gate, size)
+                tokens = recompute(block, tokens, of_tokens, size)
             return tokens
-        active = gate.bool()
-        images = active.any(1).nonzero().squeeze(1)
+        others, weight = self._draw_closed(gate, size, self.patches[i])
+        if not len(opened):
+            tokens = tokens + _zero_of(blocks)
+        if len(opened) or len(others):
+            for block in blocks:
+                tokens = recompute(block.forward_counterfactual, tokens, of_tokens, opened, others, weight)
+        return tokens
+
+    def _transform_open(self, blocks: Any, tokens: Tensor, is_open: Tensor, size: Size, patch: int) -> Tensor:
+        """The open tokens alone, of the images that have any."""
+        images = is_open.any(1).nonzero().squeeze(1)
         if not len(images):
             return tokens
         every_image = len(images) == len(tokens)
         some = tokens if every_image else tokens[images]
-        packing = Packing.select(active[images])
+        opened = OpenTokens.select(is_open if every_image else is_open[images], size, patch)
         for block in blocks:
-            some = block.forward_sparse(some, packing, size)
+            some = block.forward_plain(some, size) if opened.are_all else block.forward_sparse(some, opened)
         return some if every_image else tokens.index_copy(0, images, some)
 
-    def _merge(self, i: int, j: int, source: Tensor, target: Tensor, gate: Tensor, size: Size, sparse: bool) -> Tensor:
+    def _draw_closed(self, gate: Tensor, size: Size, patch: int) -> tuple[OpenTokens, float]:
+        """Tokens of which the gate is to learn what opening them would bring, and how much each counts."""
+        closed, weight = gate.detach() == 0, 1.0
+        if not gate.requires_grad:
+            closed = torch.zeros_like(closed)
+        elif self.counterfactual_share < 1:
+            drawn = executions.draw_regions(gate.detach(), self.counterfactual_share)
+            closed, weight = closed & drawn.bool(), drawn.numel() / drawn.sum().item()
+        return OpenTokens.select(closed, size, patch), weight
+
+    def _merge(self, i: int, j: int, source: Tensor, target: Tensor, gate: Tensor, sizes: Sequence[Size]) -> Tensor:
         """Row i joins row i + 1 in column j: (B, N_i, C_i), (B, N_(i+1), C_(i+1)) -> (B, N_(i+1), C_(i+1))."""
-        embed, normed = self.downsamples[i], to_map(self.norms[i](source), size)
+        embed, norm, patch = self.downsamples[i], self.norms[i], self.patches[i + 1]
         scale = self.merge_scales[f'{i}_{j}'] if self.merge == 'add' else 1.0
-        if not sparse:
-            gate = gate.unsqueeze(-1).to(target.dtype)
-            kept = target if self.merge == 'add' else (1 - gate) * target
-            return kept + scale * gate * embed(normed)
-        packing = Packing.select(gate.bool())
-        if not len(packing.index):
+        if self._execution == 'sparse' and not gate.any():
             return target
-        branch = scale * embed.forward_sparse(normed, packing)
-        return add_at(target, branch if self.merge == 'add' else branch - packing.pack(target), packing)
+        of_tokens = spread(gate, sizes[1], patch).flatten(1).unsqueeze(-1).to(target.dtype)
+        if self._execution == 'masked':
+            kept = target if self.merge == 'add' else (1 - of_tokens) * target
+            return kept + scale * of_tokens * embed(to_map(norm(source), sizes[0]))
+
+        def difference(packing: Packing) -> Tensor:
+            branch = scale * embed.forward_sparse(source, norm, sizes[0], packing)
+            return branch if self.merge == 'add' else branch - packing.pack(target)
+
+        opened = OpenTokens.select(gate.detach().bool(), sizes[1], patch).packing
+        merged = target
+        if len(opened.index):
+            merged = add_at(target, opened.pack(of_tokens) * difference(opened), opened)
+        if self._execution == 'sparse':
+            return merged
+        others, weight = self._draw_closed(gate, sizes[1], patch)
+        if not len(opened.index) and self.merge == 'add':
+            merged = merged + 0 * scale
+        if len(others):
+            with torch.no_grad():
+                branch = difference(others.packing)
+            pull = others.packing.pack(weight * zero_with_gradient(of_tokens))
+            merged = add_at(merged, pull * branch, others.packing)
+        return merged
 
     # What it costs
 
     def cost_table(self, image_size: tuple[int, int]) -> CostTable:
         """Multiply-adds of each part for images of this (height, width); norms, softmax and biases are not counted."""
         depths = {edge: len(self.nodes[f'{edge[1]}_{edge[2]}']) for edge in self.edges if edge[0] == 'row'}
+        gate_macs = self.gate.macs(self._grids(image_size))
+        return make_cost_table(self.arch, row_sizes(image_size), self.edges, depths, gate_macs, self.patches)
+
+    def _grids(self, image_size: tuple[int, int]) -> list[Size]:
+        """(rows, cols) of the patches of the four rows.
+
+        Raises:
+            ValueError: If the patches of a row do not fill it.
+        """
         sizes = row_sizes(image_size)
-        return make_cost_table(self.arch, sizes, self.edges, depths, self.gate.macs(sizes))
+        for row, (size, patch) in enumerate(zip(sizes, self.patches, strict=True)):
+            if size[0] % patch or size[1] % patch:
+                raise ValueError(
+                    f'route_patch={self.patches[0]}: wanted {patch}x{patch} tokens to divide row {row}, '
+                    f'got {size[0]}x{size[1]} tokens of images of {image_size[0]}x{image_size[1]} pixels'
+                )
+        return [(rows // p, cols // p) for (rows, cols), p in zip(sizes, self.patches, strict=True)]
 
     def costs_of(self, decisions: Mapping[Edge, Tensor], image_size: tuple[int, int]) -> Costs:
         return self.cost_table(image_size).costs({edge: x.flatten(1) for edge, x in decisions.items()})
@@ -330,7 +415,9 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
     # What models, tools and tests ask
 
     def build_gate(self, config: dict[str, Any]) -> Gate:
-        return build_gate(config, self.gate_family, edges=self.edges)
+        gate: Any = build_gate(config, self.gate_family, edges=self.edges)
+        gate.merge_strides = tuple(2 * after // patch for patch, after in pairwise(self.patches))
+        return gate
 
     def build_gate_loss(self, config: dict[str, Any]) -> nn.Module:
         """Build a BudgetLoss.
@@ -351,12 +438,23 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         if gate.needs_features:
             got = type(gate).__name__
             raise ValueError(f'decisions without features: wanted RandomRoutes, FixedRoutes or the like, got {got}')
-        sizes, nothing = row_sizes(image_size(images)), images.new_empty(len(images), 0, 0)
-        decisions = {edge: threshold(gate(edge, nothing, sizes[edge[1]]).sigmoid()) for edge in gate.edges}
-        return {edge: x.unflatten(1, sizes[_target_row(edge)]) for edge, x in decisions.items()}
+        grids, nothing = self._grids(image_size(images)), images.new_empty(len(images), 0, 0)
+        decisions = {edge: threshold(gate(edge, nothing, grids[edge[1]]).sigmoid()) for edge in gate.edges}
+        sizes = row_sizes(image_size(images))
+        return {edge: self._of_tokens(edge, x, sizes) for edge, x in decisions.items()}
 
     def state_decisions(self, decisions: Mapping[Edge, Tensor]) -> Gate:
-        return StatedRoutes(self.gate, decisions)
+        return StatedRoutes(self.gate, {edge: self._of_patches(edge, x) for edge, x in decisions.items()})
+
+    def _of_tokens(self, edge: Edge, x: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Values of the patches that an edge leads to, for each token, (B, patches) -> (B, rows, cols)."""
+        row = _target_row(edge)
+        return spread(x, sizes[row], self.patches[row])
+
+    def _of_patches(self, edge: Edge, x: Tensor) -> Tensor:
+        """What :meth:`_of_tokens` spread, (B, rows, cols) -> (B, rows of patches, cols of patches)."""
+        patch = self.patches[_target_row(edge)]
+        return x[:, ::patch, ::patch]
 
     def dense_decisions(self, images: Tensor) -> dict[Edge, Tensor]:
         """The staircase."""
@@ -399,6 +497,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     def _row_sizes(self, images: Tensor) -> list[Size]:
         check_images(images, 3)
+        self._grids(image_size(images))
         sizes = row_sizes(image_size(images))
         if any(min(size) < sr_ratio for size, sr_ratio in zip(sizes, self.arch['sr_ratios'], strict=True)):
             raise ValueError(
@@ -413,44 +512,83 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
                 raise ValueError(f'decisions must be on edges of this routing space, {[*self.edges]}, got {edge}')
             try:
                 check_decisions(given, given.new_empty(batch, *sizes[_target_row(edge)]), '0 (closed) or 1 (open)')
+                patch = self.patches[_target_row(edge)]
+                if not torch.equal(self._of_tokens(edge, self._of_patches(edge, given), sizes), given):
+                    raise ValueError(f'decisions must be the same within {patch}x{patch} tokens, got some that are not')
             except ValueError as error:
                 raise ValueError(f'on edge {edge}: {error}') from None
-        return dict(decisions)
+        return {edge: self._of_patches(edge, given) for edge, given in decisions.items()}
 
 
 class _Decider:
     """The decisions of one forward pass, in the order in which they fall."""
 
-    def __init__(self, backbone: DynamicTokenRoutingTransformer, sizes: list[Size], stated: dict[Edge, Tensor]) -> None:
+    def __init__(self, backbone: DynamicTokenRoutingTransformer, size: Size, stated: dict[Edge, Tensor]) -> None:
         self.backbone = backbone
-        self.sizes = sizes
         self.stated = stated
+        self.sizes, self.grids = row_sizes(size), backbone._grids(size)
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}  # tokens of a row, and what its gates see of them
         self.gate_values: dict[Edge, Tensor] = {}
         self.decisions: dict[Edge, Tensor] = {}
         self.alive: dict[int, Tensor] = {}  # whether the row goes on, (B, 1)
+        self.learnable = backbone.gate.learnable
+        self.table = backbone.cost_table(size)
+        self.left: Any = None if backbone.training else self._budget(size)  # multiply-adds, of each image
 
     def decide(self, edge: Edge, tokens: Tensor) -> Tensor:
-        """Decisions with the gate's gradient, (B, N, C) -> (B, N')."""
+        """Decisions with the gate's gradient, (B, N, C) -> (B, patches)."""
         kind, row, _ = edge
-        gate, size = self.backbone.gate, self.sizes[row]
+        gate = self.backbone.gate
+        if row not in self.seen or self.seen[row][0] is not tokens:  # else nothing has changed since
+            self.seen[row] = tokens, mean_of_cells(tokens, self.sizes[row], self.backbone.patches[row])
+        tokens = self.seen[row][1]
         with torch.autocast(tokens.device.type, enabled=False):
-            logits = gate(edge, tokens.to(torch.promote_types(tokens.dtype, torch.float32)), size)
-        learning = self.backbone.training and gate.learnable
-        logits = logits if gate.learnable else logits.detach()  # nor is it to move the features instead
+            logits = gate(edge, tokens.to(torch.promote_types(tokens.dtype, torch.float32)), self.grids[row])
+        learning = self.backbone.training and self.learnable
+        logits = logits if self.learnable else logits.detach()  # nor is it to move the features instead
         values = relaxed_gate_sample(logits, self.backbone.gate_temperature, noise=learning)
-        decisions = self.stated[edge].flatten(1).to(values) if edge in self.stated else straight_through(values)
+        decide = straight_through if values.requires_grad else threshold
+        decisions = self.stated[edge].flatten(1).to(values) if edge in self.stated else decide(values)
         if kind == 'row' and self.backbone.row_stop:
             decisions = decisions * self.alive.get(row, 1.0)
+        if self.left is not None:
+            decisions = decisions * self._affordable(edge, logits, decisions)
+        if kind == 'row' and self.backbone.row_stop:
             self.alive[row] = decisions.detach().amax(1, keepdim=True)
         self.gate_values[edge], self.decisions[edge] = values, decisions
         return decisions
 
-    def output(self, table: CostTable) -> RouteOutput:
-        costs = table.costs(self.decisions)
+    def _budget(self, size: Size) -> float | None:
+        """Multiply-adds that edges may cost an image."""
+        budget = self.backbone.cost_budget
+        if budget is None:
+            return None
+        if not budget >= self.table.floor:  # nor NaN
+            raise ValueError(
+                f'cost_budget: wanted at least {self.table.floor:.3f}, what stem, entries and gates cost of PVTv2 for '
+                f'images of {size[0]}x{size[1]} pixels, got {budget}'
+            )
+        return (budget - self.table.floor) * self.table.reference
+
+    def _affordable(self, edge: Edge, logits: Tensor, decisions: Tensor) -> Tensor:
+        """1 for the open cells that the gate wants most, as many as what is left pays for; all if they are given."""
+        static, per_token = self.table.edges[edge]
+        per_cell = per_token * self.backbone.patches[_target_row(edge)] ** 2
+        most = torch.as_tensor(self.left, dtype=torch.float64, device=logits.device).sub(static).div(per_cell)
+        order = logits.masked_fill(decisions == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        kept = (order.argsort(dim=1) < (most + 1e-9).floor().expand(len(logits)).unsqueeze(1)).to(decisions)
+        kept = torch.ones_like(kept) if edge in self.stated else kept
+        counts = (decisions * kept).detach().sum(1, dtype=torch.float64)
+        self.left = self.left - static * (counts > 0) - per_cell * counts
+        return kept
+
+    def output(self) -> RouteOutput:
         values, decisions = (
-            {edge: x.unflatten(1, self.sizes[_target_row(edge)]) for edge, x in by_edge.items()}
-            for by_edge in (self.gate_values, {edge: x.detach() for edge, x in self.decisions.items()})
+            {edge: self.backbone._of_tokens(edge, x, self.sizes) for edge, x in by_edge.items()}
+            for by_edge in (self.gate_values, self.decisions)
         )
+        costs = self.table.costs({edge: x.flatten(1) for edge, x in decisions.items()})
+        decisions = {edge: x.detach() for edge, x in decisions.items()}
         return RouteOutput(values, decisions, costs.num_tokens.sum(0), costs)
 
 
@@ -458,3 +596,12 @@ def _target_row(edge: Edge) -> int:
     """The row whose tokens the decisions on an edge are about."""
     kind, row, _ = edge
     return row + (kind == 'merge')
+
+
+def _call(function: Callable[..., Tensor], *args: Any) -> Tensor:
+    return function(*args)
+
+
+def _zero_of(module: nn.Module) -> Tensor:
+    """Zero with a path to every parameter: wrappers want a gradient of each in every iteration."""
+    return 0 * reduce(torch.add, (parameter.sum() for parameter in module.parameters()))

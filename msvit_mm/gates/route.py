@@ -1,7 +1,8 @@
 """Gates of a routing space: one logit per token of each edge, above 0 = open. One interface, learned or not.
 
 An edge is ``('row', i, j)``: stage j of row i, whose blocks transform the tokens; or ``('merge', i, j)``: in column j
-the features of row i join those of row i + 1, one decision per token of row i + 1.
+the features of row i join those of row i + 1, one decision per token of row i + 1. Where squares of tokens are open or
+closed as a whole, the gate sees their means instead.
 """
 
 import math
@@ -18,6 +19,7 @@ from .base import CERTAIN, Gate
 
 Edge = tuple[str, int, int]
 FIXED_ROUTES = ('open', 'closed', 'staircase')
+MERGE_STRIDES = (2, 2, 2)
 
 
 class TokenGate(Gate):
@@ -28,6 +30,7 @@ class TokenGate(Gate):
         init_cfg: mmengine's recipe for the weights.
 
     Attributes:
+        merge_strides: Cells a side of rows 0, 1 and 2 to one of the next row; others than 2 where cells are patches.
         needs_features: Whether the logits depend on the tokens, so that nothing is decided before these are there.
     """
 
@@ -36,6 +39,7 @@ class TokenGate(Gate):
     def __init__(self, edges: Mapping[Edge, int], init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.edges = dict(edges)
+        self.merge_strides: tuple[int, ...] = MERGE_STRIDES
 
     def macs(self, tiling: Sequence[Size]) -> int:
         """Multiply-adds for one image whose rows have these sizes."""
@@ -54,14 +58,14 @@ class TokenGate(Gate):
             size: (h, w) of that row.
 
         Returns:
-            Shape (B, h * w) for a row's stage, (B, ceil(h / 2) * ceil(w / 2)) for a merge.
+            Shape (B, h * w) for a row's stage, (B, ceil(h / s) * ceil(w / s)) for a merge of stride s.
         """
         raise NotImplementedError
 
-    @staticmethod
-    def num_decisions(edge: Edge, size: Size) -> int:
+    def num_decisions(self, edge: Edge, size: Size) -> int:
         """Decisions of one image on an edge that starts from a row of this size."""
-        return math.prod(size if edge[0] == 'row' else (-(-side // 2) for side in size))
+        stride = self.merge_strides[edge[1]] if edge[0] == 'merge' else 1
+        return math.prod(-(-side // stride) for side in size)
 
 
 @MODELS.register_module()
@@ -104,8 +108,9 @@ class RouteGate(TokenGate):
     def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
         token_logit: Any = self.logits[edge_name(edge)]
         logits = token_logit(tokens.to(token_logit[-1].weight.dtype))  # weights may be of half precision as well
-        if edge[0] == 'merge':
-            logits = F.avg_pool2d(to_map(logits, size), 2, ceil_mode=True, count_include_pad=False)
+        stride = self.merge_strides[edge[1]] if edge[0] == 'merge' else 1
+        if stride > 1:
+            logits = F.avg_pool2d(to_map(logits, size), stride, ceil_mode=True, count_include_pad=False)
         return logits.flatten(1)
 
 

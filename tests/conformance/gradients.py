@@ -1,6 +1,7 @@
 """Law 6: who gets a gradient, and that it is the right one."""
 
 from collections.abc import Mapping
+from functools import partial
 from unittest import mock
 
 import torch
@@ -104,22 +105,34 @@ def law_counterfactuals_of_all_regions_are_the_masked_reference(case: Case) -> N
 
 
 def law_counterfactuals_of_some_regions_are_unbiased(case: Case) -> None:
-    """Over all draws of one region per image the mean of the gradient is the gradient with all regions."""
-    backbone = _counterfactual(case)
+    """Over draws that together draw every region once, the mean of the gradient is the gradient with all regions.
+
+    Where a pass draws several times, each draw is proved with all regions in the others: a gradient is linear in every
+    draw, and draws are independent.
+    """
+    backbone, num_draws = _counterfactual(case), 6  # divides the number of regions
     _, full = _step(backbone, 'counterfactual')
-    num_regions = backbone.tile(SIZE).num_regions
-    sums = {name: torch.zeros_like(x) for name, x in full.items()}
-    for region in range(num_regions):
+    backbone.counterfactual_share = 1 / num_draws
+    calls: list[tuple] = []
 
-        def draw(like: torch.Tensor, share: float, region: int = region) -> torch.Tensor:
-            ones = torch.zeros_like(like).flatten(1)
-            ones[:, region] = 1
-            return ones.view_as(like)
+    def draw(like: torch.Tensor, share: float, varied: int = -1, first: int = 0) -> torch.Tensor:
+        assert like[0].numel() % num_draws == 0 and share == 1 / num_draws
+        drawn = torch.ones_like(like).flatten(1)
+        if len(calls) == varied:
+            drawn = drawn.zero_().index_fill(1, torch.arange(first, drawn.shape[1], num_draws), 1.0)
+        calls.append(tuple(like.shape))
+        return drawn.view_as(like)
 
-        with mock.patch.object(executions, 'draw_regions', draw):
-            for name, x in _step(backbone, 'counterfactual')[1].items():
-                sums[name] += x / num_regions
-    close(sums, full)
+    with mock.patch.object(executions, 'draw_regions', draw):
+        close(_step(backbone, 'counterfactual')[1], full)
+    for varied in {0, len(calls) // 2, len(calls) - 1}:
+        sums = {name: torch.zeros_like(x) for name, x in full.items()}
+        for first in range(num_draws):
+            calls.clear()
+            with mock.patch.object(executions, 'draw_regions', partial(draw, varied=varied, first=first)):
+                for name, x in _step(backbone, 'counterfactual')[1].items():
+                    sums[name] += x / num_draws
+        close(sums, full)
 
 
 def law_recomputing_changes_no_gradient(case: Case) -> None:

@@ -43,6 +43,24 @@ def test_gate(law, case):
     law(case)
 
 
+class PatchedCase(Case):
+    """The first example of routes, whose tokens open and close in squares."""
+
+    def words(self, **words):
+        return super().words(**words) | dict(route_patch=4)
+
+
+@pytest.mark.parametrize(
+    'law', [x for x in LAWS if x is not coverage.law_zeros_beyond_the_image_change_nothing], ids=name_of
+)
+def test_routes_in_patches(law, monkeypatch):
+    """The same laws at sizes that the squares divide."""
+    for module in (coverage, executions, costs, gradients, state, contract):
+        for name, value in dict(ODD_SIZE=(96, 64), SIZES=((64, 96), (96, 64), (64, 64))).items():
+            monkeypatch.setattr(module, name, value, raising=False)
+    law(PatchedCase(DynamicTokenRoutingTransformer, 'plain'))
+
+
 @pytest.mark.parametrize('inner', [dict(type='RouteGate', initial_ratio=0.5), dict(type='FixedRoutes')], ids=str)
 def test_a_gate_around_another(inner):
     """Shuffled routes need one: it decides how many tokens open, by image and edge, and its cost is theirs."""

@@ -141,13 +141,15 @@ def test_closed_tokens_stay_as_they_are(perturb):
     model = perturb(build())
     tokens, size = torch.randn(2, 35, 16), (5, 7)
     gate = (torch.rand(2, 35) < 0.4).float()
-    for sparse in (False, True):
-        after = model._transform(1, 1, tokens, gate, size, sparse)
+    for execution in model.test_executions:
+        model.test_execution = execution
+        after = model._transform(1, 1, tokens, gate, size)
         assert torch.equal((after != tokens).any(-1), gate.bool())
     target = torch.randn(2, 12, 40)
     gate = (torch.rand(2, 12) < 0.4).float()
-    for sparse in (False, True):
-        after = model._merge(1, 3, tokens, target, gate, size, sparse)
+    for execution in model.test_executions:
+        model.test_execution = execution
+        after = model._merge(1, 3, tokens, target, gate, [size, (3, 4)])
         assert torch.equal((after != target).any(-1), gate.bool())
 
 
@@ -162,7 +164,67 @@ def test_stopped_rows(perturb, execution):
     assert torch.equal(output.decisions['row', 1, 3][1], decisions['row', 1, 3][1])
 
 
+@pytest.mark.parametrize('words', [dict(), dict(route_patch=4), dict(row_stop=True)], ids=str)
+@pytest.mark.parametrize('share', [0.0, 0.3, 0.7, 9.0])
+def test_a_cost_budget_is_kept_with_the_most_wanted_tokens(perturb, words, share):
+    """On every edge: none that is left out is wanted more, and one more would not have been paid for."""
+    model, images = (
+        perturb(build(gate=dict(type='RouteGate', initial_ratio=0.5), **words), std=0.1),
+        torch.randn(3, 3, 64, 64),
+    )
+    table = model.cost_table((64, 64))
+    free = run(model, 'sparse', images)[1].costs.cost_ratio
+    model.cost_budget = table.floor + share * (free.min().item() - table.floor)
+    outputs = [run(model, execution, images)[1] for execution in ('masked', 'sparse')]
+    for output in outputs:
+        assert (output.costs.cost_ratio <= model.cost_budget + 1e-9).all()
+        left = (model.cost_budget - table.floor) * table.reference - torch.zeros(3)
+        alive = torch.ones(4, 3, dtype=torch.bool)
+        for edge, opened in output.decisions.items():
+            patch = model.patches[edge[1] + (edge[0] == 'merge')]
+            opened, values = (x[:, ::patch, ::patch].flatten(1) for x in (opened, output.gate_values[edge]))
+            static, per_token = table.edges[edge]
+            for n, (is_open, value) in enumerate(zip(opened.bool(), values, strict=True)):
+                wanted = (value > 0.5) & (alive[edge[1], n] | (edge[0] == 'merge'))
+                assert not (is_open & ~wanted).any()
+                spent = static * is_open.any() + patch**2 * per_token * is_open.sum()
+                if (out := wanted & ~is_open).any():
+                    assert not is_open.any() or value[out].max() <= value[is_open].min()
+                    assert spent + patch**2 * per_token + static * (~is_open.any()) > left[n]
+                left[n] -= spent
+                if edge[0] == 'row' and model.row_stop:
+                    alive[edge[1], n] &= is_open.any()
+    if share == 9.0:
+        torch.testing.assert_close(outputs[0].costs.cost_ratio, free)
+    model.row_stop, given = False, random_decisions(model, images, 1.0)
+    assert all(torch.equal(x, given[edge]) for edge, x in run(model, 'sparse', images, given)[1].decisions.items())
+
+
 # Training
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.5])
+@pytest.mark.parametrize('words', [dict(), dict(route_patch=4), dict(merge='select', with_cp=True)], ids=str)
+def test_open_tokens_alone_train_as_all_do(perturb, words, rate):
+    """Of one seed features and gradients are those of computing all tokens, also where stages are closed."""
+    model = DynamicTokenRoutingTransformer(
+        TINY, img_size=SIZE, drop_path_rate=rate, gate=dict(type='FixedRoutes'), **words
+    )
+    model, images, results = perturb(model).double().train(), torch.randn(4, 3, 64, 96).double(), []
+    decisions = {}
+    for n, edge in enumerate(model.edges):
+        rows, cols = row_sizes((64, 96))[edge[1] + (edge[0] == 'merge')]
+        cells = (torch.rand(4, -(-rows // 4), -(-cols // 4)) < 0.5).double() * (n % 4 > 0 or rate > 0)
+        decisions[edge] = cells.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :cols]
+    for execution in model.train_executions:
+        model.train_execution = execution
+        torch.manual_seed(1)
+        maps, _ = model.forward_gated(images, decisions)
+        sum(x.square().sum() for x in maps).backward()
+        results.append([*maps, *(p.grad.clone() for p in model.parameters())])
+        model.zero_grad()
+    for masked, packed in zip(*results, strict=True):
+        torch.testing.assert_close(packed, masked)
 
 
 class LeafGate(TokenGate):
@@ -187,7 +249,9 @@ def test_budget_pulls_every_gate_the_right_way(budget, sign):
     assert (gradients * sign > 0).all()
 
 
-@pytest.mark.parametrize('words', [dict(), dict(with_cp=True, row_stop=True)], ids=str)
+@pytest.mark.parametrize(
+    'words', [dict(), dict(with_cp=True, row_stop=True), dict(train_execution='counterfactual')], ids=str
+)
 def test_every_parameter_learns_from_the_task_alone(words):
     model = build(**words).train()
     maps, _ = model.forward_gated(torch.randn(2, 3, *SIZE))
@@ -354,6 +418,9 @@ def test_two_processes_train_as_one(tmp_path):
         (dict(init='random'), "init must be one of 'pvtv2', 'scratch', got 'random'"),
         (dict(test_execution='packed'), "test_execution must be one of 'masked', 'sparse', got 'packed'"),
         (dict(out_indices=(0, 1)), r'out_indices must be of rows 0 to 3 with 3 among them, got \(0, 1\)'),
+        (dict(route_patch=3), 'route_patch must be one of 1, 2, 4, 8, got 3'),
+        (dict(counterfactual_share=0.0), r'counterfactual_share must lie in \(0, 1\], got 0.0'),
+        (dict(train_execution='sparse'), "train_execution must be one of 'masked', 'counterfactual', got 'sparse'"),
         (dict(gate_temperature=0.0), 'gate_temperature must be positive, got 0.0'),
         (
             dict(gate=dict(type='ScaleGate')),
@@ -381,6 +448,25 @@ def test_budget_below_the_floor_says_the_floor():
     _, output = run(build(gate=dict(type='FixedRoutes', routes='closed')), 'sparse', torch.randn(1, 3, *SIZE))
     gate_macs = build().cost_table(SIZE).gate  # which fixed routes have not
     assert floor == pytest.approx((output.costs.total.item() + gate_macs) / output.costs.reference)
+
+    model = build(cost_budget=0.05)
+    with pytest.raises(
+        ValueError, match=f'cost_budget: wanted at least {floor:.3f}, .* for images of 64x100 pixels, got 0.05'
+    ):
+        model(torch.randn(1, 3, *SIZE))
+    model.train()(torch.randn(1, 3, *SIZE))  # at prediction alone
+
+
+def test_patches_that_do_not_divide_a_row():
+    message = 'route_patch=2: wanted 2x2 tokens to divide row 0, got 16x25 tokens of images of 64x100 pixels'
+    model, images = build(route_patch=2), torch.randn(1, 3, *SIZE)
+    for call in (lambda: model(images), lambda: model.dense_decisions(images), lambda: model.cost_table(SIZE)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    given = torch.ones(1, 16, 24)
+    given[0, 3, 5] = 0
+    with pytest.raises(ValueError, match=r"on edge \('row', 0, 0\): decisions must be the same within 2x2 tokens"):
+        model(torch.randn(1, 3, 64, 96), {('row', 0, 0): given})
 
 
 @pytest.mark.parametrize(
