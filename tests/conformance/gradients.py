@@ -1,5 +1,6 @@
 """Law 6: who gets a gradient, and that it is the right one."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from unittest import mock
@@ -110,16 +111,17 @@ def law_counterfactuals_of_some_regions_are_unbiased(case: Case) -> None:
     Where a pass draws several times, each draw is proved with all regions in the others: a gradient is linear in every
     draw, and draws are independent.
     """
-    backbone, num_draws = _counterfactual(case), 6  # divides the number of regions
+    backbone, num_draws = _counterfactual(case), 6
     _, full = _step(backbone, 'counterfactual')
     backbone.counterfactual_share = 1 / num_draws
     calls: list[tuple] = []
 
     def draw(like: torch.Tensor, share: float, varied: int = -1, first: int = 0) -> torch.Tensor:
-        assert like[0].numel() % num_draws == 0 and share == 1 / num_draws
+        assert share == 1 / num_draws
         drawn = torch.ones_like(like).flatten(1)
         if len(calls) == varied:
-            drawn = drawn.zero_().index_fill(1, torch.arange(first, drawn.shape[1], num_draws), 1.0)
+            every = math.gcd(drawn.shape[1], num_draws)  # so that no draw has more regions than another
+            drawn = drawn.zero_().index_fill(1, torch.arange(first % every, drawn.shape[1], every), 1.0)
         calls.append(tuple(like.shape))
         return drawn.view_as(like)
 
