@@ -277,11 +277,9 @@ class PVTBlock(nn.Module):
         with torch.no_grad():
             attended = self.attn.attend(others.packing.pack(normed), keys, values, others.packing.lengths)
             own = self.mlp.fc1(self.norm2(kept))
-            branches = attended, self.mlp.finish(hidden, opened, others, own)
-        pull = sum(
-            others.packing.pack(weight * zero_with_gradient(g)) * x for g, x in zip(gates, branches, strict=True)
-        )
-        return add_at(tokens, pull, others.packing)
+            transformed = self.mlp.finish(hidden, opened, others, own)
+        pulls = [others.packing.pack(weight * zero_with_gradient(x)) for x in gates]
+        return add_at(tokens, pulls[0] * attended + pulls[1] * transformed, others.packing)
 
     def forward_plain(self, tokens: Tensor, size: Size) -> Tensor:
         """The same with all tokens open, without the products with a gate, (B, N, C) -> (B, N, C)."""
