@@ -3,7 +3,7 @@
 import colorsys
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..backbones import GatedBackbone
+from ..backbones.base import image_size
 from ..checkpoints import (
     check_coverage,
     check_finite,
@@ -43,10 +44,11 @@ from ..datasets.configs import type_name
 from ..datasets.named import NamedSamples
 from ..engine.storage import use_atomic_files
 from ..models import GatedEncoderDecoder, GatedModel
+from ..studies.prediction import token_range
 from .config import load_config
 from .config_checks import classes_of, metainfo_of
 from .errors import one_line_errors
-from .images import check_data
+from .images import check_data, load_split
 from .machine import check_device, check_machine
 
 
@@ -137,6 +139,24 @@ def check_regions(model: GatedModel, cfg: Config) -> None:
     if model.backbone.region_size is None:
         got = f'{type(model.backbone).__name__}, which routes tokens'
         raise ValueError(f"config '{cfg.filename}': wanted a gate over regions (MSViT), got {got}.")
+
+
+def check_budgets(name: str, budgets: Sequence[float], cfg: Config, device: str) -> None:
+    """Check that the first test image can be predicted under token budgets of a model of this name.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not budgets:
+        return
+    network = build_gated_model(cfg, None, device)
+    check_segmentor(network, cfg)
+    check_regions(network, cfg)
+    inputs = network.data_preprocessor(load_split(cfg, 'test', 1)[0])['inputs']
+    low, high = token_range(cast(GatedEncoderDecoder, network), image_size(inputs))
+    if wrong := [budget for budget in budgets if not low <= budget <= high]:
+        wanted = f'budgets of {low} (all coarse) to {high} (all fine) tokens'
+        raise ValueError(f"model '{name}': wanted {wanted}, got {wrong[0]:g}.")
 
 
 def check_segmentor(model: GatedModel, cfg: Config) -> None:

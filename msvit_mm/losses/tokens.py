@@ -20,6 +20,7 @@ def token_loss(
         A scalar; 0 if no token has a labelled pixel.
 
     Example:
+        >>> import torch
         >>> token_of_cell, labels = torch.tensor([[[0, 0, 1]]]), torch.tensor([[[0, 1, 255]]])
         >>> token_loss(torch.zeros(2, 2), token_of_cell, labels, patch_size=1)  # token 1 has no label
         tensor(0.6931)

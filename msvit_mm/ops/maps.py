@@ -37,6 +37,7 @@ def spread(cells: Tensor, size: Size, cell: int) -> Tensor:
     """Values of square cells to the tokens in them, (B, h / cell * w / cell) -> (B, h, w).
 
     Example:
+        >>> import torch
         >>> spread(torch.tensor([[1.0, 0.0]]), size=(2, 4), cell=2)
         tensor([[[1., 1., 0., 0.],
                  [1., 1., 0., 0.]]])

@@ -87,7 +87,7 @@ def law_zeros_beyond_the_image_change_nothing(case: Case) -> None:
 
 def law_closed_tokens_stay_as_they_are(case: Case) -> None:
     """With everything after an edge closed its decisions move none but the tokens that they open, bit for bit."""
-    backbone, images = case.build(), random_images((33, 50))
+    backbone, images = case.build(), random_images(ODD_SIZE)
     decisions = varied_decisions(backbone, images)
     need(isinstance(decisions, Mapping), 'edges')
     executed = run(backbone, images, decisions)[1].decisions  # in the order in which they fall

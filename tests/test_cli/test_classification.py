@@ -36,7 +36,12 @@ def test_scenes(run, tmp_path):
 
 def test_imagenet(run, imagenet_root, tmp_path):
     options = [f'{loader}.dataset.{key}' for loader in LOADERS for key in (f'data_root={imagenet_root}', 'indices=8')]
-    options += ['train_cfg.max_epochs=1', 'model.backbone.arch=deit-tiny', 'model.head.in_channels=192']
+    options += [
+        'train_cfg.max_epochs=1',
+        'model.backbone.arch=deit-tiny',
+        'model.head.in_channels=192',
+        'model.backbone.init_cfg=None',
+    ]
     config = CONFIGS / 'msvit_classifier_imagenet.py'
     metrics, line = train_and_test(run, config, tmp_path, 'epoch_1.pth', options)
     assert 0 <= metrics['accuracy/top1'] <= metrics['accuracy/top5'] <= 100

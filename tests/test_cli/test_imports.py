@@ -30,10 +30,10 @@ def test_nothing_below_imports_cli_or_studies(package):
     assert not {path.name: imported(path) & UPPER for path in files if imported(path) & UPPER}
 
 
-def test_studies_import_neither_cli_nor_engine():
+def test_studies_import_no_cli():
     files = list((ROOT / 'msvit_mm' / 'studies').glob('*.py'))
     assert imported(ROOT / 'msvit_mm' / 'studies' / 'sweep.py') >= {'checkpoints', 'evaluation', 'visualization'}
-    assert not {path.name for path in files if imported(path) & {'cli', 'engine'}}
+    assert not {path.name for path in files if 'cli' in imported(path)}
 
 
 def test_doors_import_their_command():

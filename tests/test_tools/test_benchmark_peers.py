@@ -80,7 +80,8 @@ def test_own_systems_without_a_peer(run, monkeypatch, tmp_path, capsys):
             assert rows[part, system]['gmacs'] == pytest.approx(tokens['gmacs'], rel=0.15)
             assert rows[part, system]['num_tokens'] < dense['num_tokens']
     assert rows['whole', 'packed, tokens']['gmacs'] < rows['whole', 'packed, cells']['gmacs']
-    assert rows['backbone', 'packed, tokens']['gmacs'] == rows['backbone', 'packed, cells']['gmacs']
+    # of cells the backbone computes the detail, of tokens the head
+    assert rows['backbone', 'packed, tokens']['gmacs'] < rows['backbone', 'packed, cells']['gmacs']
 
 
 @pytest.mark.parametrize('word', ['num_heads', 'heads'])

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py.
 
-81.31 mIoU, 0.0909 GMACs (seed 0 alone, 2026-11-28, docs/ablations.md).
+81.60, 82.68 and 81.74 mIoU, 0.0909 GMACs (seeds 0, 1 and 2, 2026-11-28, docs/ablations.md).
 """
 
 _base_ = ['../transfer/from_dense_upernet_scenes.py', '../../_base_/gates/fine.py']

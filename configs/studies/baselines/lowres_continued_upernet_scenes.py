@@ -4,7 +4,7 @@
 
 Runs on two CPU cores; scored at 96x96. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py.
 
-Not trained yet.
+73.03, 73.83 and 73.00 mIoU, 0.0472 GMACs (seeds 0, 1 and 2, 2026-11-28, docs/ablations.md).
 """
 
 _base_ = [

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py.
 
-Not trained yet.
+77.16, 78.23 and 77.86 mIoU at 63 tokens, 0.0457 GMACs (seeds 0, 1 and 2, 2026-11-28, docs/ablations.md).
 """
 
 _base_ = ['from_dense_upernet_scenes.py', '../../_base_/gates/edges.py']

@@ -4,8 +4,8 @@
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py.
 
-77.96 mIoU at 69.4 tokens, 0.0502 GMACs, where the dense network trained on for as long has 81.31 at 0.0909 (seed 0
-alone, 2026-11-28, docs/ablations.md).
+78.42, 78.53 and 77.69 mIoU at 63 tokens, 0.0468 GMACs; calibrated to 69 tokens 79.02, 79.44 and 78.62 at 0.0499, where
+the dense network trained on for as long has 81.60, 82.68 and 81.74 (seeds 0, 1 and 2, 2026-11-28, docs/ablations.md).
 """
 
 _base_ = [

@@ -6,24 +6,20 @@ msvit plot-tradeoff OUT_DIR --model learned CONFIG CHECKPOINT --budgets 40 60 80
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
-from ...backbones.base import image_size
 from ...checkpoints import use_safe_loader, write_files
-from ...models import GatedEncoderDecoder
 from ...studies import sweep
-from ...studies.prediction import token_range
 from ...visualization import draw_tradeoff
 from ..config import load_config
 from ..errors import one_line_errors
 from ..images import load_split
 from ..model_list import input_files, read_models
-from ..models import build_gated_model, build_test_runner, check_regions, check_segmentor
+from ..models import build_gated_model, build_test_runner, check_budgets, check_regions, check_segmentor
 from ..outputs import check_continued, png_bytes
 from ..records import csv_bytes, describe_run, make_table
 
@@ -33,24 +29,6 @@ DIFFERENCE = (
     '{a} minus {b}: {difference:+.2f} mIoU, 95 % interval [{low:+.2f}, {high:+.2f}] over {num_images} images '
     '({gmacs[0]:.4g} and {gmacs[1]:.4g} GMACs)'
 )
-
-
-def check_budgets(model: dict, cfg: Config, device: str) -> None:
-    """Check that the first test image can be predicted under the budgets of a model.
-
-    Raises:
-        ValueError: If not.
-    """
-    if not model['budgets']:
-        return
-    network = build_gated_model(cfg, None, device)
-    check_segmentor(network, cfg)
-    check_regions(network, cfg)
-    inputs = network.data_preprocessor(load_split(cfg, 'test', 1)[0])['inputs']
-    low, high = token_range(cast(GatedEncoderDecoder, network), image_size(inputs))
-    if wrong := [budget for budget in model['budgets'] if not low <= budget <= high]:
-        wanted = f'budgets of {low} (all coarse) to {high} (all fine) tokens'
-        raise ValueError(f"model '{model['name']}': wanted {wanted}, got {wrong[0]:g}.")
 
 
 def evaluate(model: dict, cfg: Config, file: sweep.PointFile, args: Namespace) -> None:
@@ -111,7 +89,7 @@ def main(args: Namespace) -> None:
         sweep.check_points(wanted, args.bootstrap)
         run = describe_run(vars(args), sweep.SEED, args.device)
         for model, cfg in zip(models, cfgs, strict=True):
-            check_budgets(model, cfg, args.device)
+            check_budgets(model['name'], model['budgets'], cfg, args.device)
         file = sweep.PointFile(out_dir / 'points.json', wanted, run)
         for model, cfg in zip(models, cfgs, strict=True):
             evaluate(model, cfg, file, args)
