@@ -23,8 +23,8 @@ $(STAMP): requirements.txt setup.py
 # all of them against their cost, and the one swept from all coarse to all fine. What is trained is kept.
 SEED ?= 0
 DEMO := work_dirs/demo/seed$(SEED)
-START_STEPS ?= 1200
-STEPS ?= 600
+START_STEPS ?= 900
+STEPS ?= 450
 START := $(DEMO)/start/iter_$(START_STEPS).pth
 mixed_CONFIG := configs/studies/transfer/from_dense_upernet_scenes.py
 edges_CONFIG := configs/studies/transfer/from_dense_edge_upernet_scenes.py
