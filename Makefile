@@ -36,9 +36,11 @@ entry = config: $($(1)_CONFIG), checkpoint: $(DEMO)/$(1)/iter_$(STEPS).pth
 steps = randomness.seed=$(SEED) train_cfg.max_iters=$(1) train_cfg.val_interval=$(1) param_scheduler.1.end=$(1) \
 	default_hooks.checkpoint.interval=$(1)
 
+# One thread a process: more only wait for each other on networks this small.
+demo: export OMP_NUM_THREADS := 1
 demo: setup
 	@$(MAKE) --no-print-directory $(START)
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j 2 $(NETWORKS)
+	@$(MAKE) --no-print-directory -j 2 $(NETWORKS)
 	@printf '%s\n' $(foreach name,edges random lowres dense,'- {name: $(name), $(call entry,$(name))}') \
 		'- {name: mixed, $(call entry,mixed), budgets: [36, 49, 63, 81, 108, 144]}' > $(DEMO)/networks.yml
 	$(BIN)/python tools/plot_tradeoff.py $(DEMO)/tradeoff --list $(DEMO)/networks.yml --overwrite
