@@ -1,0 +1,11 @@
+"""A control of from_dense_upernet_camvid.py: trained on alike, the 0.68 of each image with the least edges coarse.
+
+    python tools/train.py configs/studies/transfer/from_dense_edge_upernet_camvid.py --cfg-options load_from=DENSE.pth
+
+Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_camvid.py.
+
+Not trained yet.
+"""
+
+_base_ = ['from_dense_upernet_camvid.py', '../../_base_/gates/edges.py']
+model = dict(backbone=dict(gate=dict(_delete_=True, **_base_.stand_in, coarse_ratio=_base_.coarse_ratio)))
