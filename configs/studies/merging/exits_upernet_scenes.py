@@ -1,11 +1,12 @@
-"""MSViT on generated scenes whose clear tokens leave behind the gate: exits before layers 2 and 3 of 4.
+"""MSViT from a trained dense network whose clear tokens leave behind the gate: exits before layers 2 and 3 of 4.
 
-    python tools/train.py configs/studies/merging/exits_upernet_scenes.py
+    python tools/train.py configs/studies/merging/exits_upernet_scenes.py --cfg-options load_from=DENSE.pth
 
-Runs on two CPU cores. Otherwise msvit_upernet_scenes.py.
+Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py. Otherwise
+from_dense_upernet_scenes.py.
 
 Not trained yet.
 """
 
-_base_ = ['../../msvit_upernet_scenes.py']
+_base_ = ['../transfer/from_dense_upernet_scenes.py']
 model = dict(backbone=dict(exits=dict(layers=(2, 3), num_classes={{_base_.model.decode_head.num_classes}})))
