@@ -394,6 +394,7 @@ def run_process(rank: int, folder: str) -> None:
     torch.save((weights, losses['loss_budget'].detach()), f'{folder}/{rank}.pt')
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
     commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]

@@ -47,6 +47,9 @@ WRITTEN = dict(
     transfer_gate='gate.pth',
     visualize_gate='scale_maps/photo.png',
 )
+SHORTER = dict(fit_gate=['--steps', 2], scenes_to_coco=['--num-images', 3, 2])
+# two graphs and a gate: graphs have tests of their own
+CALLS = [pytest.param(name, marks=pytest.mark.slow) if name == 'export' else name for name in COMMANDS]
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +72,7 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize('name', CALLS)
 def test_call_of_the_docstring(run, monkeypatch, folder, name):
     monkeypatch.chdir(folder)
     if name == 'demo':  # would listen for ever
@@ -81,8 +84,7 @@ def test_call_of_the_docstring(run, monkeypatch, folder, name):
     words |= {f'{prefix}_{word}': file for prefix in ('SOURCE', 'TARGET') for word, file in words.items()}
     _, command, *arguments = (words.get(word, word) for word in shlex.split(call))
     assert command == name.replace('_', '-')
-    shorter = ['--steps', 2] if name == 'fit_gate' else []
-    run(command, *arguments, *shorter)
+    run(command, *arguments, *SHORTER.get(name, []))
     assert list(folder.glob(WRITTEN[name]))
 
 

@@ -132,6 +132,7 @@ def run_process(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_the_global_batch(tmp_path):
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
     commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]
