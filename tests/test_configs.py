@@ -215,7 +215,7 @@ def check_training_step(cfg, batch):
     if cfg.model.backbone.gate.type == 'RandomRoutes':  # a node that both images of a batch close would not learn
         model.backbone.gate.low = model.backbone.gate.high = 0.9
     for name, parameter in model.named_parameters():
-        if 'detail.outputs' in name:  # what is multiplied by their zeros would not learn
+        if re.search(r'detail\.(\d\.)?outputs', name):  # what is multiplied by their zeros would not learn
             torch.nn.init.normal_(parameter, std=0.1)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}

@@ -1,50 +1,49 @@
-"""What a coarse token lacks and gets: all pixels of its region at the input, detail for its cells at the output.
+"""What a coarse token lacks and gets: all pixels of its node at the input, detail for its cells at the output.
 
-Both read only the region's own pixels and token, act only where a region is coarse, and begin as zero: a fresh network
-is the one without them.
+Both read only the node's own pixels and token, act only where it stays whole, and begin as zero: a fresh network is the
+one without them. Of more than two scales each but the smallest has its own (:class:`EachScale`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..gates.base import linear_macs
 from ..ops.packing import Packing
-from ..ops.tiling import Tiling, pad_to_regions
+from ..ops.tiling import Tiling, nodes_among, pad_to_regions
 
 
 class CoarsePixels(nn.Linear):
-    r"""A coarse token's own embedding of its region at full resolution, beside the shared one of the shrunk region.
+    r"""A coarse token's own embedding of its node at full resolution, beside the shared one of the shrunk node.
 
     .. math:: x_j = P(\mathrm{shrink}(p_j)) + W \, \mathrm{vec}(p_j) + b + \mathrm{pos}_j
 
     Args:
-        region_size: Side of a region in pixels.
+        side: Of a node in pixels; of two scales it is the region.
         embed_dims: Channels of a token.
         in_channels: Of the image.
 
     Source: APT (arXiv 2510.18091) recovers most of the loss of large patches by such a path from the zero.
     """
 
-    def __init__(self, region_size: int, embed_dims: int, in_channels: int = 3) -> None:
-        super().__init__(in_channels * region_size**2, embed_dims)
+    def __init__(self, side: int, embed_dims: int, in_channels: int = 3) -> None:
+        super().__init__(in_channels * side**2, embed_dims)
+        self.side = side
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
     def add_to(self, tokens: Tensor, images: Tensor, tiling: Tiling, chosen: Packing) -> Tensor:
-        """Add the term to the coarse ones among the patches of the chosen candidates, (T, C) -> (T, C)."""
-        place = chosen.index % chosen.shape[1] - (chosen.shape[1] - tiling.num_regions * tiling.slots)
-        image, place = chosen.image_of_token()[place >= 0], place[place >= 0]
-        at = (place % tiling.slots == 0).nonzero().squeeze(1)
-        regions = gather_regions(images, tiling, image[at], place[at] // tiling.slots)
-        return tokens.index_add(0, at, self(regions.flatten(1)).to(tokens.dtype))
+        """Add the term to the nodes of this side among the chosen candidates, (T, C) -> (T, C)."""
+        at, image, row, col = nodes_among(chosen, tiling, self.side)
+        pixels = gather_nodes(images, tiling, self.side, image, row, col)
+        return tokens.index_add(0, at, self(pixels.flatten(1)).to(tokens.dtype))
 
 
 class CellDetail(nn.Module):
-    r"""What the cells of a coarse region have beside their region's token.
+    r"""What the cells of a node that stays whole have beside its token.
 
     .. math:: F_l(c) = y_{lj} + V_l \, \mathrm{gelu}\big(U p_c + T_l \, \mathrm{LN}_l(y_{lj})\big)
 
@@ -94,7 +93,7 @@ class CellDetail(nn.Module):
 
         Args:
             level: One of ``levels``.
-            tokens: Of one coarse region each, shape (n, C).
+            tokens: Of one coarse node each, shape (n, C).
             pixels: Of their cells, embedded by :attr:`pixels`, shape (n, s * s, hidden).
 
         Returns:
@@ -104,50 +103,91 @@ class CellDetail(nn.Module):
         hidden = pixels + self.tokens[i](self.norms[i](tokens)).unsqueeze(1)
         return self.outputs[i](F.gelu(hidden))
 
-    def macs_per_region(self, cells: int) -> int:
-        """Multiply-adds for one coarse region of so many cells, all levels together."""
+    def macs_per_node(self, cells: int) -> int:
+        """Multiply-adds for one coarse node of so many cells, all levels together."""
         return cells * (linear_macs(self.pixels) + linear_macs(self.outputs)) + linear_macs(self.tokens)
+
+
+class EachScale(nn.ModuleList):
+    """One module for each scale but the smallest, that of the largest nodes first.
+
+    Weights of one that only two scales' networks have saved are taken for every scale whose shapes they fit.
+    """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        saved = [x for x in state_dict if x.startswith(prefix) and not x[len(prefix) :].partition('.')[0].isdigit()]
+        for key in saved:
+            value, name = state_dict.pop(key), key.removeprefix(prefix)
+            for i, module in enumerate(self):
+                own = module.state_dict().get(name)
+                fits = own is None or own.shape == value.shape
+                state_dict[f'{prefix}{i}.{name}'] = value if fits else own
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def for_each_scale(build: Callable[[int], nn.Module], sides: Sequence[int]) -> nn.Module:
+    """A module for nodes of each side; of two scales, which have one, without a list around it."""
+    modules = [build(side) for side in sides]
+    return modules[0] if len(modules) == 1 else EachScale(modules)
+
+
+def by_scale(module: nn.Module | None) -> list[Any]:
+    """What :func:`for_each_scale` built, the largest nodes' first; empty if there is none."""
+    if module is None:
+        return []
+    return list(module) if isinstance(module, EachScale) else [module]
 
 
 @dataclass(frozen=True)
 class DetailOf:
-    """Detail of these images, for :meth:`~msvit_mm.ops.mixed_grid.MixedGrid.scatter`."""
+    """Detail of these images, for :meth:`~msvit_mm.ops.mixed_grid.MixedGrid.scatter`.
 
-    module: CellDetail
+    Attributes:
+        module: CellDetail of regions, or EachScale of them.
+
+    Raises:
+        ValueError: If it has not one for each scale but the smallest.
+    """
+
+    module: nn.Module
     images: Tensor
     tiling: Tiling
 
     def __post_init__(self) -> None:
-        if len(self.tiling.patch_sizes) > 2:
-            raise ValueError(f'detail: wanted two patch sizes, got {self.tiling.patch_sizes}')
+        if len(self.modules) != len(self.tiling.patch_sizes) - 1:
+            raise ValueError(
+                f'detail: wanted that of {len(self.modules) + 1} patch sizes, got patch sizes {self.tiling.patch_sizes}'
+            )
+
+    @property
+    def modules(self) -> list[Any]:
+        return by_scale(self.module)
 
     @property
     def levels(self) -> tuple[int, ...]:
-        return self.module.levels
+        return self.modules[0].levels
 
-    def embed(self, image: Tensor, region: Tensor) -> Tensor:
-        return self.module.pixels(gather_cells(self.images, self.tiling, image, region))
+    def embed(self, scale: int, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        side = self.tiling.scales[scale].side
+        return self.modules[scale].pixels(gather_cells(self.images, self.tiling, side, image, row, col))
 
-    def __call__(self, level: int, tokens: Tensor, pixels: Tensor) -> Tensor:
-        return self.module(level, tokens, pixels)
+    def __call__(self, scale: int, level: int, tokens: Tensor, pixels: Tensor) -> Tensor:
+        return self.modules[scale](level, tokens, pixels)
 
 
-def gather_regions(images: Tensor, tiling: Tiling, image: Tensor, region: Tensor) -> Tensor:
-    """Pixels of regions, zeros beyond the image, (B, 3, H, W) -> (n, 3, S, S).
+def gather_nodes(images: Tensor, tiling: Tiling, side: int, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Pixels of nodes of a side, zeros beyond the image, (B, 3, H, W) -> (n, 3, side, side).
 
     Args:
-        image: Of each region, shape (n,).
-        region: In raster order within its image, shape (n,).
+        image, row, col: Of each node, shape (n,).
     """
-    size = tiling.region_size
-    regions = pad_to_regions(images, size).unflatten(3, (-1, size)).unflatten(2, (-1, size))
-    row, col = torch.unravel_index(region, (tiling.rows, tiling.cols))
-    return regions.permute(0, 2, 4, 1, 3, 5)[image, row, col]  # (B, rows, cols, 3, S, S)
+    nodes = pad_to_regions(images, tiling.region_size).unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return nodes.permute(0, 2, 4, 1, 3, 5)[image, row, col]  # (B, rows, cols, 3, side, side)
 
 
-def gather_cells(images: Tensor, tiling: Tiling, image: Tensor, region: Tensor) -> Tensor:
-    """Pixels of the cells of regions, (B, 3, H, W) -> (n, s * s, 3 * p * p), cells in raster order."""
-    side = tiling.patch_size
-    regions = gather_regions(images, tiling, image, region)  # (n, 3, S, S)
-    # (n, 3, S, S) -> (n, s, s, 3, p, p)
-    return regions.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+def gather_cells(images: Tensor, tiling: Tiling, side: int, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Pixels of the cells of nodes, (B, 3, H, W) -> (n, s * s, 3 * p * p), cells in raster order."""
+    cell = tiling.patch_size
+    nodes = gather_nodes(images, tiling, side, image, row, col)
+    # (n, 3, side, side) -> (n, s, s, 3, p, p)
+    return nodes.unflatten(3, (-1, cell)).unflatten(2, (-1, cell)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)

@@ -26,7 +26,7 @@ from ..ops.tiling import (
     regions_to_nodes,
 )
 from .base import Costs, Features, check_images, height_and_width, image_size
-from .coarse import CellDetail, CoarsePixels, DetailOf
+from .coarse import CellDetail, CoarsePixels, DetailOf, by_scale, for_each_scale
 from .dense_vit import DenseViT
 from .embedding import PositionGrid, PositionTables, embed_patches, insert_extra_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
@@ -38,7 +38,7 @@ from .region import Counterfactual, GateOutput, RegionBackbone
 from .static import StaticMSViT, make_static
 from .steps import StepOutput, count_cells, describe_steps
 from .vit_costs import dense_costs, mixed_costs
-from .words import PACKED_EXECUTIONS, check_between, check_built, check_scales, check_words
+from .words import PACKED_EXECUTIONS, check_between, check_built, check_words
 
 
 @MODELS.register_module()
@@ -171,7 +171,6 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         patch_sizes = (patch_size, coarse_patch_size) if patch_sizes is None else tuple(patch_sizes)
         grid = Tiling(*img_size, patch_sizes)
         patch_size, coarse_patch_size = grid.patch_size, grid.region_size
-        check_scales(patch_sizes, coarse_embedding, detail)
 
         super().__init__(
             arch=arch, img_size=img_size, patch_size=patch_size, out_indices=out_indices, out_type=out_type, **host
@@ -195,11 +194,15 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         channels = self.patch_embed.projection.in_channels
         self.coarse_pixels = None
         if coarse_embedding == 'own':
-            self.coarse_pixels = CoarsePixels(coarse_patch_size, self.embed_dims, channels)
+            make = partial(CoarsePixels, embed_dims=self.embed_dims, in_channels=channels)
+            self.coarse_pixels = for_each_scale(make, node_sides(patch_sizes))
         self.detail = None
         if detail is not None:
-            self.detail = CellDetail(patch_size, self.embed_dims, in_channels=channels, **detail)
-            self.detail.check_levels(out_type, len(out_indices))
+            self.detail = for_each_scale(
+                lambda _: CellDetail(patch_size, self.embed_dims, in_channels=channels, **detail),
+                node_sides(patch_sizes),
+            )
+            by_scale(self.detail)[0].check_levels(out_type, len(out_indices))
         self.adapter = PretrainLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
         step = None if merge is None else build_merge(merge, self.num_layers, self.num_extra_tokens)
@@ -226,6 +229,8 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
             'patch 8': words | dict(patch_size=8),
             'levels': words | levels,
             'three scales': words | dict(patch_sizes=(8, 16, 32), out_indices=[0, 1]),
+            'three scales, coarse pixels and detail': words
+            | dict(patch_sizes=(8, 16, 32), coarse_embedding='own', detail=dict(hidden_dims=8)),
             'registers and rotary positions': words
             | dict(num_registers=4, rope=dict(temperature=100.0), layer_cfgs=dict(ffn_type='swiglu_fused'))
             | dict(layer_scale_init_value=0.1, out_indices=[0, 1]),
@@ -330,10 +335,10 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         places = places_of(chosen)
         patches = gather_patches(pad_to_regions(images, tiling.region_size), tiling, chosen)
         tokens = embed_patches(self.patch_embed, patches)
-        if self.coarse_pixels is not None:
-            tokens = self.coarse_pixels.add_to(tokens, images, tiling, chosen)
         if self.num_extra_tokens:
             tokens = insert_extra_tokens(tokens, self.extra_tokens(), places)
+        for own in by_scale(self.coarse_pixels):
+            tokens = own.add_to(tokens, images, tiling, chosen)
         if self.pos_embed is not None:
             tokens = tokens + nn.functional.embedding(places, self.position_tables.get(self, tiling))
         return self.pre_norm(self.drop_after_pos(tokens))

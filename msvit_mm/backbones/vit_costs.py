@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..gates.base import linear_macs
 from ..ops.macs import encoder_macs
-from ..ops.tiling import Tiling
+from ..ops.tiling import Tiling, nodes_of
 from .base import Costs
+from .coarse import by_scale
 from .layers import PackedSequences, Passed
 
 if TYPE_CHECKING:
@@ -30,13 +31,14 @@ def mixed_costs(host: 'MSViT', slots: Tensor, tiling: Tiling, passed: Passed | N
         layers, num_pairs = map(torch.stack, zip(*(x.count(len(slots)) for x in sequences), strict=True))
     gate = torch.full_like(num_tokens, host.gate.macs(tiling), dtype=torch.float64)
     embedding = num_tokens.double() * host.patch_embed.projection.weight.numel()
-    encoder, num_coarse = _layer_macs(host, layers, num_pairs), slots[:, :, 0].sum(1)
+    encoder = _layer_macs(host, layers, num_pairs)
     if passed is not None and passed.last.macs is not None:
         encoder = encoder + passed.last.macs.unflatten(0, (len(slots), -1)).sum(1)
-    if host.coarse_pixels is not None:
-        embedding = embedding + num_coarse * host.coarse_pixels.weight.numel()
-    if host.detail is not None:
-        embedding = embedding + num_coarse * host.detail.macs_per_region(tiling.slots - 1)
+    for scale, pixels in zip(tiling.scales, by_scale(host.coarse_pixels), strict=False):
+        embedding = embedding + nodes_of(slots, scale) * pixels.weight.numel()
+    for scale, detail in zip(tiling.scales, by_scale(host.detail), strict=False):
+        cells = (scale.side // tiling.patch_size) ** 2
+        embedding = embedding + nodes_of(slots, scale) * detail.macs_per_node(cells)
     return Costs(layers - host.num_extra_tokens, gate, embedding, encoder, dense_costs(host, tiling).reference)
 
 

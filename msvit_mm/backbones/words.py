@@ -44,17 +44,6 @@ def check_words(backbone: type['MSViT'], **words: Any) -> None:
         raise ValueError(f'gate_temperature must be positive, got {words["gate_temperature"]}')
 
 
-def check_scales(patch_sizes: tuple[int, ...], coarse_embedding: str, detail: dict[str, Any] | None) -> None:
-    """Check that words which know coarse and fine alone stand beside two scales.
-
-    Raises:
-        ValueError: If they do not.
-    """
-    got = {"coarse_embedding='own'": coarse_embedding == 'own', 'detail': detail is not None}
-    if len(patch_sizes) > 2 and (met := [word for word, there in got.items() if there]):
-        raise ValueError(f'{met[0]}: wanted two patch sizes, got {patch_sizes}')
-
-
 def check_built(backbone: 'MSViT') -> None:
     """Check what words say of the parts that they built.
 

@@ -19,6 +19,7 @@ GROUPS = {
     'studies/losses': ('Losses', 'How the gate is taught.'),
     'studies/transfer': ('Transfer', 'Gates and weights that come from elsewhere.'),
     'studies/merging': ('Merging', 'Fewer tokens inside the encoder, behind the gate and in its place.'),
+    'studies/scales': ('Scales', 'Patch size against image size: dense pairs beside two and three scales.'),
     'studies/routes': ('Routes', 'What learned routes are compared with, and their variants.'),
 }
 

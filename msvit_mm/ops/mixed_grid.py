@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .packing import Packing
-from .tiling import Maps, Tiling, cell_slots, cell_tokens, nodes_to_cells, per_scale
+from .tiling import Maps, Scale, Tiling, cell_slots, cell_tokens, nodes_among, nodes_to_cells, per_scale
 
 
 class Detail(Protocol):
-    """What the cells of coarse regions have beside their tokens.
+    """What the cells of nodes that stay whole have beside their tokens; ``scale`` 0 is that of the regions.
 
     Attributes:
         levels: Levels that have detail.
@@ -22,10 +22,10 @@ class Detail(Protocol):
     @property
     def levels(self) -> Sequence[int]: ...
 
-    def embed(self, image: Tensor, region: Tensor) -> Tensor:
-        """Pixels of the cells of regions (n,) of images (n,), embedded, (n, s * s, hidden)."""
+    def embed(self, scale: int, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        """Pixels of the cells of nodes (n,), embedded, (n, s * s, hidden)."""
 
-    def __call__(self, level: int, tokens: Tensor, pixels: Tensor) -> Tensor:
+    def __call__(self, scale: int, level: int, tokens: Tensor, pixels: Tensor) -> Tensor:
         """Detail of coarse tokens (n, C), (n, s * s, C)."""
 
 
@@ -69,75 +69,76 @@ class MixedGrid:
         Args:
             levels: Values of the active tokens, shape (T, C), and of the counterfactual ones without gradient, (T', C)
                 or None.
-            detail: What the cells of a coarse region have beside their region's token.
+            detail: What the cells of a node that stays whole have beside its token.
 
         Returns:
             Shape (B, C, h, w) for each level, not contiguous: channels are innermost in memory.
         """
         source = self.source()
-        pixels = self._embed_cells(self.active, detail)
+        nodes = self._embed_cells(self.active, detail)
         with torch.no_grad():
             further = self._embed_cells(self.counterfactual, detail)
-        detailed_source = source if pixels is None else self._detailed_source(source, pixels)
+        detailed_source = self._detailed_source(source, nodes)
         maps = []
         for i, (active, counterfactual) in enumerate(levels):
-            own = _detail_of(detail, i, active, pixels)
-            if own is None:
+            if detail is None or i not in detail.levels:
                 cells = F.embedding(source, active)  # (T, C) -> (B, h, w, C)
             else:
-                assert pixels is not None
                 # (n, s * s, C) -> (n * s * s, C)
-                own = (active[pixels.at].unsqueeze(1) + own.to(active.dtype)).flatten(0, 1)
-                cells = F.embedding(detailed_source, torch.cat([active, own]))
+                own = [(active[x.at].unsqueeze(1) + x.detail(detail, i, active)).flatten(0, 1) for x in nodes]
+                cells = F.embedding(detailed_source, torch.cat([active, *own]))
             if self.gate_zero is not None:
                 assert counterfactual is not None
-                parts = [(active.detach(), pixels), (counterfactual, further)]
-                cells = self._add_contrasts(cells, [(x, y, _detail_of(detail, i, x, y)) for x, y in parts])
+                parts = [(active.detach(), nodes), (counterfactual, further)]
+                cells = self._add_contrasts(cells, parts, i, detail)
             maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
         return tuple(maps)
 
-    def _embed_cells(self, packing: Packing | None, detail: Detail | None) -> 'CoarseCells | None':
-        """Pixels of the cells of the coarse regions among packed tokens."""
+    def _embed_cells(self, packing: Packing | None, detail: Detail | None) -> 'list[CoarseCells]':
+        """Pixels of the cells of the nodes that may stay whole among packed tokens, scale by scale."""
         if detail is None or packing is None:
-            return None
-        place = packing.index % packing.shape[1] - self.num_extra_tokens
-        at = ((place >= 0) & (place % self.tiling.slots == 0)).nonzero().squeeze(1)
-        image, region = packing.image_of_token()[at], place[at] // self.tiling.slots
-        return CoarseCells(at, image, region, detail.embed(image, region))
+            return []
+        found = []
+        for i, scale in enumerate(self.tiling.scales[:-1]):
+            at, image, row, col = nodes_among(packing, self.tiling, scale.side)
+            found.append(CoarseCells(i, at, image, row, col, detail.embed(i, image, row, col)))
+        return found
 
-    def _detailed_source(self, source: Tensor, coarse: 'CoarseCells') -> Tensor:
-        """Where a cell finds its value once those of the coarse regions' cells stand behind the tokens."""
-        rank = source.new_full((len(source), self.tiling.num_regions), -1)
-        rank[coarse.image, coarse.region] = torch.arange(len(coarse.at), device=source.device)
-        region, cell, count = self._cells_in_regions(source.device)
-        own = len(self.active.index) + rank[:, region] * count + cell
-        return torch.where(rank[:, region] >= 0, own, source)
+    def _detailed_source(self, source: Tensor, nodes: 'list[CoarseCells]') -> Tensor:
+        """Where a cell finds its value once those of the coarse nodes' cells stand behind the tokens."""
+        first = len(self.active.index)
+        for own in nodes:
+            scale = self.tiling.scales[own.scale]
+            rank = source.new_full((len(source), scale.rows, scale.cols), -1)
+            rank[own.image, own.row, own.col] = torch.arange(len(own.at), device=source.device)
+            row, col, cell, count = self._cells_in_nodes(scale, source.device)
+            rank = rank[:, row, col]
+            source = torch.where(rank >= 0, first + rank * count + cell, source)
+            first += count * len(own.at)
+        return source
 
-    def _cells_in_regions(self, device: torch.device) -> tuple[Tensor, Tensor, int]:
-        """Region of each cell and place in it, (h, w) each, and the cells of a region."""
-        first, *_, cell = cell_slots(self.tiling, device)
-        count = (self.tiling.region_size // self.tiling.patch_size) ** 2
-        return first // self.tiling.slots, cell - first - (self.tiling.slots - count), count
+    def _cells_in_nodes(self, scale: Scale, device: torch.device) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Row and column of each cell's node, (h, 1) and (1, w), place in it, (h, w), and the cells of a node."""
+        side = scale.side // self.tiling.patch_size
+        ys = torch.arange(self.tiling.cell_rows, device=device)[:, None]
+        xs = torch.arange(self.tiling.cell_cols, device=device)[None, :]
+        return ys // side, xs // side, ys % side * side + xs % side, side**2
 
-    def _add_contrasts(self, cells: Tensor, parts: list[tuple[Tensor, 'CoarseCells | None', Tensor | None]]) -> Tensor:
+    def _add_contrasts(
+        self, cells: Tensor, parts: 'list[tuple[Tensor, list[CoarseCells]]]', level: int, detail: Detail | None
+    ) -> Tensor:
         """Zeros whose gradient is the contrast of each node, added to the cells (B, h, w, C)."""
-        (active, _, _), (counterfactual, _, _) = parts
+        (active, _), (counterfactual, _) = parts
         assert self.counterfactual is not None and self.gate_zero is not None
         table = self.active.unpack(active) + self.counterfactual.unpack(counterfactual)
-        first, *larger, below = (
-            table[:, slot + self.num_extra_tokens] for slot in cell_slots(self.tiling, cells.device)
-        )
-        if parts[0][2] is not None:
-            region, cell, count = self._cells_in_regions(cells.device)
-            extra = table.new_zeros(len(table), self.tiling.num_regions, count, table.shape[-1])
-            for _, coarse, detail in parts:
-                assert coarse is not None and detail is not None
-                extra[coarse.image, coarse.region] = detail.detach().to(table.dtype)
-            first = first + extra[:, region, cell]
+        *whole_nodes, below = (table[:, slot + self.num_extra_tokens] for slot in cell_slots(self.tiling, cells.device))
+        if detail is not None and level in detail.levels:
+            for tokens, nodes in parts:
+                for i, own_nodes in enumerate(nodes):
+                    whole_nodes[i] = whole_nodes[i] + self._on_cells(own_nodes, detail, level, tokens)
         maps = per_scale(self.decisions), per_scale(self.gate_zero)
-        nodes = [*zip(self.tiling.scales, [first, *larger], *maps, strict=False)]
         contrasts: Tensor | None = None
-        for scale, whole, stays, zero in reversed(nodes):
+        for scale, whole, stays, zero in reversed([*zip(self.tiling.scales, whole_nodes, *maps, strict=False)]):
             stays, zero = (nodes_to_cells(x, self.tiling, scale.side).unsqueeze(-1) for x in (stays, zero))
             own = zero.to(cells) * (whole - below)
             # what lies within a node that stays whole is not reached, and its gate values change nothing
@@ -146,21 +147,29 @@ class MixedGrid:
         assert contrasts is not None
         return cells + contrasts
 
+    @torch.no_grad()
+    def _on_cells(self, nodes: 'CoarseCells', detail: Detail, level: int, tokens: Tensor) -> Tensor:
+        """Detail of nodes at their cells, zeros elsewhere, (T, C) -> (B, h, w, C)."""
+        scale = self.tiling.scales[nodes.scale]
+        row, col, cell, count = self._cells_in_nodes(scale, tokens.device)
+        table = tokens.new_zeros(self.active.shape[0], scale.rows, scale.cols, count, tokens.shape[-1])
+        table[nodes.image, nodes.row, nodes.col] = nodes.detail(detail, level, tokens)
+        return table[:, row, col, cell]
+
 
 class CoarseCells(NamedTuple):
-    """The n coarse regions among packed tokens: tokens, images and regions (n,), and pixels (n, s * s, hidden)."""
+    """The n nodes of a scale among packed tokens: images, rows and columns (n,), and pixels (n, s * s, hidden)."""
 
+    scale: int
     at: Tensor
     image: Tensor
-    region: Tensor
+    row: Tensor
+    col: Tensor
     pixels: Tensor
 
-
-def _detail_of(detail: Detail | None, level: int, tokens: Tensor, coarse: CoarseCells | None) -> Tensor | None:
-    """Detail of a level's coarse regions (n, s * s, C), or None where it has none."""
-    if detail is None or coarse is None or level not in detail.levels:
-        return None
-    return detail(level, tokens[coarse.at], coarse.pixels)
+    def detail(self, detail: Detail, level: int, tokens: Tensor) -> Tensor:
+        """Detail of the nodes' cells on one level, (T, C) -> (n, s * s, C)."""
+        return detail(self.scale, level, tokens[self.at], self.pixels).to(tokens.dtype)
 
 
 class MixedTokens(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -297,6 +298,38 @@ def cell_tokens(decisions: Maps, tiling: Tiling) -> Tensor:
     return chosen
 
 
+def nodes_of(slots: Tensor, scale: Scale) -> Tensor:
+    """How many of a scale's nodes take part, (B, R, slots) -> (B,)."""
+    return slots[:, :, scale.first : scale.first + scale.per_side**2].sum((1, 2))
+
+
+class Nodes(NamedTuple):
+    """The nodes of one scale among packed tokens.
+
+    Attributes:
+        at: Which tokens they are, shape (n,).
+        image: Of each, shape (n,).
+        row, col: In the map of the scale, shape (n,).
+    """
+
+    at: Tensor
+    image: Tensor
+    row: Tensor
+    col: Tensor
+
+
+def nodes_among(chosen: Packing, tiling: Tiling, side: int) -> Nodes:
+    """Nodes of a side in pixels among chosen candidates, of extra + R * slots per image."""
+    scale = next(scale for scale in tiling.scales if scale.side == side)
+    place = chosen.index % chosen.shape[1] - (chosen.shape[1] - tiling.num_regions * tiling.slots)
+    slot = place % tiling.slots - scale.first
+    at = ((place >= 0) & (slot >= 0) & (slot < scale.per_side**2)).nonzero().squeeze(1)
+    region, slot = place[at] // tiling.slots, slot[at]
+    row, col = torch.unravel_index(region, (tiling.rows, tiling.cols))
+    y, x = torch.unravel_index(slot, (scale.per_side, scale.per_side))
+    return Nodes(at, chosen.image_of_token()[at], row * scale.per_side + y, col * scale.per_side + x)
+
+
 def split_costs(tiling: Tiling, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
     """Tokens that an image has more once a node is split, of every scale but the smallest, shape (rows, cols) each."""
     costs = []
@@ -333,21 +366,14 @@ def gather_patches(images: Tensor, tiling: Tiling, chosen: Packing) -> Tensor:
     Returns:
         Shape (T, 3, patch_size, patch_size).
     """
-    side, extra = tiling.patch_size, chosen.shape[1] - tiling.num_regions * tiling.slots
-    image, place = chosen.image_of_token(), chosen.index % chosen.shape[1] - extra
-    image, place = image[place >= 0], place[place >= 0]
-    slot = place % tiling.slots
-    row, col = torch.unravel_index(place.div(tiling.slots, rounding_mode='floor'), (tiling.rows, tiling.cols))
-    patches, order = [], []
+    side, patches, order = tiling.patch_size, [], []
     for scale in tiling.scales:
-        k = scale.per_side
         small = shrink(images, scale.side // side)
-        # (B, 3, H, W) -> (B, rows, cols, k, k, 3, p, p), as a view
-        nodes = small.unflatten(3, (-1, k, side)).unflatten(2, (-1, k, side)).permute(0, 2, 5, 3, 6, 1, 4, 7)
-        own = ((slot >= scale.first) & (slot < scale.first + k * k)).nonzero().squeeze(1)
-        y, x = torch.unravel_index(slot[own] - scale.first, (k, k))
-        patches.append(nodes[image[own], row[own], col[own], y, x])
-        order.append(own)
+        # (B, 3, H, W) -> (B, rows, cols, 3, p, p), as a view
+        nodes = small.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+        at, image, row, col = nodes_among(chosen, tiling, scale.side)
+        patches.append(nodes[image, row, col])
+        order.append(at)
     return torch.cat(patches).index_select(0, torch.cat(order).argsort())
 
 

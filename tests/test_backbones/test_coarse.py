@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from msvit_mm.backbones.coarse import gather_cells, gather_regions
+from msvit_mm.backbones.coarse import gather_cells, gather_nodes
 from msvit_mm.ops.tiling import Tiling, pad_to_regions
 
 PARTS = dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)))
@@ -25,11 +25,10 @@ def build(tiny_arch):
 
 def test_regions_and_cells_are_those_of_the_padded_image():
     images, tiling = torch.randn(2, 3, 40, 70), Tiling(40, 70, (16, 32))
-    image, region = torch.tensor([0, 1, 1]), torch.tensor([5, 0, 2])
+    places = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 0]), torch.tensor([2, 0, 2])
     padded = pad_to_regions(images, 32)
-    regions, cells = gather_regions(images, tiling, image, region), gather_cells(images, tiling, image, region)
-    for n, (b, r) in enumerate(zip(image.tolist(), region.tolist(), strict=True)):
-        y, x = divmod(r, tiling.cols)
+    regions, cells = gather_nodes(images, tiling, 32, *places), gather_cells(images, tiling, 32, *places)
+    for n, (b, y, x) in enumerate(zip(*map(torch.Tensor.tolist, places), strict=True)):
         wanted = padded[b, :, 32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
         assert torch.equal(regions[n], wanted)
         for c in range(4):
@@ -37,14 +36,33 @@ def test_regions_and_cells_are_those_of_the_padded_image():
             assert torch.equal(cells[n, c], wanted[:, 16 * i : 16 * i + 16, 16 * j : 16 * j + 16].flatten())
 
 
-def test_a_fresh_network_is_the_one_without_the_parts(build):
-    plain, own = build(), build(**PARTS)
+@pytest.mark.parametrize('scales', [{}, dict(patch_sizes=(8, 16, 32))])
+def test_a_fresh_network_is_the_one_without_the_parts(build, scales):
+    plain, own = build(**scales), build(**scales, **PARTS)
     missing, unexpected = own.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected and {name.partition('.')[0] for name in missing} == {'coarse_pixels', 'detail'}
     images = torch.randn(2, 3, 70, 90, dtype=torch.float64)
     decisions = plain.random_decisions(0.5, images)
     for actual, wanted in zip(own(images, decisions), plain(images, decisions), strict=True):
         assert torch.equal(actual, wanted)
+
+
+def test_of_three_scales_they_act_on_nodes_that_stay_whole(build, perturb):
+    """Each scale by its own weights: without those of the regions, nodes within them have theirs, and the reverse."""
+    images, split = torch.randn(1, 3, 64, 96, dtype=torch.float64), torch.zeros(1, 2, 3)
+    nodes = torch.zeros(1, 4, 6)
+    nodes[:, :2, :2] = 1  # within the first region
+    changed = []
+    for scale in range(2):
+        own, plain = build(patch_sizes=(8, 16, 32), **PARTS), build(patch_sizes=(8, 16, 32))
+        perturb(own.detail[scale])
+        plain.load_state_dict(own.state_dict(), strict=False)
+        for regions in (split, 1 - split):
+            pair = own(images, (regions, nodes))[0], plain(images, (regions, nodes))[0]
+            changed.append((pair[0] - pair[1]).abs().sum(1)[0] > 1e-9)
+    large_split, large_whole, small_split, small_whole = changed
+    assert not large_split.any() and large_whole.all() and not small_whole.any()
+    assert small_split[:4, :4].all() and small_split.sum() == 16
 
 
 def test_they_act_on_coarse_regions_alone(build, perturb):

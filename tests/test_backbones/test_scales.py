@@ -117,8 +117,6 @@ def test_identical_pixels_embed_alike_in_any_tree(make_scales):
         (dict(patch_sizes=(8, 16, 24)), r'got \(8, 16, 24\)'),
         (dict(patch_sizes=(16,)), r'got \(16,\)'),
         (dict(patch_sizes=(32, 16)), r'got \(32, 16\)'),
-        (dict(patch_sizes=SIDES, coarse_embedding='own'), "coarse_embedding='own': wanted two patch sizes, got"),
-        (dict(patch_sizes=SIDES, detail=dict(hidden_dims=8)), r'detail: wanted two patch sizes, got \(8, 16, 32\)'),
         (dict(patch_sizes=SIDES, gate=dict(type='NestedGate', gates=[dict(type='EdgeGate')])), 'gates: wanted 2, for'),
         (dict(patch_sizes=SIDES, gate=dict(type='SharedScaleGate', sample_size=32)), 'sample_size must divide the sm'),
     ],
@@ -204,6 +202,22 @@ def test_a_checkpoint_of_two_scales_starts_three(make_segmentor):
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         wanted, features = (x.backbone(images, x.backbone.dense_decisions(images))[0] for x in (two, three))
+    torch.testing.assert_close(features, wanted)
+
+
+def test_coarse_pixels_and_detail_of_two_scales_start_three(make_segmentor, perturb):
+    """Where shapes fit: what embeds nodes of 32 pixels, which two scales had not, is zero."""
+    parts = dict(coarse_embedding='own', detail=dict(hidden_dims=8))
+    two, three = perturb(make_segmentor(backbone=parts)), make_segmentor(backbone=dict(patch_sizes=SIDES, **parts))
+    for x in three.backbone.coarse_pixels.parameters():
+        torch.nn.init.zeros_(x)
+    missing, unexpected = three.load_state_dict(two.state_dict(), strict=False)
+    assert missing == [] and unexpected == []
+    large, small = three.backbone.coarse_pixels
+    assert not large.weight.any() and torch.equal(small.weight, two.backbone.coarse_pixels.weight)
+    images, nodes = torch.randn(2, 3, 64, 96), torch.randint(2, (2, 4, 6)).float()
+    with torch.no_grad():
+        (wanted,), (features,) = two.backbone(images, nodes), three.backbone(images, (torch.zeros(2, 2, 3), nodes))
     torch.testing.assert_close(features, wanted)
 
 

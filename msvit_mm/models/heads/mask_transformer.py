@@ -134,7 +134,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         ffn_macs = linear_macs(self.layers[0].ffn)
         layers = encoder_macs(num_tokens + self.num_classes, dims, ffn_macs, len(self.layers))
         projections = num_tokens * (self.dec_proj.weight.numel() + dims**2) + self.num_classes * dims**2
-        detail = 0 if self.detail is None else num_coarse * self.detail.macs_per_region(cells)
+        detail = 0 if self.detail is None else num_coarse * self.detail.macs_per_node(cells)
         return layers + projections + num_tokens * self.num_classes * dims + detail
 
     def _compare(self, patches: Tensor, lengths: list[int], classes: Tensor) -> Tensor:

@@ -1,0 +1,20 @@
+"""A dense ViT from scratch under UPerNet on scenes of 192x192, 64 patches of 24 pixels.
+
+    python tools/train.py configs/studies/scales/dense_24_upernet_scenes_192x192.py
+
+Runs on two CPU cores. One of the pairs of patch and image size that docs/scales.md compares; scored at 192x192.
+
+Not trained yet.
+"""
+
+_base_ = [
+    '../../_base_/models/dense_tiny_upernet.py',
+    '../../_base_/datasets/scenes_192x192.py',
+    '../../_base_/schedules/adamw_scratch_short.py',
+    '../../_base_/runtime/default_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(size={{_base_.crop_size}}),
+    backbone=dict(img_size={{_base_.crop_size}}, patch_size=24, coarse_patch_size=48),
+    decode_head=dict(loss_decode=dict(class_weight={{_base_.class_weight}})),
+)
