@@ -1,10 +1,10 @@
 """What a coarse token lacks and gets: all pixels of its node at the input, detail for its cells at the output.
 
 Both read only the node's own pixels and token, act only where it stays whole, and begin as zero: a fresh network is the
-one without them. Of more than two scales each but the smallest has its own (:class:`EachScale`).
+one without them. Of more than two scales each but the smallest has its own (:class:`~msvit_mm.ops.scales.EachScale`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..gates.base import linear_macs
 from ..ops.packing import Packing
+from ..ops.scales import by_scale
 from ..ops.tiling import Tiling, nodes_among, pad_to_regions
 
 
@@ -106,36 +107,6 @@ class CellDetail(nn.Module):
     def macs_per_node(self, cells: int) -> int:
         """Multiply-adds for one coarse node of so many cells, all levels together."""
         return cells * (linear_macs(self.pixels) + linear_macs(self.outputs)) + linear_macs(self.tokens)
-
-
-class EachScale(nn.ModuleList):
-    """One module for each scale but the smallest, that of the largest nodes first.
-
-    Weights of one that only two scales' networks have saved are taken for every scale whose shapes they fit.
-    """
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        saved = [x for x in state_dict if x.startswith(prefix) and not x[len(prefix) :].partition('.')[0].isdigit()]
-        for key in saved:
-            value, name = state_dict.pop(key), key.removeprefix(prefix)
-            for i, module in enumerate(self):
-                own = module.state_dict().get(name)
-                fits = own is None or own.shape == value.shape
-                state_dict[f'{prefix}{i}.{name}'] = value if fits else own
-        super()._load_from_state_dict(state_dict, prefix, *others)
-
-
-def for_each_scale(build: Callable[[int], nn.Module], sides: Sequence[int]) -> nn.Module:
-    """A module for nodes of each side; of two scales, which have one, without a list around it."""
-    modules = [build(side) for side in sides]
-    return modules[0] if len(modules) == 1 else EachScale(modules)
-
-
-def by_scale(module: nn.Module | None) -> list[Any]:
-    """What :func:`for_each_scale` built, the largest nodes' first; empty if there is none."""
-    if module is None:
-        return []
-    return list(module) if isinstance(module, EachScale) else [module]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..gates.base import linear_macs
 from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
 from ..ops.packing import Packing
-from ..ops.tiling import Tiling, pad_to_regions, shrink
+from ..ops.tiling import Maps, Tiling, pad_to_regions, per_scale, shrink
 from . import executions
 from .base import Costs, Features, check_choice, check_images, height_and_width, image_size
 from .embedding import embed_patches
@@ -328,8 +328,9 @@ class MSSwin(RegionBackbone, SwinTransformer):
             return scatter(encoding, self.out_indices, decisions), None
 
         @torch.no_grad()
-        def swap(regions: Tensor) -> Features:
-            return scatter(encoding, self.out_indices, decisions, (1 - 2 * decisions) * regions)
+        def swap(regions: Maps) -> Features:
+            (own,) = per_scale(regions)
+            return scatter(encoding, self.out_indices, decisions, (1 - 2 * decisions) * own)
 
         gate_zero = zero_with_gradient(gate_values) * encoding.weights
         features = scatter(encoding, self.out_indices, decisions, gate_zero)

@@ -15,6 +15,7 @@ from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
+from ..ops.scales import by_scale, for_each_scale
 from ..ops.tiling import (
     Maps,
     Tiling,
@@ -23,10 +24,11 @@ from ..ops.tiling import (
     gather_patches,
     map_scales,
     pad_to_regions,
+    reached_nodes,
     regions_to_nodes,
 )
 from .base import Costs, Features, check_images, height_and_width, image_size
-from .coarse import CellDetail, CoarsePixels, DetailOf, by_scale, for_each_scale
+from .coarse import CellDetail, CoarsePixels, DetailOf
 from .dense_vit import DenseViT
 from .embedding import PositionGrid, PositionTables, embed_patches, insert_extra_tokens, places_of
 from .executions import EXECUTIONS, Batch, Encoding
@@ -375,14 +377,15 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         weights = as_maps([regions_to_nodes(encoding.weights, tiling, scale) for scale in tiling.scales[:-1]])
         zeros = map_scales(lambda values, own: zero_with_gradient(values) * own, gate_values, weights)
         features = self._features(replace(layout, gate_zero=zeros), encoding, images)
-        if not isinstance(decisions, Tensor):
-            return features, None
 
         @torch.no_grad()
-        def swap(regions: Tensor) -> Features:
-            return self._features(replace(layout, gate_zero=(1 - 2 * decisions) * regions), encoding, images)
+        def swap(nodes: Maps) -> Features:
+            steps = map_scales(lambda stays, swapped: (1 - 2 * stays) * swapped, decisions, nodes)
+            return self._features(replace(layout, gate_zero=steps), encoding, images)
 
-        return features, Counterfactual(encoding.weights > 0, swap)
+        reached = reached_nodes(decisions, node_sides(self.patch_sizes))
+        drawn = map_scales(lambda weight, own: (weight > 0) & (own > 0), weights, reached)
+        return features, Counterfactual(drawn, swap)
 
     def _features(self, layout: MixedGrid, encoding: Encoding, images: Tensor) -> Features:
         levels = encoding.levels

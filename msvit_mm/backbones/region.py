@@ -17,15 +17,21 @@ from .steps import StepOutput
 
 
 class Counterfactual(NamedTuple):
-    """What the features would be with other scales, of the regions where both were computed.
+    """What the features would be with other scales, of the nodes where both were computed.
 
     Attributes:
-        drawn: Boolean: where they were, shape (B, rows, cols).
-        swap: From the regions to swap, boolean (B, rows, cols), to features like the pass's own, without gradient.
+        drawn: Boolean: which nodes these are, of those that are reached, shape (B, rows, cols), per scale but the
+            smallest.
+        swap: From the nodes to swap, like ``drawn``, to features like the pass's own, without gradient.
     """
 
-    drawn: Tensor
-    swap: Callable[[Tensor], Features]
+    drawn: Maps
+    swap: Callable[[Maps], Features]
+
+    def swap_scale(self, scale: int, nodes: Tensor) -> Features:
+        """Features with nodes of one scale swapped, boolean (B, rows, cols)."""
+        maps = [torch.zeros_like(x) for x in per_scale(self.drawn)]
+        return self.swap(as_maps([*maps[:scale], nodes, *maps[scale + 1 :]]))
 
 
 class GateOutput(NamedTuple):
@@ -40,7 +46,7 @@ class GateOutput(NamedTuple):
         num_tokens: Active patch tokens of each image, integers, shape (B,).
         costs: Multiply-adds of each image.
         region_size: Side of a region in pixels.
-        counterfactual: In training of two scales, if the gate learns from the output mix; else None.
+        counterfactual: In training, if the gate learns from the output mix; else None.
         steps: What steps between the layers did; None if there are none.
         sides: Of the nodes of every map in pixels; empty: there is one, of regions.
     """
@@ -80,7 +86,7 @@ class GateOutput(NamedTuple):
         sample = map_scales(threshold, self.gate_values)
         coarse_ratios = torch.stack([x.mean((1, 2)) for x in per_scale(sample)]).mean(0)
         names = [f'coarse_ratio_{side}' for side in self.sides]
-        ratios = dict(zip(names, reached_ratios(sample), strict=True)) if names else {}
+        ratios = dict(zip(names, reached_ratios(sample, self.sides), strict=True)) if names else {}
         return dict(coarse_ratio=coarse_ratios.mean(), coarse_ratio_std=coarse_ratios.std(correction=0)) | ratios
 
     def zero(self) -> Tensor:
@@ -98,8 +104,11 @@ def coarse_ratios(maps: Mapping[str, Tensor]) -> dict[str, float]:
     if not maps:
         return {}
     ratio = dict(coarse_ratio=sum(x.mean().item() for x in maps.values()) / len(maps))
-    names = [name.replace('scale_map', 'coarse_ratio') for name in maps] if len(maps) > 1 else []
-    return ratio | {name: x.item() for name, x in zip(names, reached_ratios(tuple(maps.values())), strict=False)}
+    if len(maps) == 1:
+        return ratio
+    sides = [int(name.rpartition('_')[2]) for name in maps]  # scale_map_64
+    ratios = zip(sides, reached_ratios(tuple(maps.values()), sides), strict=True)
+    return ratio | {f'coarse_ratio_{side}': x.item() for side, x in ratios}
 
 
 class RegionBackbone(GatedBackbone):

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..gates.base import linear_macs
 from ..ops.macs import encoder_macs
+from ..ops.scales import by_scale
 from ..ops.tiling import Tiling, nodes_of
 from .base import Costs
-from .coarse import by_scale
 from .layers import PackedSequences, Passed
 
 if TYPE_CHECKING:

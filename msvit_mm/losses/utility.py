@@ -60,6 +60,8 @@ class UtilityGateLoss(nn.Module):
         """
         utilities, logits = utilities[drawn].float(), gate_logits[drawn].float()
         quantile = self._update(utilities)
+        if not len(utilities):  # of a smaller scale no node may be reached
+            return {'loss_gate_utility': 0 * gate_logits.sum()}
         distance = (utilities - quantile).abs()
         weights = (distance / distance.mean().clamp(min=1e-12)).clamp(0.1, 5)
         targets = (utilities < quantile).to(logits)
@@ -75,7 +77,10 @@ class UtilityGateLoss(nn.Module):
     def _update(self, utilities: Tensor) -> Tensor:
         """The moving quantile, of the batches of all processes."""
         own = dist.all_gather_object(utilities.cpu()) if dist.get_world_size() > 1 else [utilities.cpu()]
-        quantile = torch.quantile(torch.cat(own), self.coarse_ratio).to(self.quantile)
+        utilities = torch.cat(own)
+        if not len(utilities):
+            return self.quantile
+        quantile = torch.quantile(utilities, self.coarse_ratio).to(self.quantile)
         if self.calls > 0:
             quantile = self.momentum * self.quantile + (1 - self.momentum) * quantile
         self.quantile.copy_(quantile)

@@ -1,7 +1,5 @@
 """A classifier over a gated backbone: the gate loss in training, the gate's choices beside each prediction."""
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from ..backbones import GateOutput
 from ..backbones.base import Features
+from ..ops.tiling import Maps, map_scales, per_scale
 from .gated import GatedModel
 from .static import StaticModel
 
@@ -46,19 +45,23 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
     def _task_losses(self, features: Features, data_samples: list) -> dict[str, Tensor]:
         return self.head.loss(self._pool(features), data_samples)
 
-    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
-        """Of an image the loss is one number, so one region of each is swapped at a time, ``NUM_SWAPS`` in all."""
+    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Maps, Maps]:
+        """Of an image the loss is one number, so one node of each is swapped at a time, ``NUM_SWAPS`` of each scale."""
         labels = torch.cat([sample.gt_label for sample in data_samples])
         counterfactual = choices.counterfactual
         assert counterfactual is not None
-        wins, known = torch.zeros_like(cast(Tensor, choices.gate_logits)), torch.zeros_like(counterfactual.drawn)
         own = F.cross_entropy(self._decode(features), labels, reduction='none')
-        order = torch.rand_like(wins).masked_fill(~counterfactual.drawn, -1).flatten(1).argsort(1, descending=True)
-        for place in order[:, :NUM_SWAPS].T:
-            one = torch.zeros_like(known).flatten(1).scatter(1, place[:, None], True).view_as(known)
-            swapped = F.cross_entropy(self._decode(counterfactual.swap(one)), labels, reduction='none')
-            wins[one] = own - swapped
-            known |= one & counterfactual.drawn
+        wins = map_scales(torch.zeros_like, choices.gate_logits)
+        known = map_scales(torch.zeros_like, counterfactual.drawn)
+        maps = zip(*map(per_scale, (wins, known, counterfactual.drawn)), strict=True)
+        for i, (won, seen, drawn) in enumerate(maps):
+            order = torch.rand_like(won).masked_fill(~drawn, -1).flatten(1).argsort(1, descending=True)
+            for place in order[:, :NUM_SWAPS].T:
+                one = torch.zeros_like(seen).flatten(1).scatter(1, place[:, None], True).view_as(seen)
+                swapped = F.cross_entropy(self._decode(counterfactual.swap_scale(i, one)), labels, reduction='none')
+                one &= drawn  # an image may have fewer
+                won += (own - swapped)[:, None, None] * one
+                seen |= one
         return wins, known
 
     def _decode(self, features: Features) -> Tensor:

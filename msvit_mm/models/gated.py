@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ..backbones import ChoiceMap, Choices, Costs, GatedBackbone, GateOutput
 from ..backbones.base import Features, check_backbone
+from ..gates import node_sides
 from ..ops.macs import count_macs
-from ..ops.tiling import map_scales, per_scale
+from ..ops.scales import by_scale, for_each_scale
+from ..ops.tiling import Maps, map_scales, per_scale
 
 if TYPE_CHECKING:
     Module = nn.Module  # of which every host's model is one
@@ -103,10 +105,9 @@ class GatedModel(Module):
         if utility_loss is not None:
             if self.backbone.region_size is None:
                 raise ValueError(f'utility_loss supervises regions (MSViT), got {type(self.backbone).__name__}')
-            if len(sizes := self.backbone.metainfo()['patch_sizes']) > 2:
-                raise ValueError(f'utility_loss: wanted two patch sizes, got {sizes}')
             self._check_utilities()
-            self.utility_loss = MODELS.build(utility_loss)
+            sides = node_sides(self.backbone.metainfo()['patch_sizes'])
+            self.utility_loss = for_each_scale(lambda _: MODELS.build(utility_loss), sides)
         self.gate_phase = 'learn'
         self._decoder_macs: dict[tuple[int, ...], int] = {}
 
@@ -147,13 +148,17 @@ class GatedModel(Module):
         return losses
 
     def _utility_losses(self, features: Features, choices: GateOutput, data_samples: list) -> dict[str, Tensor]:
-        if not self.utility_loss.is_due():
+        losses = by_scale(self.utility_loss)
+        due = [loss.is_due() for loss in losses]  # each counts its steps
+        if not all(due):
             return {}
         modules = [part for name in ('neck', 'decode_head', 'head') if (part := getattr(self, name, None)) is not None]
         with torch.no_grad(), in_evaluation(*modules):
             wins, drawn = self._utilities(features, choices, data_samples)
-        decisions = cast(Tensor, choices.decisions)  # of two scales, as checked
-        return self.utility_loss(choices.gate_logits, (2 * decisions - 1) * wins, drawn)
+        utilities = map_scales(lambda stays, won: (2 * stays - 1) * won, choices.decisions, wins)
+        words = zip(*map(per_scale, (choices.gate_logits, utilities, drawn)), strict=True)
+        parts = [loss(*own) for loss, own in zip(losses, words, strict=True)]
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
 
     def _check_utilities(self) -> None:
         """Check that both scales are computed, and that the task's loss can tell what they are worth."""
@@ -167,8 +172,11 @@ class GatedModel(Module):
         if type(self)._utilities is GatedModel._utilities:
             raise ValueError(f'utility_loss: wanted a segmentor or a classifier, got {type(self).__name__}')
 
-    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
-        """What a region's task loss falls by when its scale is swapped, (B, rows, cols), and where that is known."""
+    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Maps, Maps]:
+        """What a node's task loss falls by when its decision is swapped, like decisions, and where that is known.
+
+        Nodes are swapped one scale at a time.
+        """
         raise NotImplementedError
 
     def _token_losses(self, choices: Choices, data_samples: list) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..backbones import ChoiceMap, Choices, Costs, GateOutput
 from ..backbones.base import Features, image_size
 from ..losses import region_means, token_loss
-from ..ops.tiling import per_scale
+from ..ops.tiling import Maps, as_maps, per_scale
 from .gated import GatedModel
 from .static import StaticModel
 
@@ -126,16 +126,19 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         weight = backbone.exits.loss_weight
         return {f'loss_exit_{i}': weight * loss for i, loss in zip(backbone.exits.layers, losses, strict=True)}
 
-    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Tensor, Tensor]:
+    def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Maps, Maps]:
         labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
         counterfactual = choices.counterfactual
         assert counterfactual is not None
-        drawn = counterfactual.drawn
-        own, swapped = (self._region_losses(x, labels) for x in (features, counterfactual.swap(drawn)))
-        return own - swapped, drawn
+        counted, own, wins = labels != self.decode_head.ignore_index, self._pixel_losses(features, labels), []
+        sides = choices.sides or (choices.region_size,)
+        for i, (side, drawn) in enumerate(zip(sides, per_scale(counterfactual.drawn), strict=True)):
+            swapped = self._pixel_losses(counterfactual.swap_scale(i, drawn), labels)
+            wins.append(region_means(own, counted, side) - region_means(swapped, counted, side))
+        return as_maps(wins), counterfactual.drawn
 
-    def _region_losses(self, features: Features, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of each region, with the class weights of the task's loss, (B, rows, cols)."""
+    def _pixel_losses(self, features: Features, labels: Tensor) -> Tensor:
+        """Cross-entropy of each pixel, with the class weights of the task's loss, (B, H, W)."""
         if self.with_neck:
             features = self.neck(features)
         logits = F.interpolate(self.decode_head(features), labels.shape[1:], mode='bilinear', align_corners=False)
@@ -143,9 +146,7 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         loss = next(iter(loss)) if isinstance(loss, nn.ModuleList) else loss
         weight = getattr(loss, 'class_weight', None)
         weight = None if weight is None else logits.new_tensor(weight)
-        losses = F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction='none')
-        assert self.backbone.region_size is not None
-        return region_means(losses, labels != ignore_index, self.backbone.region_size)
+        return F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction='none')
 
     def _decode(self, features: Features, metas: list[dict]) -> Tensor:
         if self.with_neck:

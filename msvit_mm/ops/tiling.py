@@ -148,25 +148,36 @@ def regions_to_nodes(values: Tensor, tiling: Tiling, scale: Scale) -> Tensor:
     return _enlarge(values, scale.per_side)[:, : scale.rows, : scale.cols]
 
 
-def reached_ratios(decisions: Maps) -> list[Tensor]:
-    """Share of the nodes that stay whole, of each scale among those whose parents are split.
+def reached_nodes(decisions: Maps, sides: Sequence[int]) -> Maps:
+    """Which nodes matter: 1 for those all of whose parents are split, like the decisions.
 
     Args:
         decisions: Shape (B, rows, cols) per scale, the largest first; means over windows count in part.
+        sides: Of the nodes of each scale in pixels.
+    """
+    maps = per_scale(decisions)
+    reached = [torch.ones_like(maps[0])]
+    for (larger, smaller), above, own in zip(pairwise(sides), maps, maps[1:], strict=False):
+        split = _enlarge(reached[-1] * (1 - above), larger // smaller)
+        reached.append(split[:, : own.shape[1], : own.shape[2]])
+    return as_maps(reached)
+
+
+def reached_ratios(decisions: Maps, sides: Sequence[int]) -> list[Tensor]:
+    """Share of the nodes that stay whole, of each scale among those whose parents are split.
+
+    Args:
+        decisions, sides: As for :func:`reached_nodes`.
 
     Example:
-        >>> reached_ratios((torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]]])))
+        >>> regions, nodes = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]]])
+        >>> reached_ratios((regions, nodes), sides=(32, 16))
         [tensor(0.5000), tensor(0.2500)]
     """
-    maps = [x.double() for x in per_scale(decisions)]
-    reached, ratios = torch.ones_like(maps[0]), []
-    for stays in maps:
-        if stays.shape != reached.shape:
-            factor = -(-stays.shape[1] // reached.shape[1])
-            reached = _enlarge(reached, factor)[:, : stays.shape[1], : stays.shape[2]]
-        ratios.append(((reached * stays).sum() / reached.sum().clamp(min=1)).to(per_scale(decisions)[0]))
-        reached = reached * (1 - stays)
-    return ratios
+    maps = as_maps([x.double() for x in per_scale(decisions)])
+    pairs = zip(per_scale(reached_nodes(maps, sides)), per_scale(maps), strict=True)
+    ratios = [(reached * stays).sum() / reached.sum().clamp(min=1) for reached, stays in pairs]
+    return [ratio.to(x) for ratio, x in zip(ratios, per_scale(decisions), strict=True)]
 
 
 def pad_to_regions(images: Tensor, region_size: int) -> Tensor:

@@ -1,6 +1,7 @@
 """A gate fitted before any training: to what labels, or the network that it is for, say of the regions of images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 from ..backbones import GateOutput
 from ..backbones.base import image_size
 from ..evaluation.gate_content import area_under_curve
+from ..gates import node_sides
 from ..losses import UtilityGateLoss, region_means
 from ..models import GatedModel
-from ..ops.tiling import regions_with_boundary
+from ..ops.tiling import Maps, as_maps, map_scales, per_scale, regions_with_boundary
 
 IGNORED = 255
 
@@ -31,7 +33,7 @@ class View(NamedTuple):
     sample: BaseDataElement
 
 
-Scores = tuple[Tensor, Tensor]  # how much a region should be fine (1, rows, cols), and where that is known
+Scores = tuple[Maps, Maps]  # how much a node should be split (1, rows, cols), and where that is known, like decisions
 
 
 @torch.no_grad()
@@ -57,9 +59,10 @@ def take_view(model: GatedModel, batch: dict, scale: float = 1.0, generator: tor
 
 
 def score_boundaries(model: GatedModel, view: View) -> Scores:
-    """1 for regions that hold a class boundary of the label map."""
-    boundary = regions_with_boundary(view.sample.gt_sem_seg.data[0], _region(model), IGNORED)[None]
-    return boundary.float(), torch.ones_like(boundary)
+    """1 for nodes that hold a class boundary of the label map."""
+    labels = view.sample.gt_sem_seg.data[0]
+    boundary = as_maps([regions_with_boundary(labels, side, IGNORED)[None] for side in sides_of(model)])
+    return map_scales(Tensor.float, boundary), map_scales(torch.ones_like, boundary)
 
 
 def score_utilities(model: GatedModel, view: View) -> Scores:
@@ -73,27 +76,34 @@ def score_utilities(model: GatedModel, view: View) -> Scores:
         backbone.training = False
     regions = cast(GateOutput, choices)  # of a backbone of regions
     wins, drawn = model._utilities(features, regions, [view.sample])
-    return (2 * cast(Tensor, regions.decisions) - 1) * wins, drawn
+    return map_scales(lambda stays, won: (2 * stays - 1) * won, regions.decisions, wins), drawn
 
 
 def score_uncertainty(model: GatedModel, view: View) -> Scores:
-    """The entropy of the classes that the dense network predicts for the region's pixels."""
+    """The entropy of the classes that the dense network predicts for the node's pixels."""
     size = image_size(view.inputs)
     seg_logits = model._decode(model.backbone(view.inputs, _fine(model, view)), [dict(img_shape=size)])
     seg_logits = F.interpolate(seg_logits, size, mode='bilinear', align_corners=False)
     entropy = -(seg_logits.softmax(1) * seg_logits.log_softmax(1)).sum(1)
-    return _over_regions(entropy, _region(model))
+    scores = as_maps([_means(entropy, side) for side in sides_of(model)])
+    return scores, map_scales(partial(torch.ones_like, dtype=torch.bool), scores)
 
 
 def score_scales(model: GatedModel, view: View) -> Scores:
-    """How far the features of the region are apart if all are fine and if all are coarse, relative to their size."""
-    fine, region = _fine(model, view), _region(model)
+    """How far the features of the node are apart if all are fine and if all of its scale stay whole, relative to their
+    size.
+    """
+    fine = per_scale(_fine(model, view))
     scores = []
-    for x, y in zip(model.backbone(view.inputs, fine), model.backbone(view.inputs, 1 - fine), strict=True):
-        side = region // _stride(model, x, view)
-        if side:  # else a cell is larger than a region
-            scores.append(_over_regions((x - y).square().mean(1) / x.square().mean(), side)[0])
-    return torch.stack(scores).mean(0), torch.ones_like(scores[0], dtype=torch.bool)
+    for i, side in enumerate(sides_of(model)):
+        whole = as_maps([*fine[:i], 1 - fine[i], *fine[i + 1 :]])
+        distances = []
+        for x, y in zip(model.backbone(view.inputs, as_maps(fine)), model.backbone(view.inputs, whole), strict=True):
+            cells = side // _stride(model, x, view)
+            if cells:  # else a cell is larger than a node
+                distances.append(_means((x - y).square().mean(1) / x.square().mean(), cells))
+        scores.append(torch.stack(distances).mean(0))
+    return as_maps(scores), map_scales(partial(torch.ones_like, dtype=torch.bool), as_maps(scores))
 
 
 TEACHERS: dict[str, Callable[[GatedModel, View], Scores]] = dict(
@@ -111,8 +121,6 @@ def check_target(model: GatedModel, targets: Sequence[str]) -> None:
     if not list(model.backbone.gate.parameters()):
         got = type(model.backbone.gate).__name__
         raise ValueError(f'gate: wanted one with weights to fit (ContextGate, ScaleGate, StaticGate), got {got}')
-    if len(sizes := model.backbone.metainfo()['patch_sizes']) > 2:
-        raise ValueError(f'gate: wanted one of two patch sizes, got one of {sizes}')
     if not hasattr(model, 'decode_head') and set(targets) & {'boundary', 'uncertainty'}:
         raise ValueError(f'--target {targets[0]}: wanted a segmentor, got {type(model).__name__}')
     if model.backbone.out_type != 'featmap' and 'scales' in targets:
@@ -134,7 +142,8 @@ def fit_gate(
     """Fit a gate whose weights can learn, in place, with everything else as it is.
 
     Regions should be fine where their score is above the quantile of ``coarse_ratio`` (:class:`UtilityGateLoss`, whose
-    weights heed the distance from it), or where they hold a boundary: cross-entropy, of several targets the sum.
+    weights heed the distance from it), or where they hold a boundary: cross-entropy, of several targets the sum. Nodes
+    of more than two scales alike, each scale with a quantile of its own; the losses add up.
 
     Args:
         model: In evaluation mode.
@@ -147,16 +156,18 @@ def fit_gate(
         The loss of each step.
     """
     gate, history = model.backbone.gate, []
-    criteria = {name: UtilityGateLoss(coarse_ratio) for name in targets if name != 'boundary'}
+    criteria = {name: [_criterion(name, coarse_ratio) for _ in sides_of(model)] for name in targets}
     optimizer = torch.optim.AdamW(gate.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     images = iter(images)
     for _ in range(steps):
         scale = scales[int(torch.randint(len(scales), ()))]
         views = [take_view(model, next(images), scale) for _ in range(batch_size)]
-        scores = {name: _concatenate([score(model, view, name) for view in views]) for name in targets}
-        logits = torch.cat([gate(view.inputs).flatten() for view in views])
-        losses = [_loss(logits, *scores[name], criteria.get(name)) for name in targets]
+        logits = _over_views([gate(view.inputs) for view in views])
+        losses: list[Tensor] = []
+        for name in targets:
+            values, known = map(_over_views, zip(*[score(model, view, name) for view in views], strict=True))
+            losses += map(_loss, logits, values, known, criteria[name])
         loss = torch.stack(losses).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -170,14 +181,20 @@ def fit_gate(
 def judge_gate(
     model: GatedModel, images: Iterable[dict], targets: Sequence[str], coarse_ratio: float
 ) -> Mapping[str, float]:
-    """AUC of a gate's logits against each target, on images; of scores against those above the ratio's quantile."""
+    """AUC of a gate's logits against each target, on images; of scores against those above the ratio's quantile.
+
+    Of more than two scales ``utility_64`` and so on, by the nodes' side.
+    """
     views = [take_view(model, image) for image in images]
-    logits = torch.cat([model.backbone.gate(view.inputs).flatten() for view in views]).cpu().numpy()
+    logits = _over_views([model.backbone.gate(view.inputs) for view in views])
+    suffixes = [f'_{side}' for side in sides_of(model)] if len(logits) > 1 else ['']
     auc = {}
     for name in targets:
-        scores, known = (x.cpu().numpy() for x in _concatenate([score(model, view, name) for view in views]))
-        limit = 0.5 if name == 'boundary' else np.quantile(scores[known], coarse_ratio)
-        auc[name] = area_under_curve(-logits[known], scores[known] > limit)
+        values, known = map(_over_views, zip(*[score(model, view, name) for view in views], strict=True))
+        for suffix, *own in zip(suffixes, logits, values, known, strict=True):
+            judged, scores, there = (x.cpu().numpy() for x in own)
+            limit = 0.5 if name == 'boundary' else np.quantile(scores[there], coarse_ratio)
+            auc[name + suffix] = area_under_curve(-judged[there], scores[there] > limit)
     return auc
 
 
@@ -193,20 +210,23 @@ def _loss(logits: Tensor, scores: Tensor, known: Tensor, criterion: UtilityGateL
     return criterion(logits, scores, known)['loss_gate_utility']
 
 
-def _concatenate(scores: Sequence[Scores]) -> Scores:
-    values, known = zip(*scores, strict=True)
-    return torch.cat([x.flatten() for x in values]), torch.cat([x.flatten() for x in known])
+def _criterion(target: str, coarse_ratio: float) -> UtilityGateLoss | None:
+    return None if target == 'boundary' else UtilityGateLoss(coarse_ratio)
 
 
-def _fine(model: GatedModel, view: View) -> Tensor:
-    """Decisions under which all regions are fine, (1, rows, cols)."""
-    return torch.zeros_like(model.backbone.gate(view.inputs))
+def _over_views(maps: Iterable[Maps]) -> list[Tensor]:
+    """Values of the nodes of all views, of each scale, (n,)."""
+    return [torch.cat([x.flatten() for x in own]) for own in zip(*map(per_scale, maps), strict=True)]
 
 
-def _region(model: GatedModel) -> int:
-    size = model.backbone.region_size
-    assert size is not None
-    return size
+def _fine(model: GatedModel, view: View) -> Maps:
+    """Decisions under which all nodes are split, (1, rows, cols)."""
+    return map_scales(torch.zeros_like, model.backbone.gate(view.inputs))
+
+
+def sides_of(model: GatedModel) -> tuple[int, ...]:
+    """Sides in pixels of the nodes that a model's gate decides, the largest first."""
+    return node_sides(model.backbone.metainfo()['patch_sizes'])
 
 
 def _stride(model: GatedModel, features: Tensor, view: View) -> int:
@@ -217,6 +237,5 @@ def _stride(model: GatedModel, features: Tensor, view: View) -> int:
     return next(stride for stride in strides if (-(-height // stride), -(-width // stride)) == size)
 
 
-def _over_regions(values: Tensor, size: int) -> Scores:
-    means = region_means(values, torch.ones_like(values, dtype=torch.bool), size)
-    return means, torch.ones_like(means, dtype=torch.bool)
+def _means(values: Tensor, side: int) -> Tensor:
+    return region_means(values, torch.ones_like(values, dtype=torch.bool), side)

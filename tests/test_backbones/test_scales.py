@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 from msvit_mm.engine.calibration import calibrate_gate
 from msvit_mm.evaluation import ComplexityMetric
 from msvit_mm.gates import NestedGate
-from msvit_mm.ops.tiling import active_slots, map_scales, other_slots, reached_ratios
+from msvit_mm.ops.tiling import Tiling, active_slots, map_scales, other_slots, reached_nodes, reached_ratios
 from msvit_mm.visualization import draw_choices
 
 SIDES = (8, 16, 32)
@@ -85,7 +85,20 @@ def test_tokens_are_regions_and_three_for_each_split(make_scales):
         _, choices = model.forward_gated(images, (regions, nodes))
     assert choices.num_tokens.tolist() == (tiling.num_regions + 3 * splits).tolist()
     ratios = [regions.mean(), (reached * nodes).sum() / reached.sum()]
-    torch.testing.assert_close(torch.stack(reached_ratios((regions, nodes))), torch.stack(ratios))
+    torch.testing.assert_close(torch.stack(reached_ratios((regions, nodes), (32, 16))), torch.stack(ratios))
+
+
+@pytest.mark.parametrize('size', [(16, 96), (64, 40)])  # nodes of 8 pixels: 2 and 5 across, of regions 1 and 2
+def test_nodes_are_reached_where_borders_cut_regions(size):
+    """Of nodes a quarter as wide as regions; by the candidates that are active."""
+    tiling = Tiling(*size, (4, 8, 32))
+    maps = random_trees(tiling)
+    nodes = active_slots(maps, tiling)[..., 1:17] | active_slots((maps[0], 1 - maps[1]), tiling)[..., 1:17]
+    _, reached = reached_nodes(maps, (32, 8))
+    assert torch.equal(reached.sum((1, 2)).long(), nodes.sum((1, 2)))
+    assert (
+        reached.shape == maps[1].shape and reached_ratios(maps, (32, 8))[1] == (reached * maps[1]).sum() / reached.sum()
+    )
 
 
 def test_what_nodes_would_be_otherwise_is_what_a_swap_makes_active(make_scales):
@@ -132,8 +145,6 @@ def test_wrong_decisions_and_forms(make_scales, make_segmentor):
         model(images, torch.zeros(1, 2, 3))
     with pytest.raises(ValueError, match=r'export: wanted two patch sizes, got \(8, 16, 32\)'):
         model.static((64, 96), 20)
-    with pytest.raises(ValueError, match=r'utility_loss: wanted two patch sizes, got \(8, 16, 32\)'):
-        make_segmentor(utility_loss=dict(type='UtilityGateLoss'))
     with pytest.raises(ValueError, match=r'losses: wanted 2, .* got 1'):
         make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=[dict(type='RatioLoss')]))
 
@@ -230,6 +241,44 @@ def test_a_segmentor_trains_and_tells_its_ratios(make_segmentor):
     assert all(p.grad is not None and p.grad.any() for p in model.backbone.gate.parameters())
     model.gate_phase = 'warmup'
     assert not model.loss(**batch)['loss_gate_prior']
+
+
+@pytest.mark.parametrize('parts', [{}, dict(coarse_embedding='own', detail=dict(hidden_dims=8))])
+def test_a_swap_is_what_the_other_decision_would_show(make_segmentor, parts):
+    """Of one node alone, against the features of a pass in which it is decided otherwise, where no attention mixes."""
+    backbone = make_segmentor(backbone=dict(patch_sizes=SIDES, with_cls_token=False, **parts)).backbone.train()
+    backbone.counterfactual_share = 1.0
+    for layer in backbone.layers:
+        torch.nn.init.zeros_(layer.attn.proj.weight)
+    images, trees = torch.randn(1, 3, 64, 96), random_trees(backbone.tile((64, 96)), batch=1)
+    with backbone.configured(gate=backbone.state_decisions(trees)):
+        choices = backbone.forward_gated(images)[1]
+    counterfactual = choices.counterfactual
+    assert [x.sum() for x in counterfactual.drawn] == [6, 4 * (1 - trees[0]).sum()]
+    for scale in range(2):
+        for row, col in counterfactual.drawn[scale][0].nonzero().tolist():
+            one = torch.zeros_like(counterfactual.drawn[scale])
+            one[0, row, col] = True
+            other = [torch.where(one, 1 - x, x) if i == scale else x for i, x in enumerate(trees)]
+            torch.testing.assert_close(counterfactual.swap_scale(scale, one), backbone(images, tuple(other)))
+
+
+def test_utilities_of_each_scale(make_segmentor, monkeypatch):
+    model = make_segmentor(utility_loss=dict(type='UtilityGateLoss', coarse_ratio=0.5)).train()
+    batch, seen = model.data_preprocessor(make_batch(), training=True), []
+    find = model._utilities
+    monkeypatch.setattr(model, '_utilities', lambda *words: seen.append(find(*words)) or seen[-1])
+    losses = model.loss(**batch)
+    ((wins, drawn),) = seen
+    assert [x.shape for x in wins] == [(2, 2, 3), (2, 4, 6)]
+    assert all(x[known].abs().min() > 0 for x, known in zip(wins, drawn, strict=True))
+    assert all(x.quantile != 0 for x in model.utility_loss)
+    losses['loss_gate_utility'].backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.backbone.gate.parameters())
+    whole = model.backbone.state_decisions(map_scales(torch.ones_like, wins))
+    with model.backbone.configured(gate=whole):  # no smaller node is reached
+        assert model.loss(**batch)['loss_gate_utility'].isfinite()
+    assert not seen[-1][1][1].any()
 
 
 def test_calibrated_by_tokens(make_segmentor):

@@ -138,6 +138,18 @@ def test_utilities_swap_one_region_of_each_image_at_a_time(make_classifier, batc
     torch.testing.assert_close(losses['loss_gate_utility'], wanted)
 
 
+def test_utilities_of_each_scale_of_three(make_classifier, batch, monkeypatch):
+    gate = dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)
+    model = make_classifier(gate, dict(patch_sizes=(8, 16, 32)), utility_loss=UTILITY)
+    seen = record(monkeypatch, model, '_utilities')
+    assert losses_of(model, batch)['loss_gate_utility'].isfinite()
+    ((wins, known),) = seen
+    assert [x.shape[1:] for x in wins] == [(2, 3), (4, 6)]
+    for won, there in zip(wins, known, strict=True):
+        assert (there.flatten(1).sum(1) <= 4).all() and won[there].all() and not won[~there].any()
+    assert known[0].any(2).any(1).all()
+
+
 def test_utilities_know_drawn_regions_alone(make_classifier, batch, monkeypatch):
     model = make_classifier(utility_loss=UTILITY)
     model.backbone.counterfactual_share = 1 / 3  # 2 of 6 regions, fewer than are swapped

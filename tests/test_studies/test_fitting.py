@@ -72,6 +72,23 @@ def test_every_target_lowers_its_loss(make_model, targets):
     assert list(auc) == targets and all(0 <= x <= 1 for x in auc.values())
 
 
+def test_each_scale_of_three_has_scores_and_learns(make_model):
+    model, batches = make_model(patch_sizes=(8, 16, 32)), make_batches(8)
+    view, fine = take_view(model, batches[0]), (torch.zeros(1, 2, 3), torch.zeros(1, 4, 6))
+    for name in TEACHERS:
+        assert [x.shape for x in score(model, view, name)[0]] == [x.shape for x in fine]
+    with torch.no_grad():
+        (x,), (y,) = model.backbone(view.inputs, fine), model.backbone(view.inputs, (fine[0], 1 - fine[1]))
+    apart = (x - y).square().mean(1) / x.square().mean()
+    torch.testing.assert_close(score(model, view, 'scales')[0][1][0, 3, 1], apart[0, 6:8, 2:4].mean())
+    torch.manual_seed(0)
+    losses = fit_gate(model, batches * 6, ['boundary', 'utility'], 0.6, batch_size=4, steps=12, scales=(1.0,), lr=1e-2)
+    assert sum(losses[-3:]) < sum(losses[:3])
+    auc = judge_gate(model, batches[:4], ['boundary', 'utility'], 0.6)
+    assert list(auc) == ['boundary_32', 'boundary_16', 'utility_32', 'utility_16']
+    assert auc['boundary_32'] > 0.5
+
+
 def test_scores_are_what_they_say(make_model):
     model = make_model()
     (batch,) = make_batches(1)
