@@ -1,7 +1,7 @@
 """What all gates have in common, and how one is built for a backbone."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from mmengine.model import BaseModule
@@ -50,15 +50,25 @@ def build_gate(config: dict[str, Any], family: type[Gate], **words: Any) -> Gate
         words: What the backbone fills in.
 
     Raises:
-        ValueError: If the config does not name a registered gate of this family.
+        ValueError: As of :func:`gate_type`.
     """
-    wanted = config.get('type')
-    gates = gates_of(family)
-    gate_type = MODELS.get(wanted) if wanted and isinstance(wanted, str) else wanted
-    if not (isinstance(gate_type, type) and issubclass(gate_type, family)):
+    gate_type(config, family)
+    return MODELS.build({**config, **words})
+
+
+def gate_type(config: Any, family: type[Gate]) -> type[Gate]:
+    """The class that a gate's config names.
+
+    Raises:
+        ValueError: If it is no config that names a registered gate of this family.
+    """
+    wanted = config.get('type') if isinstance(config, Mapping) else None
+    found = MODELS.get(wanted) if wanted and isinstance(wanted, str) else wanted
+    if not (isinstance(found, type) and issubclass(found, family)):
+        gates = gates_of(family)
         hint = did_you_mean(wanted, gates)
         raise ValueError(f'gate must be a config whose type is one of {", ".join(gates)}, got {config}{hint}')
-    return MODELS.build({**config, **words})
+    return found
 
 
 def did_you_mean(wanted: object, names: Iterable[str]) -> str:

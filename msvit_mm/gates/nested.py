@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops.tiling import Maps, Tiling, as_maps
-from .base import CERTAIN, Gate, build_gate
+from .base import CERTAIN, Gate, build_gate, gate_type
 from .region import RegionGate, ScaleGate
 
 
@@ -117,9 +117,8 @@ def build_region_gate(config: Mapping[str, Any], family: type[Gate], patch_sizes
     Raises:
         ValueError: If the config does not name a registered gate of this family.
     """
-    sides, wanted = node_sides(patch_sizes), config.get('type')
-    gate_type = MODELS.get(wanted) if isinstance(wanted, str) else wanted
-    if getattr(gate_type, 'nested', False):
+    sides = node_sides(patch_sizes)
+    if getattr(gate_type(config, family), 'nested', False):
         return build_gate(dict(config), family, patch_sizes=tuple(patch_sizes))
     if len(sides) == 1:
         return build_gate(dict(config), family, coarse_patch_size=sides[0])

@@ -5,7 +5,17 @@ import torch
 from mmengine.registry import MODELS
 
 from msvit_mm.backbones import MSViT
-from msvit_mm.gates import EdgeGate, FixedGate, RandomGate, RegionGate, ScaleGate, StaticGate, build_gate, gates_of
+from msvit_mm.gates import (
+    EdgeGate,
+    FixedGate,
+    RandomGate,
+    RegionGate,
+    ScaleGate,
+    StaticGate,
+    build_gate,
+    build_region_gate,
+    gates_of,
+)
 from msvit_mm.gates.region import rank_logits
 from msvit_mm.ops.gating import relaxed_gate_sample, threshold
 from msvit_mm.ops.macs import count_macs
@@ -242,6 +252,9 @@ def test_a_gate_of_another_family_is_refused():
         build_gate(dict(type='ScalGate'), RegionGate)
     with pytest.raises(ValueError, match=r'got \{\}$'):
         build_gate({}, RegionGate)
+    for config in ([dict(type='ScaleGate')], 'ScaleGate'):
+        with pytest.raises(ValueError, match=r'gate must be a config whose type is one of .*ScaleGate'):
+            build_region_gate(config, RegionGate, (16, 32))
 
 
 def test_the_backbone_fills_words_in():
