@@ -1,7 +1,7 @@
 """Steps that merge similar tokens before a layer, each image for itself: fewer tokens inside the encoder."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -187,7 +187,7 @@ def build_merge(config: dict[str, Any], num_layers: int, num_extra_tokens: int) 
     Raises:
         ValueError: If the config names no registered step, or a layer that the backbone does not have.
     """
-    wanted, names = config.get('type'), merge_steps()
+    wanted, names = config.get('type') if isinstance(config, Mapping) else None, merge_steps()
     step = MODELS.get(wanted) if wanted and isinstance(wanted, str) else wanted
     if not (isinstance(step, type) and issubclass(step, MergeStep)):
         hint = did_you_mean(wanted, names)

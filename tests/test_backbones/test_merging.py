@@ -193,8 +193,9 @@ def test_a_new_step_is_one_class():
         model = MODELS.build(dict(**words, merge=dict(type='FirstTwo', before=(2,)))).eval()
         costs = model.forward_gated(torch.randn(2, 3, 64, 64))[1].costs
         assert torch.equal(costs.num_tokens[2] + 1, costs.num_tokens[1])
-        with pytest.raises(ValueError, match='merge: wanted a config whose type is one of Bipartite, FirstTwo, Mutual'):
-            MODELS.build(dict(**words, merge=dict(type='FirstOne', before=(2,))))
+        for unknown in (dict(type='FirstOne', before=(2,)), 'FirstTwo'):
+            with pytest.raises(ValueError, match='merge: wanted a config whose type is one of Bipartite, FirstTwo, M'):
+                MODELS.build(dict(**words, merge=unknown))
     finally:
         MODELS.module_dict.pop('FirstTwo')
     assert list(merge_steps()) == ['Bipartite', 'MutualPairs']
