@@ -27,8 +27,8 @@ class Encoder(Protocol):
     def embed(self, images: Tensor, tiling: Tiling, chosen: Packing) -> Tensor:
         """Positioned tokens of the chosen candidates, (B, 3, H, W) -> (T, C)."""
 
-    def rotation(self, tiling: Tiling, chosen: Packing) -> Tensor | None:
-        """How their queries and keys turn, (T, 2, head_dims), or None."""
+    def angles(self, tiling: Tiling, chosen: Packing) -> Tensor | None:
+        """By how much their queries and keys turn, (T, head_dims / 2), or None."""
 
     def run(self, active: Stream, queries: Stream | None = None, drop_path: Tensor | None = None) -> Passed:
         """The layers."""
@@ -124,8 +124,8 @@ def run_counterfactual(encoder: Encoder, batch: Batch) -> Encoding:
     stream = _stream(encoder, batch, active)
     with torch.no_grad():
         tokens = encoder.embed(batch.images, batch.tiling, chosen)
-        rotation = encoder.rotation(batch.tiling, chosen)
-        queries = Stream(tokens, PackedSequences.of(chosen, batch.per_image), rotation=rotation)
+        angles = encoder.angles(batch.tiling, chosen)
+        queries = Stream(tokens, PackedSequences.of(chosen, batch.per_image), angles=angles)
     passed = encoder.run(stream, queries, batch.drop_path)
     # unbiased: regions that were not drawn contribute nothing, the others in proportion more
     weights = drawn * (drawn.numel() / drawn.sum())
@@ -152,10 +152,10 @@ def run_masked(encoder: Encoder, batch: Batch, trim: bool = False) -> Encoding:
     tokens = encoder.embed(batch.images, batch.tiling, candidates).unflatten(0, active.shape)
     image = torch.arange(len(order), device=order.device).div(batch.per_image, rounding_mode='floor')
     sequences = MaskedRows(key_mask.take_along_dim(order, dim=1), image.unsqueeze(-1))
-    rotation = encoder.rotation(batch.tiling, candidates)
-    if rotation is not None:
-        rotation = batch.rows(rotation.unflatten(0, active.shape)).take_along_dim(order[:, :, None, None], dim=1)
-    stream = Stream(batch.rows(tokens).take_along_dim(order.unsqueeze(-1), dim=1), sequences, rotation=rotation)
+    angles = encoder.angles(batch.tiling, candidates)
+    if angles is not None:
+        angles = batch.rows(angles.unflatten(0, active.shape)).take_along_dim(order.unsqueeze(-1), dim=1)
+    stream = Stream(batch.rows(tokens).take_along_dim(order.unsqueeze(-1), dim=1), sequences, angles=angles)
     levels = [_split_rows(x, order, active, chosen) for x, _ in encoder.run(stream, drop_path=batch.drop_path).levels]
     return Encoding(active, levels, chosen, weights)
 
@@ -178,8 +178,8 @@ def draw_regions(like: Tensor, share: float) -> Tensor:
 
 def _stream(encoder: Encoder, batch: Batch, active: Packing) -> Stream:
     tokens = encoder.embed(batch.images, batch.tiling, active)
-    rotation = encoder.rotation(batch.tiling, active)
-    return Stream(tokens, PackedSequences.of(active, batch.per_image), cells=batch.cells, rotation=rotation)
+    angles = encoder.angles(batch.tiling, active)
+    return Stream(tokens, PackedSequences.of(active, batch.per_image), cells=batch.cells, angles=angles)
 
 
 def _key_weights(batch: Batch, gate_values: Maps) -> Tensor:

@@ -7,7 +7,7 @@ from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
 from ..ops.packing import Packing
-from ..ops.rotary import rotation_of
+from ..ops.rotary import angles_of
 from ..ops.tiling import Tiling, position_table
 from .embedding import add_registers, places_of
 from .layers import EqualRows, PretrainLayer, Stream, run_layers
@@ -57,8 +57,8 @@ class ExtendedViT(VisionTransformer):
         kinds = [x[0] for x in (self.cls_token, self.reg_token) if x is not None]
         return torch.cat(kinds) if kinds else self.patch_embed.projection.weight.new_zeros(0, self.embed_dims)
 
-    def rotation(self, tiling: Tiling, chosen: Packing | None = None) -> Tensor | None:
-        """How queries and keys of tokens turn, (T, 2, head_dims), or None where positions are added.
+    def angles(self, tiling: Tiling, chosen: Packing | None = None) -> Tensor | None:
+        """By how much queries and keys of tokens turn, (T, head_dims / 2), or None where positions are added.
 
         A coarse token's centre is the mean over those of its cells in the image; class token and registers do not turn.
 
@@ -74,11 +74,9 @@ class ExtendedViT(VisionTransformer):
         centres = torch.stack(torch.meshgrid(ys, xs, indexing='ij'), dim=-1).flatten(0, 1)  # (h * w, 2)
         if chosen is not None:
             centres = position_table(centres[None], tiling).flatten(0, 2)  # (R * slots, 2)
-        rotation = rotation_of(centres, self.embed_dims // self.layers[0].attn.num_heads, **self.rope)
-        still = torch.zeros_like(rotation[:1]).expand(self.num_extra_tokens, -1, -1).clone()
-        still[:, 1] = 1
-        rotation = torch.cat([still, rotation])
-        return rotation if chosen is None else rotation.index_select(0, places_of(chosen))
+        angles = angles_of(centres, self.embed_dims // self.layers[0].attn.num_heads, **self.rope)
+        angles = nn.functional.pad(angles, (0, 0, self.num_extra_tokens, 0))
+        return angles if chosen is None else angles.index_select(0, places_of(chosen))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) to what ``out_type`` asks for, per entry of ``out_indices``."""
@@ -98,7 +96,7 @@ class ExtendedViT(VisionTransformer):
             )
         side = self.patch_embed.projection.kernel_size[0]
         tiling = Tiling(size[0] * side, size[1] * side, (side, 2 * side))
-        return Stream(self.pre_norm(self.drop_after_pos(x)), EqualRows(), rotation=self.rotation(tiling)), size
+        return Stream(self.pre_norm(self.drop_after_pos(x)), EqualRows(), angles=self.angles(tiling)), size
 
     def run_dense(self, stream: Stream) -> list[Tensor]:
         """The layers of the dense network, without stochastic depth."""

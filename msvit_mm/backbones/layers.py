@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ops.attention import masked_attention, packed_attention, row_attention
 from ..ops.packing import Packing
-from ..ops.rotary import rotate
+from ..ops.rotary import rotate, rotation_of
 
 HostLayer = Any  # a layer or another module of a host, which is not typed
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key and value to what was attended
@@ -213,8 +213,8 @@ class Stream(NamedTuple):
             and, behind them, those that have left; None if all run as they began.
         cells: Cells that each token covers that the stream began with; None if no step asks.
         left: Tokens that have left, shape (L, C), or None.
-        rotation: How the tokens' queries and keys turn, shape (T, 2, head_dims), or (rows, length, 2, head_dims); None
-            where positions are in the tokens.
+        angles: By how much the tokens' queries and keys turn, shape (T, head_dims / 2), or (rows, length,
+            head_dims / 2); None where positions are in the tokens.
         macs: Multiply-adds of the steps so far, of each sequence, shape (S,); None if there were none.
         exits: What tokens were classified as on the way.
     """
@@ -224,16 +224,18 @@ class Stream(NamedTuple):
     place: Tensor | None = None
     cells: Tensor | None = None
     left: Tensor | None = None
-    rotation: Tensor | None = None
+    angles: Tensor | None = None
     macs: Tensor | None = None
     exits: tuple['Exit', ...] = ()
 
     def merge(self, into: Tensor, tokens: Tensor | None = None) -> 'Stream':
         """The stream once tokens have become one; :meth:`restored` gives each of them what their one has become.
 
+        Its centre, by which it turns, is the mean of theirs, weighted by the cells that they cover.
+
         Args:
             into: New place of each token, 0, 1, ... in the order of the sequences, integers, shape (T,).
-            tokens: What they become, shape (T', C); by default their means, weighted by the cells that they cover.
+            tokens: What they become, shape (T', C); by default means like that of the centres.
 
         Raises:
             ValueError: If tokens would leave their sequence, or these are masked rows.
@@ -246,13 +248,16 @@ class Stream(NamedTuple):
         """
         assert not isinstance(self.sequences, EqualRows)
         sequences = self.sequences.merge(into)
-        count = len(sequences.image)
-        if tokens is None:
-            cells = self.count_cells()
-            weights = cells / cells.new_zeros(count).index_add(0, into, cells)[into]
-            weighted = self.tokens * weights.to(self.tokens).unsqueeze(1)
-            tokens = self.tokens.new_zeros(count, self.tokens.shape[1]).index_add(0, into, weighted)
-        return self._replace(tokens=tokens, sequences=sequences, place=self._moved(into, count))
+        count, cells = len(sequences.image), self.count_cells()
+        weights = cells / cells.new_zeros(count).index_add(0, into, cells)[into]
+
+        def mean(x: Tensor) -> Tensor:
+            return x.new_zeros(count, x.shape[1]).index_add(0, into, x * weights.to(x).unsqueeze(1))
+
+        tokens = mean(self.tokens) if tokens is None else tokens
+        angles = None if self.angles is None else mean(self.angles)  # linear in the centres
+        place = self._moved(into, count)
+        return self._replace(tokens=tokens, sequences=sequences, place=place, angles=angles)
 
     def leave(self, leaves: Tensor) -> 'Stream':
         """The stream once tokens, boolean (T,), run no further; :meth:`restored` keeps them as they are.
@@ -271,7 +276,10 @@ class Stream(NamedTuple):
         tokens, left = self.tokens[stays], gone if self.left is None else torch.cat([self.left, gone])
         behind = len(tokens) + len(left) - len(gone) + leaves.cumsum(0) - 1
         place = self._moved(torch.where(stays, stays.cumsum(0) - 1, behind), len(tokens))
-        return self._replace(tokens=tokens, sequences=self.sequences.leave(stays), place=place, left=left)
+        angles = None if self.angles is None else self.angles[stays]
+        return self._replace(
+            tokens=tokens, sequences=self.sequences.leave(stays), place=place, left=left, angles=angles
+        )
 
     def _moved(self, moved: Tensor, count: int) -> Tensor:
         """``place`` once the running tokens have other places, (T,), ``count`` of which run."""
@@ -280,6 +288,10 @@ class Stream(NamedTuple):
         if self.left is not None:
             moved = torch.cat([moved, count + torch.arange(len(self.left), device=moved.device)])
         return moved[self.place]
+
+    def rotation(self) -> Tensor | None:
+        """How queries and keys turn, (..., 2, head_dims), or None."""
+        return None if self.angles is None else rotation_of(self.angles)
 
     def count_tokens(self) -> Tensor:
         """How many tokens that the stream began with each running one stands for, integers, shape (T,)."""
@@ -379,17 +391,20 @@ def run_layers(
         with_cp: Compute each layer again in the backward pass instead of keeping what it needs there.
     """
     levels, places, sequences = [], [], []
+    rotation, query_rotation = active.rotation(), None if queries is None else queries.rotation()
     for i, layer in enumerate(layers):
         for step in between:
             active = step(i, active, partial(adapter.mean_keys, layer))
+        rotation = active.rotation() if between else rotation
         norm = last_norm if last_norm is not None and i == len(layers) - 1 else _unchanged
         attend = partial(active.sequences.attend, dropout=adapter.dropout(layer))
         run = partial(checkpoint, _run_layer, use_reentrant=False) if with_cp else _run_layer
         keep = _keep(drop_path, i, active)
-        x, *keys = run(adapter, layer, active, attend, keep, queries is not None)
+        x, *keys = run(adapter, layer, active.tokens, rotation, attend, keep, queries is not None)
         active = active._replace(tokens=norm(x), left=None if active.left is None else norm(active.left))
         if queries is not None:
-            queries = queries._replace(tokens=_run_queries(adapter, layer, queries, keys, active, drop_path, i, norm))
+            words = adapter, layer, queries, query_rotation, keys, active, drop_path, i, norm
+            queries = queries._replace(tokens=_run_queries(*words))
         sequences.append(active.sequences)
         if i in out_indices:
             levels.append((active.restored(), None if queries is None else queries.tokens))
@@ -417,15 +432,20 @@ def draw_drop_path(
 
 
 def _run_layer(
-    adapter: LayerAdapter, layer: HostLayer, active: Stream, attend: Attend, keep: Tensor | None, return_keys: bool
+    adapter: LayerAdapter,
+    layer: HostLayer,
+    x: Tensor,
+    rotation: Tensor | None,
+    attend: Attend,
+    keep: Tensor | None,
+    return_keys: bool,
 ) -> tuple[Tensor, ...]:
     """Tokens after one layer and, if asked for, the keys and values that they had; else their memory is free early."""
-    x = active.tokens
-    if not return_keys and active.rotation is None:
+    if not return_keys and rotation is None:
         return (adapter.finish(layer, x, attend(*adapter.project(layer, x)), keep),)
     query, key, value = adapter.project(layer, x)
-    if active.rotation is not None:
-        query, key = rotate(query, active.rotation), rotate(key, active.rotation)
+    if rotation is not None:
+        query, key = rotate(query, rotation), rotate(key, rotation)
     if not return_keys:
         return (adapter.finish(layer, x, attend(query, key, value), keep),)
     return adapter.finish(layer, x, attend(query, key, value), keep), key, value
@@ -436,6 +456,7 @@ def _run_queries(
     adapter: LayerAdapter,
     layer: HostLayer,
     queries: Stream,
+    rotation: Tensor | None,
     keys: list[Tensor],
     active: Stream,
     drop_path: Tensor | None,
@@ -443,8 +464,8 @@ def _run_queries(
     norm: Callable[[Tensor], Tensor],
 ) -> Tensor:
     (query,) = adapter.project(layer, queries.tokens, 1)
-    if queries.rotation is not None:
-        query = rotate(query, queries.rotation)
+    if rotation is not None:
+        query = rotate(query, rotation)
     key, value = keys
     assert isinstance(queries.sequences, PackedSequences) and isinstance(active.sequences, PackedSequences)
     attended = queries.sequences.attend(query, key, value, adapter.dropout(layer), active.sequences)

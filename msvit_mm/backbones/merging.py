@@ -18,9 +18,9 @@ class MergeStep:
     """Interface of all steps that merge tokens; a subclass says which ones.
 
     Tokens are as alike as their keys in the coming layer, means over the heads, are by cosine. What merges becomes the
-    mean of its tokens, weighted by the cells that they cover, at the place of the one that stands for it. Class tokens
-    never merge, nor do tokens of two images, nor of two regions where attention stays within them. A step has no
-    parameters.
+    mean of its tokens, weighted by the cells that they cover, at the place of the one that stands for it; rotary
+    positions are means alike, and keys are compared before they turn. Class tokens and registers never merge, nor do
+    tokens of two images, nor of two regions where attention stays within them. A step has no parameters.
 
     Args:
         before: Layers before which tokens merge, counted from 0.

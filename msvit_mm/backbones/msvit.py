@@ -239,7 +239,9 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
             'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
             'coarse pixels and detail': words
             | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
-            'merging': words | dict(merge=dict(type='MutualPairs', before=(0, 1)), out_indices=[0, 1]),
+            'merging with registers and rotary positions': words
+            | dict(merge=dict(type='MutualPairs', before=(0, 1)), out_indices=[0, 1])
+            | dict(num_registers=2, rope=dict(temperature=100.0)),
             'merging and exits': words
             | dict(
                 merge=dict(type='Bipartite', before=(1,), proportional_attention=True),
@@ -433,8 +435,9 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         slots = active_slots(decisions, tiling).flatten(1)
         active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))
         sequences = PackedSequences.of(active, self._sequences_per_image(tiling))
-        stream = Stream(self.embed(images, tiling, active), sequences, rotation=self.rotation(tiling, active))
-        return partial(self.run, stream)
+        cells = count_cells(tiling, active) if self.between else None
+        angles = self.angles(tiling, active)
+        return partial(self.run, Stream(self.embed(images, tiling, active), sequences, cells=cells, angles=angles))
 
     @property
     def has_cell_detail(self) -> bool:

@@ -16,6 +16,7 @@ from torch.fx import Proxy
 
 from ..ops.gating import budget_decisions
 from ..ops.mixed_grid import TokenRows
+from ..ops.packing import Packing
 from ..ops.tiling import (
     Tiling,
     active_slots,
@@ -46,6 +47,7 @@ class Arrangement(NamedTuple):
         coarse: Region of each token that may be coarse, shape (B, n).
         coarse_at: Which tokens those are, shape (B, n).
         detailed_cells: Like ``cells``, with the cells of those regions behind the N tokens, region by region.
+        angles: By how much they turn, shape (B, N, head_dims / 2); None where positions are in the tokens.
     """
 
     tokens: Tensor
@@ -54,6 +56,7 @@ class Arrangement(NamedTuple):
     coarse: Tensor
     coarse_at: Tensor
     detailed_cells: Tensor
+    angles: Tensor | None = None
 
 
 class StaticMSViT(nn.Module):
@@ -74,7 +77,8 @@ class StaticMSViT(nn.Module):
     extra: Tensor
     cell_region: Tensor
     cell_slot: Tensor
-    positions: Tensor
+    positions: Tensor | None
+    angles: Tensor | None
 
     def __init__(self, host: 'MSViT', tiling: Tiling) -> None:
         super().__init__()
@@ -84,17 +88,19 @@ class StaticMSViT(nn.Module):
         self.last_norm = copy.deepcopy(host.ln1) if host.final_norm else nn.Identity()
         self.adapter, self.out_indices, self.out_type = host.adapter, host.out_indices, host.out_type
         self.num_extra_tokens, self.tiling = host.num_extra_tokens, tiling
-        positions = make_positions(host, tiling).detach()
-        extra, candidates = positions.split([self.num_extra_tokens, len(positions) - self.num_extra_tokens])
-        if self.num_extra_tokens:
-            extra = host.extra_tokens().detach() + extra
+        positions = None if host.pos_embed is None else make_positions(host, tiling).detach()
+        extra = host.extra_tokens().detach()
+        if positions is not None:
+            extra = extra + positions[: self.num_extra_tokens]
         self.register_buffer('extra', extra.clone())  # (extra, C)
         side = tiling.region_size // tiling.patch_size
         coarse, fine = cell_slots(tiling)
         self.register_buffer('cell_region', coarse.div(tiling.slots, rounding_mode='floor'))  # (h, w)
         self.register_buffer('cell_slot', fine % tiling.slots - 1)  # (h, w), in [0, side * side)
         self.per_region = side**2
-        self.register_buffer('positions', candidates.unflatten(0, (tiling.num_regions, tiling.slots)).clone())
+        everything = Packing.select(extra.new_ones(1, self.num_extra_tokens + tiling.num_regions * tiling.slots).bool())
+        self.register_buffer('positions', self._of_candidates(positions))
+        self.register_buffer('angles', self._of_candidates(host.angles(tiling, everything)))
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> 'Features':
@@ -109,7 +115,7 @@ class StaticMSViT(nn.Module):
         passed = run_layers(
             self.layers,
             self.adapter,
-            Stream(tokens, EqualRows(with_extra)),
+            Stream(tokens, EqualRows(with_extra), angles=self._with_extra(arranged.angles)),
             out_indices=self.out_indices,
             last_norm=self.last_norm,
         )
@@ -129,6 +135,16 @@ class StaticMSViT(nn.Module):
         detail = self.detail(level, coarse.flatten(0, 1), pixels.flatten(0, 1)).unflatten(0, coarse.shape[:2])
         cells = (coarse.unsqueeze(2) + detail).flatten(1, 2)  # (B, n, s * s, C) -> (B, n * s * s, C)
         return rows._replace(cells=arranged.detailed_cells).scatter(torch.cat([rows.tokens, cells], dim=1))
+
+    def _of_candidates(self, table: Tensor | None) -> Tensor | None:
+        """What all candidates have, (extra + R * slots, ...) -> (R, slots, ...)."""
+        if table is None:
+            return None
+        return table[self.num_extra_tokens :].unflatten(0, (self.tiling.num_regions, self.tiling.slots)).clone()
+
+    def _with_extra(self, angles: Tensor | None) -> Tensor | None:
+        """Those of class token and registers, which do not turn, before those of the patches."""
+        return None if angles is None else F.pad(angles, (0, 0, self.num_extra_tokens, 0))
 
     def check(self, images: Tensor) -> None:
         """Check that images have the one size.
@@ -196,15 +212,21 @@ class BudgetedMSViT(StaticMSViT):
         fine, coarse = order.split([self.num_fine, self.tiling.num_regions - self.num_fine], dim=1)
         large, small = self.patches(images)
         patches = torch.cat([take(large, coarse).flatten(1, 2), take(small, fine).flatten(1, 2)], dim=1)
-        at_fine = F.embedding(fine, self.positions[:, 1:].flatten(1)).unflatten(2, (self.per_region, -1)).flatten(1, 2)
-        positions = [F.embedding(coarse, self.positions[:, 0]), at_fine]
-        tokens = self.embed(patches) + torch.cat(positions, dim=1)
+        tokens = self.embed(patches)
+        if self.positions is not None:
+            tokens = tokens + self.choose(self.positions, coarse, fine)
+        angles = None if self.angles is None else self.choose(self.angles, coarse, fine)
         own = self.own_pixels(images, coarse)
         if isinstance(own, Tensor):
             tokens = tokens + F.pad(own, (0, 0, 0, tokens.shape[1] - own.shape[1]))
         at = torch.arange(coarse.shape[1], device=images.device).expand_as(coarse)
         cells, detailed_cells = self.tokens_of_cells(ranks)
-        return Arrangement(tokens, cells, None, coarse, at, detailed_cells)
+        return Arrangement(tokens, cells, None, coarse, at, detailed_cells, angles)
+
+    def choose(self, table: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        """What the tokens have of a table of candidates, (R, slots, D) -> (B, N, D)."""
+        at_fine = F.embedding(fine, table[:, 1:].flatten(1)).unflatten(2, (self.per_region, -1)).flatten(1, 2)
+        return torch.cat([F.embedding(coarse, table[:, 0]), at_fine], dim=1)
 
     def tokens_of_cells(self, ranks: Tensor) -> tuple[Tensor, Tensor]:
         """Token of each cell, coarse ones first in the order of their ranks, and with detail, (B, R) -> (B, h, w)."""
@@ -221,7 +243,10 @@ class MaskedMSViT(StaticMSViT):
 
     def arrange(self, images: Tensor, gate_logits: Tensor) -> Arrangement:
         decisions, slots = (gate_logits > 0).to(gate_logits), self.tiling.slots
-        tokens = self.embed(torch.cat(self.patches(images), dim=2).flatten(1, 2)) + self.positions.flatten(0, 1)
+        tokens = self.embed(torch.cat(self.patches(images), dim=2).flatten(1, 2))
+        if self.positions is not None:
+            tokens = tokens + self.positions.flatten(0, 1)
+        angles = None if self.angles is None else self.angles.flatten(0, 1)
         coarse = torch.arange(self.tiling.num_regions, device=images.device).expand(len(images), -1)
         own = self.own_pixels(pad_to_regions(images, self.tiling.region_size), coarse)
         if isinstance(own, Tensor):
@@ -230,7 +255,7 @@ class MaskedMSViT(StaticMSViT):
         behind = tokens.shape[1] + self.cell_region * self.per_region + self.cell_slot
         detailed = torch.where(nodes_to_cells(decisions, self.tiling).bool(), behind, cells)
         is_key = active_slots(decisions, self.tiling).flatten(1)
-        return Arrangement(tokens, cells, is_key, coarse, coarse * slots, detailed)
+        return Arrangement(tokens, cells, is_key, coarse, coarse * slots, detailed, angles)
 
 
 def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
@@ -243,7 +268,6 @@ def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float 
     obstacles = {
         "attention_scope='image', got 'region'": host.attention_scope != 'image',
         f'no steps between the layers, got {len(host.between)}': host.between,
-        'a position embedding, got rotary positions': host.rope is not None,
         f'two patch sizes, got {host.patch_sizes}': len(host.patch_sizes) > 2,
     }
     if met := [obstacle for obstacle, there in obstacles.items() if there]:

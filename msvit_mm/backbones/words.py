@@ -69,8 +69,6 @@ def check_between(backbone: 'MSViT') -> None:
     """
     if backbone.exits is not None and backbone.attention_scope == 'region':
         raise ValueError("exits: wanted attention_scope='image', got 'region', where all tokens of one may leave")
-    if backbone.rope is not None:
-        raise ValueError('merge and exits: wanted a position embedding, got rotary positions')
     for name, possible in zip(('train_execution', 'test_execution'), PACKED_EXECUTIONS, strict=True):
         if (got := getattr(backbone, name)) not in possible:
             raise ValueError(f'merge and exits: wanted {name} {" or ".join(map(repr, possible))}, got {got!r}')

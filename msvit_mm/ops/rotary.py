@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def rotation_of(centres: Tensor, head_dims: int, temperature: float) -> Tensor:
-    r"""Sine and cosine of the angles by which a token's queries and keys turn.
+def angles_of(centres: Tensor, head_dims: int, temperature: float) -> Tensor:
+    r"""The angles by which a token's queries and keys turn; they are linear in its place.
 
     .. math:: \alpha_{a, i} = 2 \pi c_a / t^{4 i / d}, \qquad a \in \{y, x\}, \; i < d / 4
 
@@ -17,13 +17,16 @@ def rotation_of(centres: Tensor, head_dims: int, temperature: float) -> Tensor:
         temperature: :math:`t` > 0, the longest period.
 
     Returns:
-        Shape (..., 2, d), as :func:`rotate` takes it.
+        Shape (..., d / 2), of channels i and i + d / 2.
 
     Source: Siméoni et al., "DINOv3", arXiv 2508.10104.
     """
     exponents = torch.arange(head_dims // 4, device=centres.device, dtype=centres.dtype) / (head_dims // 4)
-    angles = 2 * math.pi * centres.unsqueeze(-1) / temperature**exponents  # (..., 2, d / 4)
-    angles = angles.flatten(-2)  # of channel i and of channel i + d / 2
+    return (2 * math.pi * centres.unsqueeze(-1) / temperature**exponents).flatten(-2)  # (..., 2, d / 4) -> (..., d / 2)
+
+
+def rotation_of(angles: Tensor) -> Tensor:
+    """Sine and cosine of angles, (..., d / 2) -> (..., 2, d), as :func:`rotate` takes them."""
     return torch.stack([torch.cat([x, x], dim=-1) for x in (angles.sin(), angles.cos())], dim=-2)
 
 

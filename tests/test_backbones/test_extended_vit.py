@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from msvit_mm.ops.rotary import rotate, rotation_of
+from msvit_mm.backbones.layers import PackedSequences, Stream
+from msvit_mm.ops.rotary import angles_of, rotate, rotation_of
 
 ROPE = dict(rope=dict(temperature=100.0))
 
@@ -15,10 +16,11 @@ def test_products_of_rotated_tokens_know_their_distance_alone():
     shifted = places + torch.tensor([0.3, -0.2], dtype=torch.float64)
     products = []
     for first, second in (places.unbind(1), shifted.unbind(1)):
-        turned = (rotate(x.expand(5, -1, -1), rotation_of(y, 16, 100.0)) for x, y in ((query, first), (key, second)))
+        pairs = (query, first), (key, second)
+        turned = (rotate(x.expand(5, -1, -1), rotation_of(angles_of(y, 16, 100.0))) for x, y in pairs)
         products.append(torch.stack(list(turned)).prod(0).sum(-1))
     torch.testing.assert_close(*products)
-    still = rotation_of(torch.zeros(1, 2, dtype=torch.float64), 16, 100.0)
+    still = rotation_of(angles_of(torch.zeros(1, 2, dtype=torch.float64), 16, 100.0))
     assert torch.equal(rotate(query, still), query)
 
 
@@ -28,10 +30,6 @@ def test_products_of_rotated_tokens_know_their_distance_alone():
         (dict(num_registers=-1), 'num_registers: wanted at least 0, got -1'),
         (dict(rope=dict(base=3.0)), r"rope: wanted dict\(temperature=...\) above 0, got {'base': 3.0}"),
         (dict(rope=dict(temperature=0.0)), 'above 0, got'),
-        (
-            ROPE | dict(merge=dict(type='MutualPairs', before=(1,))),
-            'merge and exits: wanted a position embedding, got ro',
-        ),
         (dict(num_registers=2, attention_scope='region', with_cls_token=False), "attention_scope='region' needs"),
     ],
 )
@@ -40,9 +38,28 @@ def test_wrong_words(make_msvit, words, message):
         make_msvit(**words)
 
 
-def test_no_export_of_rotary_positions(make_msvit):
-    with pytest.raises(ValueError, match='export: wanted a position embedding, got rotary positions'):
-        make_msvit(**ROPE).static((64, 96), 12)
+def test_four_tokens_that_merge_are_the_coarse_token(make_msvit):
+    """Of regions of one colour: they have its pixels, and turn by the mean of their centres."""
+    model = make_msvit(**ROPE, num_registers=2)
+    images = torch.randn(1, 3, 2, 3).repeat_interleave(32, 2).repeat_interleave(32, 3)
+
+    def merge_regions(index, active, keys):
+        tokens = torch.arange(len(active.tokens))
+        return active if index else active.merge(torch.where(tokens < 3, tokens, 3 + (tokens - 3) // 4))
+
+    with torch.no_grad():
+        (wanted,) = model(images, torch.ones(1, 2, 3))
+        with model.configured(between=(merge_regions,)):
+            (features,) = model(images, torch.zeros(1, 2, 3))
+        (fine,) = model(images, torch.zeros(1, 2, 3))
+    torch.testing.assert_close(features, wanted)
+    assert not torch.allclose(fine, wanted, atol=1e-3)
+
+
+def test_tokens_that_leave_take_their_angles_along():
+    angles = torch.arange(4.0)[:, None]
+    stream = Stream(torch.randn(4, 8), PackedSequences([3, 1], torch.tensor([0, 0, 0, 1])), angles=angles)
+    assert stream.leave(torch.tensor([False, True, False, False])).angles.flatten().tolist() == [0, 2, 3]
 
 
 def test_registers_alone_change_the_features_and_freeze_with_their_stage(make_msvit):

@@ -62,7 +62,7 @@ def test_exported_is_eager(write, make_segmentor, real_images, form, kind, batch
 
 @pytest.mark.parametrize('form', ['onnx', 'pt2'])
 def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form):
-    model = make_msvit(gate=dict(type='FixedGate', scale='coarse'))
+    model = make_msvit(gate=dict(type='FixedGate', scale='coarse'), num_registers=2, rope=dict(temperature=100.0))
     images, path = real_images('scenes')[:1], tmp_path / f'tied.{form}'
     path.write_bytes(export_graph(model.static(SIZE, 24), images, form, ['features']))
     decisions = torch.tensor([0.0] * 4 + [1.0] * 8).view(1, 3, 4)

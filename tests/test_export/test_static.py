@@ -31,6 +31,7 @@ def run(model, images, budget):
         dict(out_indices=[0, 1], coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1))),
         dict(with_cls_token=False),
         dict(num_registers=2),
+        dict(num_registers=2, rope=dict(temperature=100.0)),
         dict(pre_norm=True, final_norm=False),
         dict(coarse_patch_size=16, patch_size=8, gate=dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)),
         dict(coarse_patch_size=48, img_size=(96, 144), gate=dict(type='ScaleGate', initial_ratio=0.5)),
@@ -55,7 +56,7 @@ def test_features_are_the_backbones(make_msvit, real_images, words, budget, batc
 
 @pytest.mark.parametrize('batch', [1, 4])
 @pytest.mark.parametrize('size', [(96, 128), (70, 90)])
-@pytest.mark.parametrize('words', [dict(), dict(coarse_embedding='own')], ids=str)
+@pytest.mark.parametrize('words', [dict(), dict(coarse_embedding='own'), dict(num_registers=2, rope=dict())], ids=str)
 def test_masked_needs_no_budget(make_msvit, real_images, batch, size, words):
     model = make_msvit(out_indices=[0, 1], **words)
     images = real_images('scenes')[:batch, :, : size[0], : size[1]]
