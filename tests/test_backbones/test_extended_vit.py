@@ -38,6 +38,22 @@ def test_wrong_words(make_msvit, words, message):
         make_msvit(**words)
 
 
+@pytest.mark.parametrize(
+    ('own', 'saved', 'message'),
+    [
+        ({}, ROPE, 'wanted the weights of a network of a position embedding, got one of rotary positions'),
+        (ROPE, {}, 'wanted the weights of a network of rotary positions, got one of a position embedding'),
+        ({}, dict(num_registers=2), 'registers: wanted 0, got 2'),
+        (dict(num_registers=4), {}, 'registers: wanted 4, got 0'),
+        (dict(num_registers=4), dict(num_registers=2), 'registers: wanted 4, got 2'),
+    ],
+    ids=str,
+)
+def test_checkpoints_of_another_kind(make_msvit, own, saved, message):
+    with pytest.raises(ValueError, match=message):
+        make_msvit(**own).load_state_dict(make_msvit(**saved).state_dict(), strict=False)
+
+
 def test_four_tokens_that_merge_are_the_coarse_token(make_msvit):
     """Of regions of one colour: they have its pixels, and turn by the mean of their centres."""
     model = make_msvit(**ROPE, num_registers=2)

@@ -239,6 +239,7 @@ def test_stochastic_depth_drops_branches_of_whole_images():
     ('words', 'message'),
     [
         (dict(region_size=48), 'region_size must be one of 32, 64, got 48'),
+        (dict(region_size=16), 'region_size must be one of 32, 64, got 16'),  # less than a cell of the last stage
         (dict(arch='huge'), "arch must be one of .*'tiny', got 'huge'"),
         (dict(out_after_downsample=True), 'wanted out_after_downsample=False, got'),
         (dict(window_size=2), 'wanted windows of at least 3 x 3 cells, got'),
