@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from ..ops.gating import budget_decisions
+from ..ops.gating import bound_logits, budget_decisions
 from ..ops.mixed_grid import TokenRows
 from ..ops.packing import Packing
+from ..ops.scales import by_scale
 from ..ops.tiling import (
     Tiling,
     active_slots,
+    as_maps,
     cell_slots,
     cell_tokens,
     nodes_to_cells,
@@ -27,8 +29,8 @@ from ..ops.tiling import (
     pad_to_regions,
     per_scale,
     shrink,
+    split_costs,
 )
-from .coarse import CellDetail, CoarsePixels
 from .embedding import embed_patches, make_positions
 from .layers import EqualRows, Stream, run_layers
 
@@ -72,8 +74,8 @@ class StaticMSViT(nn.Module):
     drop_after_pos: Any
     pre_norm: Any
     layers: Any
-    coarse_pixels: CoarsePixels | None
-    detail: CellDetail | None
+    coarse_pixels: Any  # CoarsePixels, of more than two scales each of them, or None
+    detail: Any  # CellDetail, alike
     extra: Tensor
     cell_region: Tensor
     cell_slot: Tensor
@@ -94,10 +96,11 @@ class StaticMSViT(nn.Module):
             extra = extra + positions[: self.num_extra_tokens]
         self.register_buffer('extra', extra.clone())  # (extra, C)
         side = tiling.region_size // tiling.patch_size
-        coarse, fine = cell_slots(tiling)
+        coarse, *_, fine = cell_slots(tiling)
         self.register_buffer('cell_region', coarse.div(tiling.slots, rounding_mode='floor'))  # (h, w)
-        self.register_buffer('cell_slot', fine % tiling.slots - 1)  # (h, w), in [0, side * side)
         self.per_region = side**2
+        first = tiling.slots - self.per_region
+        self.register_buffer('cell_slot', fine % tiling.slots - first)  # (h, w), in [0, side * side)
         everything = Packing.select(extra.new_ones(1, self.num_extra_tokens + tiling.num_regions * tiling.slots).bool())
         self.register_buffer('positions', self._of_candidates(positions))
         self.register_buffer('angles', self._of_candidates(host.angles(tiling, everything)))
@@ -124,10 +127,14 @@ class StaticMSViT(nn.Module):
         rows = [TokenRows(tokens[:, self.num_extra_tokens :], arranged.cells, is_key) for tokens, _ in passed.levels]
         if self.out_type == 'tokens':
             return tuple(rows)
-        pixels = None if self.detail is None else self.detail.pixels(take(self.cell_pixels(images), arranged.coarse))
+        pixels = None if self.detail is None else self.detail_pixels(images, arranged)
         return tuple(self.return_to_grid(level, x, arranged, pixels) for level, x in enumerate(rows))
 
-    def return_to_grid(self, level: int, rows: TokenRows, arranged: Arrangement, pixels: Tensor | None) -> Tensor:
+    def detail_pixels(self, images: Tensor, arranged: Any) -> Any:
+        """What detail sees of the cells of coarse tokens, (B, 3, H, W) -> (B, n, s * s, hidden)."""
+        return self.detail.pixels(take(self.cell_pixels(images), arranged.coarse))
+
+    def return_to_grid(self, level: int, rows: TokenRows, arranged: Any, pixels: Any) -> Tensor:
         """Tokens, and the detail of coarse ones where a level has it, to (B, C, h, w)."""
         if pixels is None or self.detail is None or level not in self.detail.levels:
             return rows.scatter(rows.tokens)
@@ -159,8 +166,8 @@ class StaticMSViT(nn.Module):
             raise ValueError(f'images: wanted shape (B, 3, {size[0]}, {size[1]}), got {tuple(images.shape)}')
 
     @abstractmethod
-    def arrange(self, images: Tensor, gate_logits: Tensor) -> Arrangement:
-        """Which tokens run."""
+    def arrange(self, images: Tensor, gate_logits: Any) -> Any:
+        """Which tokens run: an Arrangement, or what another class here returns in its place."""
 
     def patches(self, images: Tensor) -> list[Tensor]:
         """Pixels of all candidates of each scale, the largest first, (B, R, k * k, 3, p, p)."""
@@ -258,40 +265,138 @@ class MaskedMSViT(StaticMSViT):
         return Arrangement(tokens, cells, is_key, coarse, coarse * slots, detailed, angles)
 
 
+class TreeArrangement(NamedTuple):
+    """Which tokens of more than two scales run, and which cells they cover.
+
+    Attributes:
+        tokens, cells, is_key, angles: As in :class:`Arrangement`.
+        cell_scales: Scale of each cell's token, 0 for regions, shape (B, h, w).
+    """
+
+    tokens: Tensor
+    cells: Tensor
+    is_key: Tensor | None
+    angles: Tensor | None
+    cell_scales: Tensor
+
+
+class TreeMSViT(StaticMSViT):
+    """More than two scales: a fixed number of nodes is split, so that images differ in which scales their tokens have.
+
+    Hence what coarse tokens alone have, pixels and detail of their own, is computed for all nodes.
+
+    Args:
+        num_fine: Nodes that are split in each image; None: as many as the gate says, by masking.
+    """
+
+    slot_scale: Tensor
+
+    def __init__(self, host: 'MSViT', tiling: Tiling, num_fine: int | None = None) -> None:
+        super().__init__(host, tiling)
+        self.num_fine = num_fine
+        cost = 0 if num_fine is None else int(split_costs(tiling)[0][0, 0])
+        self.num_tokens = None if num_fine is None else tiling.num_regions + num_fine * cost
+        counts = torch.tensor([scale.per_side**2 for scale in tiling.scales])
+        self.register_buffer('slot_scale', torch.arange(len(counts)).repeat_interleave(counts))
+
+    def arrange(self, images: Tensor, gate_logits: tuple[Tensor, ...]) -> TreeArrangement:
+        decisions = self.decide(gate_logits)
+        active = active_slots(decisions, self.tiling).flatten(1)
+        cells = cell_tokens(decisions, self.tiling)
+        scales = self.slot_scale[cells % self.tiling.slots]
+        patches = torch.cat(self.patches(images), dim=2).flatten(1, 2)
+        positions, angles = (None if x is None else x.flatten(0, 1) for x in (self.positions, self.angles))
+        own = self.own_of_all(images)
+        is_key: Tensor | None = active
+        if self.num_tokens is not None:
+            place, count = torch.arange(active.shape[1], device=active.device), self.num_tokens
+            order = torch.where(active, place, place + len(place)).argsort(dim=1)[:, :count]  # active ones first
+            patches, is_key = take(patches, order), None
+            own = own if own is None else take(own, order)
+            positions, angles = (None if x is None else F.embedding(order, x) for x in (positions, angles))
+            cells = (active.cumsum(1) - 1).gather(1, cells.flatten(1)).view_as(cells)
+        tokens = self.embed(patches)
+        for term in (positions, own):
+            tokens = tokens if term is None else tokens + term
+        return TreeArrangement(tokens, cells, is_key, angles, scales)
+
+    def decide(self, gate_logits: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Decisions by the budget, or by the sign."""
+        if self.num_fine is None:
+            return tuple((logits > 0).to(logits) for logits in gate_logits)
+        bounded = bound_logits(gate_logits, self.tiling)
+        stays = (rank(torch.cat([x.flatten(1) for x in bounded], dim=1)) >= self.num_fine).to(bounded[0])
+        parts = stays.split([x[0].numel() for x in bounded], dim=1)
+        return tuple(part.view_as(x) for part, x in zip(parts, bounded, strict=True))
+
+    def own_of_all(self, images: Tensor) -> Tensor | None:
+        """What all candidates would have of their pixels as coarse tokens, (B, 3, H, W) -> (B, R * slots, C)."""
+        if self.coarse_pixels is None:
+            return None
+        padded, parts = pad_to_regions(images, self.tiling.region_size), []
+        for scale, pixels in zip(self.tiling.scales, by_scale(self.coarse_pixels), strict=False):
+            nodes = padded.unflatten(3, (-1, scale.side)).unflatten(2, (-1, scale.side)).permute(0, 2, 4, 1, 3, 5)
+            parts.append(pixels(nodes_to_slots(nodes.flatten(3), scale.per_side)))
+        return F.pad(torch.cat(parts, dim=2), (0, 0, 0, self.per_region)).flatten(1, 2)
+
+    def detail_pixels(self, images: Tensor, arranged: TreeArrangement) -> list[Tensor]:
+        """Pixels of all cells, embedded by the detail of each scale, (B, h * w, 1, hidden)."""
+        cells = (self.cell_region * self.per_region + self.cell_slot).flatten()
+        pixels = self.cell_pixels(images).flatten(1, 2).index_select(1, cells).unsqueeze(2)
+        return [detail.pixels(pixels) for detail in by_scale(self.detail)]
+
+    def return_to_grid(self, level: int, rows: TokenRows, arranged: TreeArrangement, pixels: Any) -> Tensor:
+        maps = rows.scatter(rows.tokens)
+        if pixels is None or level not in by_scale(self.detail)[0].levels:
+            return maps
+        cells = maps.flatten(2).mT.flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
+        for i, (detail, own) in enumerate(zip(by_scale(self.detail), pixels, strict=True)):
+            added = detail(level, cells, own.flatten(0, 1)).squeeze(1)
+            added = added.unflatten(0, (len(maps), *maps.shape[2:])).permute(0, 3, 1, 2)
+            maps = torch.where(arranged.cell_scales.unsqueeze(1) == i, maps + added, maps)
+        return maps
+
+
 def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
     """The static form of an MSViT.
 
     Raises:
-        ValueError: If regions of an image of this size cost unequally, tokens attend within their regions alone or
-            change between the layers, there are more than two scales, or no decisions keep the budget.
+        ValueError: If regions of an image of this size, or splits of different scales, cost unequally, tokens attend
+            within their regions alone or change between the layers, or no decisions keep the budget.
     """
     obstacles = {
         "attention_scope='image', got 'region'": host.attention_scope != 'image',
         f'no steps between the layers, got {len(host.between)}': host.between,
-        f'two patch sizes, got {host.patch_sizes}': len(host.patch_sizes) > 2,
     }
     if met := [obstacle for obstacle, there in obstacles.items() if there]:
         raise ValueError(f'export: wanted {met[0]}')
     tiling = host.tile(image_size)
+    is_tree = len(host.patch_sizes) > 2
     if token_budget is None:
-        return MaskedMSViT(host, tiling)
+        return TreeMSViT(host, tiling) if is_tree else MaskedMSViT(host, tiling)
     if image_size[0] % tiling.region_size or image_size[1] % tiling.region_size:
         raise ValueError(
             f'export: wanted an image size of multiples of {tiling.region_size} pixels, so that all regions cost the '
             f'same, got {tuple(image_size)}'
         )
-    return BudgetedMSViT(host, tiling, count_fine(tiling, token_budget))
+    costs = torch.cat([cost.flatten() for cost in split_costs(tiling)])
+    if costs.min() != costs.max():
+        raise ValueError(
+            f'export: wanted patch sizes of one factor, so that all splits cost the same, got {host.patch_sizes}'
+        )
+    num_splits = count_splits(tiling, token_budget)
+    return TreeMSViT(host, tiling, num_splits) if is_tree else BudgetedMSViT(host, tiling, num_splits)
 
 
-def count_fine(tiling: Tiling, token_budget: float) -> int:
-    """Regions that a budget splits in every image whose regions cost the same.
+def count_splits(tiling: Tiling, token_budget: float) -> int:
+    """Nodes that a budget splits in every image where all splits cost the same; of two scales these are regions.
 
     Example:
-        >>> count_fine(Tiling(64, 96, (16, 32)), token_budget=13)  # 6 regions
+        >>> count_splits(Tiling(64, 96, (16, 32)), token_budget=13)  # 6 regions
         2
     """
-    (decisions,) = per_scale(budget_decisions(torch.zeros(1, tiling.rows, tiling.cols), tiling, token_budget))
-    return int((decisions == 0).sum())
+    logits = as_maps([torch.zeros(1, scale.rows, scale.cols) for scale in tiling.scales[:-1]])
+    return sum(int((x == 0).sum()) for x in per_scale(budget_decisions(logits, tiling, token_budget)))
 
 
 def rank(values: Tensor) -> Tensor:

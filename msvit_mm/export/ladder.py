@@ -21,7 +21,8 @@ class Engine(NamedTuple):
         name: ``'450'``, after the budget, or ``'masked'``, or ``'gate'``.
         network: To be exported.
         outputs: Names of its outputs.
-        num_fine: Regions that are fine in every image; None if the network has no budget.
+        num_fine: Regions that are fine in every image, of more than two scales nodes that are split; None if the
+            network has no budget.
         num_tokens: Patch tokens of every image; None if the network has no budget.
     """
 
@@ -44,7 +45,7 @@ class GateAlone(nn.Module):
         self.gate = gate
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) to logits (B, rows, cols) and numbers of fine regions (B,), int64."""
+        """Images (B, 3, H, W) to logits (B, rows, cols) and numbers of fine regions (B,), int64, of two scales."""
         gate_logits = self.gate(images)
         return gate_logits, (gate_logits <= 0).sum((1, 2))
 
@@ -71,6 +72,8 @@ def make_engines(
     """
     if backbone and model.token_head is not None:
         raise ValueError("export of a backbone alone: wanted out_type='featmap' or 'cls_token', got 'tokens'")
+    if with_gate and len(sizes := model.backbone.metainfo()['patch_sizes']) > 2:
+        raise ValueError(f'export of the gate alone: wanted two patch sizes, got {sizes}')
     engines = []
     for budget in budgets:
         network: Any = (model.backbone if backbone else model).static(image_size, budget)

@@ -75,11 +75,7 @@ def budget_decisions(gate_logits: Maps, tiling: Tiling, token_budget: float) -> 
             f'token_budget: wanted at least {num_regions} tokens (all regions coarse) for images of '
             f'{(tiling.height, tiling.width)} pixels, got {token_budget}'
         )
-    bounded = [per_scale(gate_logits)[0]]
-    for (parent, child), logits in zip(pairwise(tiling.scales), per_scale(gate_logits)[1:], strict=False):
-        k = parent.side // child.side
-        above = bounded[-1].repeat_interleave(k, dim=1).repeat_interleave(k, dim=2)[:, : child.rows, : child.cols]
-        bounded.append(torch.maximum(logits, above))
+    bounded = bound_logits(gate_logits, tiling)
     flat = torch.cat([logits.flatten(1) for logits in bounded], dim=1)
     costs = torch.cat([cost.flatten() for cost in split_costs(tiling, flat.device)])
     order = flat.argsort(dim=1, stable=True)
@@ -88,6 +84,16 @@ def budget_decisions(gate_logits: Maps, tiling: Tiling, token_budget: float) -> 
     decisions = torch.zeros_like(kept).scatter(1, order, kept).split([x[0].numel() for x in bounded], dim=1)
     maps = tuple(x.view_as(logits) for x, logits in zip(decisions, bounded, strict=True))
     return maps[0] if isinstance(gate_logits, Tensor) else maps
+
+
+def bound_logits(gate_logits: Maps, tiling: Tiling) -> list[Tensor]:
+    """Logits of each scale that are no lower than those of the nodes around: in their order any prefix is a tree."""
+    bounded = [per_scale(gate_logits)[0]]
+    for (parent, child), logits in zip(pairwise(tiling.scales), per_scale(gate_logits)[1:], strict=False):
+        k = parent.side // child.side
+        above = bounded[-1].repeat_interleave(k, dim=1).repeat_interleave(k, dim=2)[:, : child.rows, : child.cols]
+        bounded.append(torch.maximum(logits, above))
+    return bounded
 
 
 def straight_through(gate_values: Tensor) -> Tensor:

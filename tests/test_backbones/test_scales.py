@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 
 from msvit_mm.engine.calibration import calibrate_gate
 from msvit_mm.evaluation import ComplexityMetric
+from msvit_mm.export import make_engines
 from msvit_mm.gates import NestedGate
 from msvit_mm.ops.tiling import Tiling, active_slots, map_scales, other_slots, reached_nodes, reached_ratios
 from msvit_mm.visualization import draw_choices
@@ -139,12 +140,14 @@ def test_wrong_words(make_msvit, words, message):
         make_msvit(**words)
 
 
-def test_wrong_decisions_and_forms(make_scales, make_segmentor):
+def test_wrong_decisions_and_forms(make_scales, make_msvit, make_segmentor):
     model, images = make_scales(), torch.zeros(1, 3, 64, 96)
     with pytest.raises(ValueError, match=r'decisions must be 2 maps \(B, rows, cols\), .* got 1'):
         model(images, torch.zeros(1, 2, 3))
-    with pytest.raises(ValueError, match=r'export: wanted two patch sizes, got \(8, 16, 32\)'):
-        model.static((64, 96), 20)
+    with pytest.raises(ValueError, match=r'export: wanted patch sizes of one factor, .* got \(4, 16, 32\)'):
+        make_msvit(dict(type='EdgeGate'), patch_size=4, patch_sizes=(4, 16, 32)).static((64, 96), 20)
+    with pytest.raises(ValueError, match=r'export of the gate alone: wanted two patch sizes, got \(8, 16, 32\)'):
+        make_engines(make_segmentor(), (64, 96), [20], with_gate=True)
     with pytest.raises(ValueError, match=r'losses: wanted 2, .* got 1'):
         make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=[dict(type='RatioLoss')]))
 

@@ -10,6 +10,7 @@ from msvit_mm.export import export_graph, load_graph, make_engines
 from msvit_mm.export.graphs import require
 
 SIZE = (96, 128)  # 12 regions, 48 cells
+THREE = dict(patch_sizes=(8, 16, 32), coarse_embedding='own', detail=dict(hidden_dims=8))
 BUDGETS = (12, 30, 48)
 DYNAMIC = {'NonZero', 'Loop', 'If', 'Scan', 'Compress', 'Unique'}
 
@@ -61,11 +62,13 @@ def test_exported_is_eager(write, make_segmentor, real_images, form, kind, batch
 
 
 @pytest.mark.parametrize('form', ['onnx', 'pt2'])
-def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form):
-    model = make_msvit(gate=dict(type='FixedGate', scale='coarse'), num_registers=2, rope=dict(temperature=100.0))
+@pytest.mark.parametrize('words', [dict(num_registers=2, rope=dict(temperature=100.0)), THREE], ids=str)
+def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form, words):
+    model = make_msvit(**words, gate=dict(type='FixedGate', scale='coarse'))
     images, path = real_images('scenes')[:1], tmp_path / f'tied.{form}'
     path.write_bytes(export_graph(model.static(SIZE, 24), images, form, ['features']))
-    decisions = torch.tensor([0.0] * 4 + [1.0] * 8).view(1, 3, 4)
+    regions = torch.tensor([0.0] * 4 + [1.0] * 8).view(1, 3, 4)
+    decisions = (regions, torch.ones(1, 6, 8)) if words is THREE else regions
     torch.testing.assert_close(load_graph(path)(images)[0], model(images, decisions)[0], atol=1e-4, rtol=1e-4)
 
 

@@ -7,8 +7,11 @@ from torch.fx import symbolic_trace
 
 from msvit_mm.backbones.static import rank
 from msvit_mm.ops.macs import count_macs
+from msvit_mm.ops.tiling import per_scale
 
 SIZE = (96, 128)  # 12 regions, 48 cells
+PARTS = dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)))
+THREE = dict(patch_sizes=(8, 16, 32), gate=dict(type='ScaleGate', initial_ratio=0.5, sample_size=8))
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def run(model, images, budget):
     'words',
     [
         dict(out_indices=[0, 1]),
-        dict(out_indices=[0, 1], coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1))),
+        dict(out_indices=[0, 1], **PARTS),
         dict(with_cls_token=False),
         dict(num_registers=2),
         dict(num_registers=2, rope=dict(temperature=100.0)),
@@ -37,6 +40,9 @@ def run(model, images, budget):
         dict(coarse_patch_size=48, img_size=(96, 144), gate=dict(type='ScaleGate', initial_ratio=0.5)),
         dict(out_type='cls_token', train_execution='packed'),
         dict(coarse_embedding='own'),
+        THREE,
+        THREE | dict(out_indices=[0, 1], **PARTS),
+        THREE | dict(num_registers=2, rope=dict(temperature=100.0)),
     ],
     ids=str,
 )
@@ -56,12 +62,21 @@ def test_features_are_the_backbones(make_msvit, real_images, words, budget, batc
 
 @pytest.mark.parametrize('batch', [1, 4])
 @pytest.mark.parametrize('size', [(96, 128), (70, 90)])
-@pytest.mark.parametrize('words', [dict(), dict(coarse_embedding='own'), dict(num_registers=2, rope=dict())], ids=str)
+@pytest.mark.parametrize(
+    'words',
+    [
+        dict(),
+        dict(coarse_embedding='own'),
+        dict(num_registers=2, rope=dict()),
+        THREE | PARTS | dict(gate=dict(type='EdgeGate', coarse_ratio=0.5)),
+    ],
+    ids=str,
+)
 def test_masked_needs_no_budget(make_msvit, real_images, batch, size, words):
     model = make_msvit(out_indices=[0, 1], **words)
     images = real_images('scenes')[:batch, :, : size[0], : size[1]]
     wanted, choices = run(model, images, None)
-    assert 0 < choices.decisions.mean() < 1
+    assert 0 < per_scale(choices.decisions)[-1].mean() < 1
     for got, features in zip(model.static(size)(images), wanted, strict=True):
         torch.testing.assert_close(got, features, atol=1e-5, rtol=1e-5)
 
