@@ -16,7 +16,12 @@ _base_ = [
     '../_base_/gates/routes.py',
     '../_base_/runtime/route_schedule.py',
 ]
-custom_imports = dict(imports=['msvit_mm', 'msvit_mm.models.detector'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['msvit_mm', 'msvit_mm.models.detector', 'msvit_mm.visualization.detector'], allow_failed_imports=False
+)
+coco_metric = {{_base_.val_evaluator}}
+val_evaluator = [coco_metric, dict(type='ComplexityMetric')]
+test_evaluator = val_evaluator
 model = dict(
     type='GatedMaskRCNN',
     backbone=dict(
@@ -35,4 +40,5 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2e-4, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys={**_base_.route_keys, 'backbone.gate': dict(decay_mult=0.0)}),
 )
+visualizer = dict(type='GatedDetLocalVisualizer')
 custom_hooks = {{_base_.route_hooks}}

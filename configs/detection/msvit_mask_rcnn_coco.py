@@ -16,12 +16,15 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../_base_/gates/learned.py',
 ]
-custom_imports = dict(imports=['msvit_mm', 'msvit_mm.models.detector'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['msvit_mm', 'msvit_mm.models.detector', 'msvit_mm.visualization.detector'], allow_failed_imports=False
+)
 crop_size = (1024, 1024)
 load = dict(type='LoadImageFromFile')
+load_shapes = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 train_pipeline = [
     load,
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    load_shapes,
     dict(type='RandomResize', scale=crop_size, ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, recompute_bbox=True, allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
@@ -32,11 +35,15 @@ meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 test_pipeline = [
     load,
     dict(type='Resize', scale=crop_size, keep_ratio=True),
+    load_shapes,
     dict(type='PackDetInputs', meta_keys=meta_keys),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+coco_metric = {{_base_.val_evaluator}}
+val_evaluator = [coco_metric, dict(type='ComplexityMetric')]
+test_evaluator = val_evaluator
 model = dict(
     type='GatedMaskRCNN',
     data_preprocessor=dict(
@@ -57,8 +64,15 @@ model = dict(
     neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=768, out_channels=256, num_levels=5),
     gate_loss={{_base_.gate_loss}},
 )
-no_decay = {'pos_embed': dict(decay_mult=0.0), 'backbone.gate': dict(decay_mult=0.0)}
+keys = {
+    'pos_embed': dict(decay_mult=0.0),
+    'backbone.gate': dict(lr_mult=3.0, decay_mult=0.0),
+    'mean_logits': dict(lr_mult=10.0, decay_mult=0.0),
+    'log_temperatures': dict(decay_mult=0.0),
+}
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.1),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=no_decay),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=keys),
 )
+visualizer = dict(type='GatedDetLocalVisualizer')
+custom_hooks = [dict(type='GateScheduleHook'), dict(type='GateStatisticsHook')]

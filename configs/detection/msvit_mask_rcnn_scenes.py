@@ -1,9 +1,9 @@
 """A small MSViT from scratch under a small Mask R-CNN on generated scenes, target coarse ratio 0.75. Optional.
 
+    msvit scenes-to-coco data/scenes_coco
     python tools/train.py configs/detection/msvit_mask_rcnn_scenes.py
 
-Runs on two CPU cores, on what `msvit scenes-to-coco data/scenes_coco` writes. Needs mmdet and mmcv with its compiled
-ops (docs/detection.md).
+Runs on two CPU cores. Needs mmdet and mmcv with its compiled ops (docs/detection.md).
 
 Not trained yet.
 """
@@ -16,17 +16,25 @@ scenes = dict(
 resize = dict(type='Resize', scale=(96, 96), keep_ratio=True)
 train_pipeline = [
     _base_.load,
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    _base_.load_shapes,
     resize,
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-test_pipeline = [_base_.load, resize, dict(type='PackDetInputs', meta_keys=_base_.meta_keys)]
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **scenes))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **scenes))
+test_pipeline = [_base_.load, resize, _base_.load_shapes, dict(type='PackDetInputs', meta_keys=_base_.meta_keys)]
+train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline, **scenes))
+val_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=test_pipeline, **scenes))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file='data/scenes_coco/annotations/instances_val2017.json')
+val_evaluator = [
+    dict(_base_.coco_metric, ann_file='data/scenes_coco/annotations/instances_val2017.json'),
+    dict(type='ComplexityMetric'),
+]
 test_evaluator = val_evaluator
+# Shapes of 8 to 36 pixels, about as wide as high: square anchors of 8 to 64, regions below 24 from the map of stride 2.
+strides = [2, 4, 8, 16]
+anchors = dict(scales=[4], ratios=[1.0], strides=strides)
+regions = dict(out_channels=32, featmap_strides=strides, finest_scale=12)
+proposals = dict(nms_pre=200, max_per_img=100)
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[63.75] * 3, pad_size_divisor=16, batch_augments=None),
     backbone=dict(
@@ -38,12 +46,21 @@ model = dict(
         with_cp=False,
         gate=dict(sample_size=8),
     ),
-    neck=dict(in_channels=96, out_channels=64),
-    rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4], strides=[2, 4, 8, 16, 32])),
+    neck=dict(in_channels=96, out_channels=32, num_levels=4),
+    rpn_head=dict(in_channels=32, feat_channels=32, anchor_generator=anchors),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64, featmap_strides=[2, 4, 8, 16]),
-        bbox_head=dict(in_channels=64, fc_out_channels=128, num_classes=num_classes),
-        mask_roi_extractor=dict(out_channels=64, featmap_strides=[2, 4, 8, 16]),
-        mask_head=dict(in_channels=64, conv_out_channels=64, num_classes=num_classes),
+        bbox_roi_extractor=regions,
+        bbox_head=dict(in_channels=32, fc_out_channels=128, num_classes=num_classes),
+        mask_roi_extractor=dict(regions, roi_layer=dict(output_size=7)),
+        mask_head=dict(num_convs=2, in_channels=32, conv_out_channels=32, num_classes=num_classes),
     ),
+    train_cfg=dict(rpn_proposal=proposals, rcnn=dict(sampler=dict(num=32, pos_fraction=0.5), mask_size=14)),
+    test_cfg=dict(rpn=proposals),
 )
+optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.01), clip_grad=dict(max_norm=1.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=True, begin=0, end=8, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=8, val_interval=8)
+default_hooks = dict(checkpoint=dict(interval=8))

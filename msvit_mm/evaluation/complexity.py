@@ -62,8 +62,16 @@ def count_parts(model: HostModel, batch: dict) -> tuple[dict[str, float], dict[s
 
     Returns:
         ``num_tokens`` and each of ``PARTS`` in 1e9 multiply-adds: as the gate decides, and dense.
+
+    Raises:
+        ValueError: If the model is another, such as a detector, whose neck and heads are not counted.
     """
     (sample,) = model.predict(batch['inputs'], batch['data_samples'])
+    if 'gmacs' not in sample:
+        raise ValueError(
+            'count: wanted a segmentor or a classifier, whose neck and head can be counted, got '
+            f'{type(model).__name__}; ComplexityMetric has the means of its backbone.'
+        )
     sizes = model.window_sizes(image_size(batch['inputs']))
     windows = [model.backbone.dense_costs(size) for size in sizes]
     decoder = dense_decoder = sample.gmacs - sample.backbone_gmacs

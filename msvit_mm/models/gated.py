@@ -90,7 +90,7 @@ class GatedModel(Module):
         if not isinstance(self.backbone, GatedBackbone):
             got = type(self.backbone).__name__
             raise ValueError(f'{type(self).__name__}: wanted a gated backbone such as MSViT, got {got}')
-        if self.token_head is not None:
+        if self.backbone.out_type == 'tokens':
             parts = [getattr(self, name, None) for name in ('neck', 'decode_head', 'head', 'auxiliary_head')]
             got = [type(part).__name__ for part in parts if part is not None]
             if len(got) > 1 or not hasattr(self.token_head, 'count_macs'):
@@ -199,7 +199,7 @@ class GatedModel(Module):
         """The head, if the backbone hands it tokens and no feature maps."""
         if self.backbone.out_type != 'tokens':
             return None
-        return self.decode_head if hasattr(self, 'decode_head') else self.head
+        return getattr(self, 'decode_head', getattr(self, 'head', None))
 
     def windows(self, image_size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
         """(top, left, bottom, right) of what the backbone sees at once of an image of this size: the whole of it."""

@@ -11,10 +11,11 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ..models import GatedModel
-from ..visualization import WRONG, add_legend, draw_errors, draw_panel, legend_of
+from ..visualization import WRONG, add_legend, draw_errors, draw_objects, draw_panel, legend_of
 
 LEARNED = 'learned'
 MAX_CLASSES = 20  # of a legend that can be read
+MIN_SCORE = 0.5  # of an object that is drawn
 
 
 class Contender(NamedTuple):
@@ -54,10 +55,12 @@ def evaluate_own(runner: Runner) -> dict[str, float]:
 
 
 def draw_gates(contenders: Mapping[str, Contender], dataset: Any, num_images: int) -> Figure:
-    """Two rows of pictures per image, a column for each contender: what its gate chose, and what it then got wrong.
+    """Two rows of pictures per image, a column for each contender: what its gate chose, and what it then predicted.
+
+    Of segmentors red is wrong; of detectors the objects that it is sure of are drawn.
 
     Args:
-        contenders: By name; of segmentors.
+        contenders: By name; all segmentors or all detectors.
         dataset: Test data, from which the images are taken, evenly spaced.
         num_images: How many images.
     """
@@ -73,41 +76,64 @@ def draw_gates(contenders: Mapping[str, Contender], dataset: Any, num_images: in
     legend: dict[str, Any] = {}
     for rows, sample in zip(axes.reshape(num_images, 2, columns), samples, strict=True):
         legend |= _draw_image(rows, sample, contenders.values(), dataset.metainfo['palette'])
-    classes = dict(zip(dataset.metainfo['classes'], dataset.metainfo['palette'], strict=True))
-    add_legend(fig, legend | {'wrong': WRONG} | (classes if len(classes) <= MAX_CLASSES else {}))
+    classes = dict(zip(dataset.metainfo['classes'], dataset.metainfo['palette'], strict=False))  # COCO's has 80 colours
+    add_legend(fig, legend | (classes if len(classes) <= MAX_CLASSES else {}))
     return fig
 
 
 def _draw_image(
     rows: np.ndarray, sample: dict, contenders: Iterable[Contender], palette: Sequence[Sequence[int]]
 ) -> Mapping[str, Any]:
-    """Fill the two rows of axes of an image, and return the colours of the choices by their names."""
-    (photo, *choices), (truth, *errors) = rows
-    image = cv2.cvtColor(sample['inputs'].permute(1, 2, 0).numpy(), cv2.COLOR_BGR2RGB)
-    labels = sample['data_samples'].gt_sem_seg.data[0].numpy()
-    shown = cv2.resize(image, labels.shape[::-1])  # labels keep the size of the file
+    """Fill the two rows of axes of an image, and return the colours by their names."""
+    (photo, *choices), (below_photo, *results) = rows
+    image, truth = cv2.cvtColor(sample['inputs'].permute(1, 2, 0).numpy(), cv2.COLOR_BGR2RGB), sample['data_samples']
+    draw, legend = (_segmentation, {'wrong': WRONG}) if 'gt_sem_seg' in truth else (_objects, {})
     photo.imshow(image)
     photo.text(0, -2, 'photo', fontsize=8)
-    truth.imshow(draw_errors(shown, labels, labels, palette))
-    truth.text(0, -2, 'labels', fontsize=8)
-    legend: Mapping[str, Any] = {}
-    for above, below, (model, gate, _) in zip(choices, errors, contenders, strict=True):
+    below_photo.imshow(draw(image, truth, None, palette)[0])
+    below_photo.text(0, -2, 'labels', fontsize=8)
+    for above, below, (model, gate, _) in zip(choices, results, contenders, strict=True):
         with model.backbone.configured(gate=gate):
             prediction = _predict(model, sample)
         drawn, _ = draw_panel(image, prediction)
         blocks = sum(prediction.get('node_depths', {}).values())  # the end of the scale of depths; RGB has none
         above.imshow(drawn, vmin=0, vmax=blocks)
-        predicted = prediction.pred_sem_seg.data[0].cpu().numpy()
-        below.imshow(draw_errors(shown, predicted, labels, palette))
-        wrong = np.mean((predicted != labels)[labels != 255])
-        below.text(0, -2, f'{prediction.num_tokens:.0f} tokens, {wrong:.0%} wrong', fontsize=8)
-        legend = {**legend, **legend_of(prediction)}
+        result, words = draw(image, truth, prediction, palette)
+        below.imshow(result)
+        below.text(0, -2, f'{prediction.num_tokens:.0f} tokens, {words}', fontsize=8)
+        legend = {**legend_of(prediction), **legend}
     return legend
 
 
+def _segmentation(
+    image: np.ndarray, truth: BaseDataElement, prediction: BaseDataElement | None, palette: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, str]:
+    """The labels or, in the size of their file, the prediction with red where it is wrong; and how much that is."""
+    labels = truth.gt_sem_seg.data[0].numpy()
+    predicted = labels if prediction is None else prediction.pred_sem_seg.data[0].cpu().numpy()
+    wrong = np.mean((predicted != labels)[labels != 255])
+    return draw_errors(cv2.resize(image, labels.shape[::-1]), predicted, labels, palette), f'{wrong:.0%} wrong'
+
+
+def _objects(
+    image: np.ndarray, truth: BaseDataElement, prediction: BaseDataElement | None, palette: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, str]:
+    """The labelled objects or the predicted ones that are likely, in the size of the file; and how many these are."""
+    if prediction is None:
+        found = truth.gt_instances
+        masks = found.masks.to_ndarray() if 'masks' in found else None
+    else:
+        found = prediction.pred_instances[prediction.pred_instances.scores >= MIN_SCORE].cpu()
+        masks = found.masks.numpy() if 'masks' in found else None
+    shown = cv2.resize(image, truth.ori_shape[::-1])
+    drawn = draw_objects(shown, found.bboxes.numpy(), found.labels.numpy(), palette, masks)
+    return drawn, f'{len(found)} objects'
+
+
 def _title(name: str, metrics: Mapping[str, float]) -> str:
-    score = f'{metrics["mIoU"]:.1f} mIoU, ' if 'mIoU' in metrics else ''
-    return f'{name}\n{score}{metrics["gmacs"]:.3g} GMACs'
+    scores = dict(mIoU='mIoU', **{'coco/segm_mAP': 'mask AP', 'coco/bbox_mAP': 'box AP'})
+    found = [f'{metrics[key]:.3g} {word}, ' for key, word in scores.items() if key in metrics][:1]
+    return f'{name}\n{"".join(found)}{metrics.get("gmacs", metrics["backbone_gmacs"]):.3g} GMACs'
 
 
 @torch.no_grad()

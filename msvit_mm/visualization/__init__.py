@@ -1,11 +1,12 @@
 """Scale maps over images, routes of tokens through a grid of scales and stages, accuracy against cost."""
 
 from .choices import draw_choices, draw_panel, draw_summary, has_choices, legend_of, maps_of_kind, route_maps
+from .objects import draw_objects
 from .routes import depth_map, draw_route_summary, draw_routes
 from .scale_map import draw_scale_map
 from .segmentation import WRONG, add_legend, draw_errors, draw_segmentation, draw_sheet
 from .tradeoff import draw_tradeoff, pareto_front
-from .visualizer import GatedSegLocalVisualizer
+from .visualizer import GatedSegLocalVisualizer, gated_visualizer
 
 __all__ = [
     'WRONG',
@@ -14,6 +15,7 @@ __all__ = [
     'depth_map',
     'draw_choices',
     'draw_errors',
+    'draw_objects',
     'draw_panel',
     'draw_route_summary',
     'draw_routes',
@@ -22,6 +24,7 @@ __all__ = [
     'draw_sheet',
     'draw_summary',
     'draw_tradeoff',
+    'gated_visualizer',
     'has_choices',
     'legend_of',
     'maps_of_kind',

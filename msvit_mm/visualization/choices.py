@@ -85,7 +85,9 @@ def _drawing(sample: BaseDataElement) -> Drawing:
 
 def _as_seen(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
     height, width = sample.img_shape[:2]
-    return cv2.resize(image, (width, height))
+    padded = sample.get('batch_input_shape', (height, width))  # which detectors pad to
+    resized = cv2.resize(image, (width, height))
+    return cv2.copyMakeBorder(resized, 0, padded[0] - height, 0, padded[1] - width, cv2.BORDER_CONSTANT)
 
 
 def _scale_panel(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, str]:

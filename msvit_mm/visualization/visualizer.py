@@ -1,4 +1,6 @@
-"""The visualizer that shows what a gate chose beside each segmentation."""
+"""Visualizers that show what a gate chose beside each prediction."""
+
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,33 +13,53 @@ from mmseg.visualization import SegLocalVisualizer
 from .choices import draw_choices, has_choices
 
 
-@VISUALIZERS.register_module()
-class GatedSegLocalVisualizer(SegLocalVisualizer):
-    """mmseg's visualizer; beside each segmentation ``<name>`` of a gated model it adds ``<name>_gate``, the choices.
+def gated_visualizer(host: type, name: str) -> Any:
+    """A host's visualizer that also shows what a gate chose, as a class.
 
-    mmseg's SegVisualizationHook calls it in validation and testing. Arguments: those of ``SegLocalVisualizer``.
+    Beside each prediction ``<name>`` of a gated model it adds ``<name>_gate``. The host's visualization hook calls it
+    in validation and testing.
+
+    Args:
+        host: A class whose ``add_datasample`` is that of mmseg's or mmdet's visualizers; of the same arguments.
+        name: Of the class.
+
+    Returns:
+        The class, not registered.
     """
 
-    @master_only
-    def add_datasample(
-        self,
-        name: str,
-        image: np.ndarray,
-        data_sample: BaseDataElement | None = None,
-        draw_gt: bool = True,
-        draw_pred: bool = True,
-        show: bool = False,
-        wait_time: float = 0,
-        out_file: str | None = None,
-        step: int = 0,
-        **kwargs,
-    ) -> None:
-        """Draw as mmseg does, then the gate's choices, unless all goes to the one ``out_file``."""
-        super().add_datasample(name, image, data_sample, draw_gt, draw_pred, show, wait_time, out_file, step, **kwargs)
-        gated = data_sample is not None and has_choices(data_sample)
-        if not (gated and draw_pred) or out_file is not None:
-            return
-        choices = img_from_canvas(FigureCanvasAgg(draw_choices(image, data_sample, name)))
-        if show:
-            self.show(choices, win_name=f'{name}_gate', wait_time=wait_time)
-        self.add_image(f'{name}_gate', choices, step)
+    class GatedVisualizer(host):
+        @master_only
+        def add_datasample(
+            self,
+            name: str,
+            image: np.ndarray,
+            data_sample: BaseDataElement | None = None,
+            draw_gt: bool = True,
+            draw_pred: bool = True,
+            show: bool = False,
+            wait_time: float = 0,
+            *,
+            out_file: str | None = None,
+            step: int = 0,
+            **kwargs: Any,
+        ) -> None:
+            """Draw as the host does, then the gate's choices, unless all goes to the one ``out_file``."""
+            super().add_datasample(
+                name, image, data_sample, draw_gt, draw_pred, show, wait_time, out_file=out_file, step=step, **kwargs
+            )
+            gated = data_sample is not None and has_choices(data_sample)
+            if not (gated and draw_pred) or out_file is not None:
+                return
+            choices = img_from_canvas(FigureCanvasAgg(draw_choices(image, data_sample, name)))
+            if show:
+                self.show(choices, win_name=f'{name}_gate', wait_time=wait_time)
+            self.add_image(f'{name}_gate', choices, step)
+
+    GatedVisualizer.__name__ = GatedVisualizer.__qualname__ = name
+    GatedVisualizer.__doc__ = f'{host.__name__} that shows what a gate chose, see :func:`gated_visualizer`.'
+    return GatedVisualizer
+
+
+GatedSegLocalVisualizer = VISUALIZERS.register_module(
+    module=gated_visualizer(SegLocalVisualizer, 'GatedSegLocalVisualizer')
+)

@@ -1,20 +1,23 @@
-"""The detection config through train.py and test.py, where mmdet and mmcv's compiled ops are installed."""
+"""The detection configs through the commands, where mmdet and mmcv's compiled ops are installed."""
 
 import importlib.util
 import json
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 CONFIGS = Path(__file__).parents[2] / 'configs/detection'
-CONFIG = CONFIGS / 'dit_mask_rcnn_coco.py'
-INSTALLED = all(importlib.util.find_spec(name) is not None for name in ('mmdet', 'mmcv._ext'))
+MISSING = [name for name in ('mmdet', 'mmcv._ext') if importlib.util.find_spec(name) is None]
+needs_ops = pytest.mark.skipif(
+    bool(MISSING),
+    reason=f'no {" and no ".join(MISSING)}: detection is optional, docs/detection.md says how to install it',
+)
+STEPS = dict(train=2, val=1, test=1)  # where a pipeline resizes
 SMALL = [
-    'model.backbone.arch=b0',
-    'model.neck.in_channels=[32,64,160,256]',
     'train_cfg.max_epochs=1',
     'default_hooks.logger.interval=1',
     'model.roi_head.bbox_head.num_classes=1',
@@ -22,6 +25,21 @@ SMALL = [
     'model.test_cfg.rcnn.score_thr=0.0',  # two steps teach nothing
     'model.test_cfg.rcnn.max_per_img=5',
 ]
+SMALLER = dict(
+    dit=[
+        'model.backbone.arch=b0',
+        'model.neck.in_channels=[32,64,160,256]',
+        *(f'{split}_dataloader.dataset.pipeline.{step}.scale=(320,240)' for split, step in STEPS.items()),
+    ],
+    msvit=[  # images of 192x256, padded to 256x256
+        'model.backbone.arch=deit-tiny',
+        'model.backbone.img_size=(256,256)',
+        'model.neck.in_channels=192',
+        'model.data_preprocessor.batch_augments.0.size=(256,256)',
+        'train_dataloader.dataset.pipeline.3.crop_size=(256,256)',
+        *(f'{split}_dataloader.dataset.pipeline.{step}.scale=(256,256)' for split, step in STEPS.items()),
+    ],
+)
 
 
 @pytest.fixture
@@ -49,40 +67,60 @@ def coco(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not INSTALLED, reason='mmdet and the compiled ops of mmcv are optional')
-def test_the_config_trains_and_tests(run, coco, tmp_path):
-    options = [*SMALL, f'val_evaluator.ann_file={coco}/annotations/instances_val2017.json']
-    options += [f'test_evaluator.ann_file={coco}/annotations/instances_val2017.json']
-    for split, step in (('train', 2), ('val', 1), ('test', 1)):
-        loader = f'{split}_dataloader'
+@needs_ops
+@pytest.mark.parametrize('name', SMALLER)
+def test_the_configs_of_coco_train_test_and_draw(run, coco, tmp_path, name):
+    annotations = f'{coco}/annotations/instances_val2017.json'
+    options = [*SMALL, *SMALLER[name], *(f'{split}_evaluator.0.ann_file={annotations}' for split in ('val', 'test'))]
+    for loader in (f'{split}_dataloader' for split in STEPS):
         options += [f'{loader}.num_workers=0', f'{loader}.persistent_workers=False']
-        options += [f'{loader}.dataset.data_root={coco}/', f'{loader}.dataset.pipeline.{step}.scale=(320,240)']
-    train = run('train', CONFIG, '--work-dir', tmp_path / 'work', '--cfg-options', *options)
+        options += [f'{loader}.dataset.data_root={coco}/']
+    config, work = CONFIGS / f'{name}_mask_rcnn_coco.py', tmp_path / 'work'
+    train = run('train', config, '--work-dir', work, '--cfg-options', *options)
     line = next(line for line in train.splitlines() if 'Epoch(train)' in line)
-    losses = {name: float(value) for name, value in re.findall(r'(loss\w*|cost_ratio): ([\d.]+)', line)}
-    assert {'loss_rpn_cls', 'loss_bbox', 'loss_mask', 'loss_budget', 'cost_ratio'} <= set(losses)
-    assert losses['cost_ratio'] > 0
-    test = run('test', CONFIG, tmp_path / 'work/epoch_1.pth', '--cfg-options', *options)
-    assert 'coco/segm_mAP: ' in test and 'cost_ratio' in test
+    numbers = {name: float(value) for name, value in re.findall(r'(\w+): ([\d.]+)', line)}
+    gate = dict(dit={'loss_budget', 'cost_ratio'}, msvit={'loss_gate_prior', 'coarse_ratio'})[name]
+    assert {'loss_rpn_cls', 'loss_bbox', 'loss_mask', 'num_tokens', 'gmacs', *gate} <= set(numbers)
+    assert numbers['gmacs'] > 0
+    shown = '--work-dir', work, '--show-dir', tmp_path / 'shown'
+    test = run('test', config, work / 'epoch_1.pth', *shown, '--cfg-options', *options)
+    assert 'coco/segm_mAP' in test and 'cost_ratio' in test and 'gate on this rank: ' in test
+    assert len(list((tmp_path / 'shown').rglob('test_img_gate_*.png'))) == 4
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not INSTALLED, reason='mmdet and the compiled ops of mmcv are optional')
-def test_a_small_detector_trains_on_scenes_under_its_gate_and_others(run, tmp_path):
-    """The command writes the data; one epoch, then the same network with all regions fine and all coarse."""
+@needs_ops
+def test_a_small_detector_trains_on_scenes_is_compared_and_drawn(run, fail, tmp_path):
+    """The commands write the data, train an epoch, test the network under its gate and others, and draw."""
     run('scenes-to-coco', tmp_path / 'coco', '--num-images', 16, 4)
     annotations = f'{tmp_path}/coco/annotations/instances_val2017.json'
     options = ['train_cfg.max_epochs=1', 'default_hooks.logger.interval=1', 'model.test_cfg.rcnn.score_thr=0.0']
-    options += [f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')]
+    options += ['model.test_cfg.rcnn.max_per_img=5']
+    options += [f'{split}_evaluator.0.ann_file={annotations}' for split in ('val', 'test')]
     for split in ('train', 'val', 'test'):
         loader = f'{split}_dataloader'
         options += [f'{loader}.num_workers=0', f'{loader}.persistent_workers=False']
         options += [f'{loader}.dataset.data_root={tmp_path}/coco/']
     config, work = CONFIGS / 'msvit_mask_rcnn_scenes.py', tmp_path / 'work'
     train = run('train', config, '--work-dir', work, '--cfg-options', *options)
-    assert re.search(r'loss_mask: [\d.]+', train) and 'coarse_ratio' in train
-    for scale in ('fine', 'coarse'):
-        gate = ['model.backbone.gate._delete_=True', 'model.backbone.gate.type=FixedGate', 'model.gate_loss=None']
-        gate += [f'model.backbone.gate.scale={scale}']
-        test = run('test', config, work / 'epoch_1.pth', '--cfg-options', *options, *gate)
-        assert 'coco/segm_mAP: ' in test and 'cost_ratio' in test
+    assert re.search(r'loss_mask: [\d.]+', train) and 'coarse_ratio' in train and 'gate on this rank: ' in train
+
+    network = config, work / 'epoch_1.pth'
+    folders = '--out-dir', tmp_path / 'gates', '--work-dir', work
+    table = run('compare-gates', *network, *folders, '--num-images', 2, '--cfg-options', *options)
+    assert 'box AP' in table and 'mask AP' in table
+    gates = json.loads((tmp_path / 'gates/gates.json').read_text())['gates']
+    assert list(gates) == ['learned', 'random', 'edges', 'all fine', 'all coarse']
+    assert all({'coco/bbox_mAP', 'coco/segm_mAP', 'backbone_gmacs'} <= set(row) for row in gates.values())
+    assert gates['all fine']['num_tokens'] == 144 and gates['all coarse']['num_tokens'] == 36
+    costs = {name: row['backbone_gmacs'] for name, row in gates.items()}
+    assert costs['all coarse'] < costs['learned'] < costs['all fine']
+
+    run('test', *network, '--work-dir', work, '--show-dir', tmp_path / 'shown', '--cfg-options', *options)
+    run('visualize-gate', *network, tmp_path / 'coco/val2017', '--out-dir', tmp_path / 'maps')
+    maps = list((tmp_path / 'maps').glob('*.png'))
+    assert len(maps) == 4 and len(list((tmp_path / 'shown').rglob('test_img_gate_*.png'))) == 4
+    for path in (*maps, tmp_path / 'gates/gates.png', *(tmp_path / 'shown').rglob('*.png')):
+        assert cv2.imread(str(path)).std() > 10
+    wanted = 'count: wanted a segmentor or a classifier, whose neck and head can be counted, got GatedMaskRCNN'
+    assert wanted in fail('get-flops', *network, '--images', tmp_path / 'coco/val2017')

@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from msvit_mm.cli.config import load_config
+from msvit_mm.evaluation import count_parts
 from msvit_mm.models import SimpleFeaturePyramid
 
 CONFIG = Path(__file__).parents[2] / 'configs/detection/dit_mask_rcnn_coco.py'
@@ -88,6 +89,11 @@ def test_any_two_stage_detector_is_one_line(detector):
     with torch.no_grad():
         first, _ = model.eval().predict(torch.randn(2, 3, 64, 96), [BaseDataElement(), BaseDataElement()])
     assert first.scale_map.shape == (2, 3) and first.num_tokens >= 6 and first.backbone_gmacs > 0
+    batch = dict(inputs=torch.randn(1, 3, 64, 96), data_samples=[BaseDataElement()])
+    with torch.no_grad(), pytest.raises(ValueError, match='^count: wanted a segmentor or a .* got GatedCascadeRCNN'):
+        count_parts(model, batch)
+    with pytest.raises(ValueError, match="^out_type='tokens' needs one head .*, got Identity$"):
+        gated(backbone=backbone | dict(out_type='tokens'))
     with pytest.raises(ValueError, match='^exits: wanted a segmentor of 3 classes, .* got GatedCascadeRCNN, which has'):
         gated(backbone=backbone | dict(exits=dict(layers=(1,), num_classes=3)))
 

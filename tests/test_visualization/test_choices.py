@@ -45,6 +45,19 @@ def test_regions_are_drawn_in_the_size_that_the_backbone_saw():
     assert draw_summary([regions()]) is None
 
 
+def test_choices_beyond_the_image_are_drawn_over_what_it_is_padded_with():
+    """Detectors pad a batch, and the backbone sees the padding, too."""
+    sample = regions()
+    sample.set_metainfo(dict(img_shape=(33, 40), batch_input_shape=SIZE))
+    panel, _ = draw_panel(np.full((66, 80, 3), 90, np.uint8), sample)
+    alone, _ = draw_panel(np.zeros((*SIZE, 3), np.uint8), regions())
+    assert panel.shape == alone.shape == (80, 112, 3)
+    outside = np.ones((80, 112), bool)
+    outside[:66, :80] = False
+    assert np.array_equal(panel[outside], alone[outside])
+    assert (panel[:66, :80] == 90).any()
+
+
 def test_routes_are_drawn_by_depth_and_summed_up():
     panel, words = draw_panel(IMAGE, routes())
     assert words == '0.75 of PVTv2, depth 2.0' and np.array_equal(panel, np.full(SIZE, 2.0))

@@ -2,8 +2,8 @@
 
 msvit compare-gates CONFIG CHECKPOINT --out-dir work_dirs/gates
 
-The picture shows test images: tokens as outlines, the prediction, wrong pixels in red. Further networks, each under its
-own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
+The picture shows test images: tokens as outlines, the prediction, and of segmentors wrong pixels in red. Further
+networks, each under its own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
 """
 
 from argparse import Namespace
@@ -26,6 +26,8 @@ from ..records import Column, describe_run, json_bytes, make_table
 COLUMNS = (
     Column('gate', '{gate}'),
     Column('mIoU', '{mIoU:.2f}'),
+    Column('box AP', '{coco/bbox_mAP:.3f}'),
+    Column('mask AP', '{coco/segm_mAP:.3f}'),
     Column('boundary mIoU', '{boundary/mIoU:.2f}'),
     Column('coarse ratio', '{coarse_ratio:.3f}'),
     Column('cost / dense', '{cost_ratio:.3f}'),
@@ -36,13 +38,23 @@ COLUMNS = (
 )
 
 
+def check_task(model: GatedModel, cfg: Config) -> None:
+    """Check that a model segments or detects over a gated backbone.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not hasattr(model, 'roi_head'):
+        check_segmentor(model, cfg)
+
+
 def check_comparable(model: GatedModel, cfg: Config) -> None:
     """Check that a network has a gate of its own to compare with others.
 
     Raises:
-        ValueError: If it is no segmentor over a gated backbone, or its gate has no weights.
+        ValueError: If it is no segmentor or detector over a gated backbone, or its gate has no weights.
     """
-    check_segmentor(model, cfg)
+    check_task(model, cfg)
     if not any(True for _ in model.backbone.gate.parameters()):
         got = type(model.backbone.gate).__name__
         raise ValueError(f"config '{cfg.filename}': wanted a gate that has learned something, got {got}.")
@@ -52,7 +64,7 @@ def build_others(args: Namespace) -> dict[str, Runner]:
     """Runners of the networks of ``--beside``, by name.
 
     Raises:
-        ValueError: If one is no segmentor over a gated backbone, or two have one name.
+        ValueError: If one is no segmentor or detector over a gated backbone, or two have one name.
     """
     names = [name for name, _, _ in args.beside]
     if len({LEARNED, *names}) <= len(names):
@@ -61,7 +73,7 @@ def build_others(args: Namespace) -> dict[str, Runner]:
     for name, config, checkpoint in args.beside:
         cfg = load_config(config, args.cfg_options, args.work_dir)
         others[name] = build_test_runner(cfg, checkpoint)
-        check_segmentor(others[name].model, cfg)
+        check_task(others[name].model, cfg)
     return others
 
 

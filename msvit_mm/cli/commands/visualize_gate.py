@@ -27,7 +27,7 @@ from ..models import build_gated_model
 from ..outputs import png_bytes, unique_names
 
 SUMMARY = 'summary'
-HEAVY = ('seg_logits', 'pred_sem_seg')  # fields of a prediction that no drawing needs
+HEAVY = ('seg_logits', 'pred_sem_seg', 'pred_instances')  # fields of a prediction that no drawing needs
 
 
 def name_outputs(images: Sequence[Path], args: Namespace) -> list[Path]:
