@@ -6,14 +6,16 @@ one without them. Of more than two scales each but the smallest has its own (:cl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..gates import node_sides
 from ..gates.base import linear_macs
 from ..ops.packing import Packing
-from ..ops.scales import by_scale
+from ..ops.scales import by_scale, for_each_scale
 from ..ops.tiling import Tiling, nodes_among, pad_to_regions
 
 
@@ -107,6 +109,34 @@ class CellDetail(nn.Module):
     def macs_per_node(self, cells: int) -> int:
         """Multiply-adds for one coarse node of so many cells, all levels together."""
         return cells * (linear_macs(self.pixels) + linear_macs(self.outputs)) + linear_macs(self.tokens)
+
+
+def build_coarse_pixels(embedding: str, patch_sizes: Sequence[int], embed_dims: int, channels: int) -> nn.Module | None:
+    """Coarse pixels for each scale but the smallest, or None for a ``'shared'`` embedding."""
+    if embedding == 'shared':
+        return None
+    return for_each_scale(lambda side: CoarsePixels(side, embed_dims, channels), node_sides(patch_sizes))
+
+
+def build_detail(
+    words: dict[str, Any] | None,
+    patch_sizes: Sequence[int],
+    embed_dims: int,
+    channels: int,
+    out_type: str,
+    num_levels: int,
+) -> nn.Module | None:
+    """Cell detail for each scale but the smallest, or None without words.
+
+    Raises:
+        ValueError: If its levels are not among the outputs of the network.
+    """
+    if words is None:
+        return None
+    detail = partial(CellDetail, patch_sizes[0], embed_dims, in_channels=channels, **words)
+    built = for_each_scale(lambda _: detail(), node_sides(patch_sizes))
+    by_scale(built)[0].check_levels(out_type, num_levels)
+    return built
 
 
 @dataclass(frozen=True)

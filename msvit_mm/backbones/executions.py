@@ -109,7 +109,7 @@ class Encoding(NamedTuple):
 def run_packed(encoder: Encoder, batch: Batch) -> Encoding:
     """Active tokens alone."""
     active = batch.active
-    passed = encoder.run(_stream(encoder, batch, active), drop_path=batch.drop_path)
+    passed = encoder.run(packed_stream(encoder, batch, active), drop_path=batch.drop_path)
     return Encoding(active, passed.levels, passed=passed)
 
 
@@ -121,7 +121,7 @@ def run_counterfactual(encoder: Encoder, batch: Batch) -> Encoding:
     drawn = draw_regions(per_scale(batch.gate_values)[0], batch.share)
     others = other_slots(batch.decisions, batch.tiling) & drawn.flatten(1).bool().unsqueeze(-1)
     chosen = Packing.select(batch.with_extra(others, value=0))
-    stream = _stream(encoder, batch, active)
+    stream = packed_stream(encoder, batch, active)
     with torch.no_grad():
         tokens = encoder.embed(batch.images, batch.tiling, chosen)
         angles = encoder.angles(batch.tiling, chosen)
@@ -176,7 +176,8 @@ def draw_regions(like: Tensor, share: float) -> Tensor:
     return (ranks < num_drawn).to(like.dtype).view_as(like)
 
 
-def _stream(encoder: Encoder, batch: Batch, active: Packing) -> Stream:
+def packed_stream(encoder: Encoder, batch: Batch, active: Packing) -> Stream:
+    """The active tokens as the layers get them."""
     tokens = encoder.embed(batch.images, batch.tiling, active)
     angles = encoder.angles(batch.tiling, active)
     return Stream(tokens, PackedSequences.of(active, batch.per_image), cells=batch.cells, angles=angles)

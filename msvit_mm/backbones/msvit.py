@@ -1,5 +1,6 @@
 """MSViT: a plain vision transformer on tokens of two scales or more, chosen per region by a gate."""
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
-from ..ops.scales import by_scale, for_each_scale
+from ..ops.scales import by_scale
 from ..ops.tiling import (
     Maps,
     Tiling,
@@ -28,14 +29,15 @@ from ..ops.tiling import (
     regions_to_nodes,
 )
 from .base import Costs, Features, check_images, height_and_width, image_size
-from .coarse import CellDetail, CoarsePixels, DetailOf
+from .coarse import DetailOf, build_coarse_pixels, build_detail
 from .dense_vit import DenseViT
 from .embedding import PositionGrid, PositionTables, embed_patches, insert_extra_tokens, places_of
-from .executions import EXECUTIONS, Batch, Encoding
+from .executions import EXECUTIONS, Batch, Encoding, packed_stream
 from .exits import build_exits
 from .extended_vit import ExtendedViT
-from .layers import PackedSequences, Passed, PretrainLayer, Stream, draw_drop_path, run_layers
+from .layers import Passed, PretrainLayer, Stream, draw_drop_path, run_layers
 from .merging import build_merge
+from .msvit_examples import EXAMPLES
 from .region import Counterfactual, GateOutput, RegionBackbone
 from .static import StaticMSViT, make_static
 from .steps import StepOutput, count_cells, describe_steps
@@ -193,18 +195,9 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         self.with_cp = with_cp
         self.gate = self.build_gate(gate or self.default_gate)
         check_built(self)
-        channels = self.patch_embed.projection.in_channels
-        self.coarse_pixels = None
-        if coarse_embedding == 'own':
-            make = partial(CoarsePixels, embed_dims=self.embed_dims, in_channels=channels)
-            self.coarse_pixels = for_each_scale(make, node_sides(patch_sizes))
-        self.detail = None
-        if detail is not None:
-            self.detail = for_each_scale(
-                lambda _: CellDetail(patch_size, self.embed_dims, in_channels=channels, **detail),
-                node_sides(patch_sizes),
-            )
-            by_scale(self.detail)[0].check_levels(out_type, len(out_indices))
+        dims, channels = self.embed_dims, self.patch_embed.projection.in_channels
+        self.coarse_pixels = build_coarse_pixels(coarse_embedding, patch_sizes, dims, channels)
+        self.detail = build_detail(detail, patch_sizes, dims, channels, out_type, len(out_indices))
         self.adapter = PretrainLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
         step = None if merge is None else build_merge(merge, self.num_layers, self.num_extra_tokens)
@@ -221,33 +214,7 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
 
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
-        arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
-        words = dict(arch=arch, img_size=(64, 96), gate=dict(type='ScaleGate', initial_ratio=0.5))
-        levels = dict(out_indices=[0, 1], pre_norm=True, qkv_bias=False, layer_scale_init_value=0.1, final_norm=False)
-        return {
-            'plain': words,
-            'no class token': words | dict(with_cls_token=False),
-            'region scope': words | dict(with_cls_token=False, attention_scope='region'),
-            'patch 8': words | dict(patch_size=8),
-            'levels': words | levels,
-            'three scales': words | dict(patch_sizes=(8, 16, 32), out_indices=[0, 1]),
-            'three scales, coarse pixels and detail': words
-            | dict(patch_sizes=(8, 16, 32), coarse_embedding='own', detail=dict(hidden_dims=8)),
-            'registers and rotary positions': words
-            | dict(num_registers=4, rope=dict(temperature=100.0), layer_cfgs=dict(ffn_type='swiglu_fused'))
-            | dict(layer_scale_init_value=0.1, out_indices=[0, 1]),
-            'mask gradient': words | dict(train_execution='masked', gate_gradient='both'),
-            'coarse pixels and detail': words
-            | dict(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0, 1)), out_indices=[0, 1]),
-            'merging with registers and rotary positions': words
-            | dict(merge=dict(type='MutualPairs', before=(0, 1)), out_indices=[0, 1])
-            | dict(num_registers=2, rope=dict(temperature=100.0)),
-            'merging and exits': words
-            | dict(
-                merge=dict(type='Bipartite', before=(1,), proportional_attention=True),
-                exits=dict(layers=(1,), num_classes=3, threshold=0.4, keep_per_class=1, train_share=1.0),
-            ),
-        }
+        return copy.deepcopy(EXAMPLES)
 
     def train(self, mode: bool = True) -> 'MSViT':
         """Set the mode, keep frozen stages in evaluation, and return self as torch does."""
@@ -284,7 +251,11 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
         slots = active_slots(chosen, tiling)
         mixed_values = gate_values if learning and decisions is None else None
-        encoding = self._encode(images, tiling, chosen, slots, mixed_values, learning)
+        batch = self._batch(images, tiling, chosen, slots, mixed_values)
+        execution = self.test_execution
+        if self.training:
+            execution = self.train_execution if learning else 'packed'
+        encoding = EXECUTIONS[execution](self, batch)
         costs = mixed_costs(self, slots, tiling, encoding.passed)
         features, counterfactual = self._return_to_grid(images, encoding, tiling, chosen, mixed_values)
         num_tokens, steps = slots.flatten(1).sum(1), self._describe_steps(encoding, tiling, chosen)
@@ -293,18 +264,10 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
             gate_logits, gate_values, chosen, num_tokens, costs, self.region_size, counterfactual, steps, sides
         )
 
-    def _encode(
-        self,
-        images: Tensor,
-        tiling: Tiling,
-        decisions: Maps,
-        slots: Tensor,
-        gate_values: Maps | None,
-        learning: bool,
-    ) -> Encoding:
-        execution = self.test_execution
-        if self.training:
-            execution = self.train_execution if learning else 'packed'
+    def _batch(
+        self, images: Tensor, tiling: Tiling, decisions: Maps, slots: Tensor, gate_values: Maps | None = None
+    ) -> Batch:
+        """What an execution gets."""
         rates = [rate if layer.training else 0.0 for rate, layer in zip(self.drop_path_rates, self.layers, strict=True)]
         batch = Batch(
             images,
@@ -319,9 +282,7 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
             share=self.counterfactual_share,
             drop_path=draw_drop_path(rates, self.adapter.branches, len(images), images),
         )
-        if self.between:
-            batch = replace(batch, cells=count_cells(tiling, batch.active))
-        return EXECUTIONS[execution](self, batch)
+        return replace(batch, cells=count_cells(tiling, batch.active)) if self.between else batch
 
     def _describe_steps(self, encoding: Encoding, tiling: Tiling, decisions: Maps) -> StepOutput | None:
         if not self.between or encoding.passed is None:
@@ -432,12 +393,8 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
     @torch.no_grad()
     def layers_alone(self, images: Tensor, decisions: Maps) -> Callable[[], object]:
         tiling = self.tile(image_size(images))
-        slots = active_slots(decisions, tiling).flatten(1)
-        active = Packing.select(nn.functional.pad(slots, (self.num_extra_tokens, 0), value=1))
-        sequences = PackedSequences.of(active, self._sequences_per_image(tiling))
-        cells = count_cells(tiling, active) if self.between else None
-        angles = self.angles(tiling, active)
-        return partial(self.run, Stream(self.embed(images, tiling, active), sequences, cells=cells, angles=angles))
+        batch = self._batch(images, tiling, decisions, active_slots(decisions, tiling))
+        return partial(self.run, packed_stream(self, batch, batch.active))
 
     @property
     def has_cell_detail(self) -> bool:
