@@ -1,6 +1,10 @@
 """Tiny models for every test: two layers, 32 channels, non-square images, and no parameter at a special value."""
 
 import logging
+import os
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -101,3 +105,26 @@ def random_decisions():
         return (torch.rand(shape, generator=generator) < thresholds).float()
 
     return draw
+
+
+@pytest.fixture
+def run_in_two_processes(tmp_path):
+    """Run a test file twice at once, with rank and ``tmp_path`` as its arguments, and check that both end well.
+
+    Where one fails the other, which would wait for it, is killed.
+    """
+
+    def call(file):
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
+        commands = [[sys.executable, file, str(rank), str(tmp_path)] for rank in range(2)]
+        processes = [subprocess.Popen(command, env=environment) for command in commands]
+        until = time.monotonic() + 1800  # slow is a machine that has much to do
+        try:
+            while [process.poll() for process in processes].count(0) < 2:
+                assert not any(process.poll() for process in processes) and time.monotonic() < until
+                time.sleep(0.05)
+        finally:
+            for process in processes:
+                process.kill()
+
+    return call

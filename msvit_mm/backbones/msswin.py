@@ -441,6 +441,6 @@ def scatter(
             assert encoding.others is not None and y is not None
             contrast = cells.detach() - encoding.others[i].on_cells(y, 1 - decisions)
             toward_coarse = encoding.active[i].grid.to_cells(gate_zero * (2 * decisions - 1))
-            cells = cells + toward_coarse.unsqueeze(-1) * contrast
+            cells = cells + toward_coarse.to(cells).unsqueeze(-1) * contrast
         maps.append(cells.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
     return tuple(maps)

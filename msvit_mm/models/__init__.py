@@ -3,6 +3,7 @@
 from .classifier import GatedImageClassifier
 from .gated import GatedModel
 from .heads import MixedScaleMaskTransformerHead
+from .memory import ImageMemoryError
 from .pyramid import SimpleFeaturePyramid
 from .segmentor import GatedEncoderDecoder, GatedSegTTAModel
 
@@ -11,6 +12,7 @@ __all__ = [
     'GatedImageClassifier',
     'GatedModel',
     'GatedSegTTAModel',
+    'ImageMemoryError',
     'MixedScaleMaskTransformerHead',
     'SimpleFeaturePyramid',
 ]

@@ -15,6 +15,7 @@ from ..backbones.base import Features, image_size
 from ..losses import region_means, token_loss
 from ..ops.tiling import Maps, as_maps, per_scale
 from .gated import GatedModel
+from .memory import check_memory
 from .static import StaticModel
 
 
@@ -46,10 +47,15 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         self.boundary_loss: Any = boundary_loss and MODELS.build(boundary_loss)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Segment images (B, 3, H, W); the gate's choices and the cost travel on the data samples."""
+        """Segment images (B, 3, H, W); the gate's choices and the cost travel on the data samples.
+
+        Raises:
+            ImageMemoryError: If their class scores do not fit into memory.
+        """
         size = image_size(inputs)
         whole = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
         metas = [whole] * len(inputs) if data_samples is None else [sample.metainfo for sample in data_samples]
+        check_memory(inputs, metas, self.out_channels)
         seg_logits, maps, costs, num_tokens, decoder_macs = self.inference_gated(inputs, metas)
         data_samples = self.postprocess_result(seg_logits, data_samples)
         for i, (sample, meta) in enumerate(zip(data_samples, metas, strict=True)):

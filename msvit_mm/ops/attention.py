@@ -138,7 +138,7 @@ def weighted_attention(query: Tensor, key: Tensor, value: Tensor, key_weights: T
     largest = scores.detach().masked_fill(key_weights == 0, -torch.inf).amax(-1, keepdim=True)
     scores = (scores - largest).clamp(max=MAX_EXPONENT).exp() * key_weights
     weights = scores / scores.sum(-1, keepdim=True)
-    return (F.dropout(weights, dropout) @ value).transpose(1, 2)
+    return (F.dropout(weights, dropout).to(value.dtype) @ value).transpose(1, 2)
 
 
 @lru_cache(maxsize=8)  # the layers of a network ask for the same ones

@@ -1,6 +1,5 @@
 """One image through a trained segmentor: what it says, what its gate chose, and what that cost."""
 
-import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +19,6 @@ from ..visualization import draw_panel, draw_segmentation
 from .benchmark import decode
 from .timing import clock_of, interleave
 
-# Copies of the class scores in single precision: over the network's input, and over the image as it was (measured).
-SCORES_OF_INPUT, SCORES_OF_IMAGE = 3.0, 1.25
 Photo = str | Path | np.ndarray  # a file, or RGB, uint8, (H, W, 3)
 
 
@@ -124,47 +121,6 @@ def check_budget(model: GatedEncoderDecoder, photo: Photo, budget: float | None)
         raise ValueError(f'budget: wanted {low} (all coarse) to {high} (all fine) tokens for {name}, got {budget:g}')
 
 
-def check_memory(model: GatedEncoderDecoder, batch: dict[str, Any], available: int | None = None) -> None:
-    """Check that the class scores of an image fit into memory: hosts hold several copies, the last at its full size.
-
-    The layers take less, but for huge images in one window.
-
-    Args:
-        batch: Of one image, as :func:`prepare` returns it.
-        available: Bytes; default those that are free on the model's device.
-
-    Raises:
-        ValueError: If they do not fit, with the size that does.
-    """
-    inputs, sample = batch['inputs'][0], batch['data_samples'][0]
-    height, width = sample.metainfo.get('ori_shape', image_size(inputs))
-    pixels = SCORES_OF_INPUT * inputs[0].numel() + SCORES_OF_IMAGE * height * width
-    needed = 4 * model.out_channels * pixels
-    available = free_memory(next(model.parameters()).device) if available is None else available
-    if needed > available:
-        scale = (available / needed) ** 0.5
-        raise ValueError(
-            f'image: wanted at most about {height * scale:.0f} x {width * scale:.0f} pixels for the '
-            f'{available / 1e9:.1f} GB that are free, got {height} x {width}, whose scores of {model.out_channels} '
-            f'classes take {needed / 1e9:.1f} GB'
-        )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; of the CPU what the system counts as available, or a great many if it does not.
-
-    Example:
-        >>> free_memory(torch.device('cpu')) > 0
-        True
-    """
-    if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0]
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path('/proc/meminfo').read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith('MemAvailable')))
-    return 2**62
-
-
 @torch.no_grad()
 def predict_image(model: GatedEncoderDecoder, photo: Photo, budget: float | None = None) -> Prediction:
     """Predict one image, under a token budget if there is one.
@@ -179,7 +135,6 @@ def predict_image(model: GatedEncoderDecoder, photo: Photo, budget: float | None
     """
     check_budget(model, photo, budget)
     batch = prepare(model, photo)
-    check_memory(model, batch)
     image = photo if isinstance(photo, np.ndarray) else read_rgb(photo)
     samples: list[BaseDataElement] = []
     measure, _ = clock_of(next(model.parameters()).device.type, 1)

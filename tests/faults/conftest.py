@@ -1,6 +1,7 @@
 """Trainings in processes of their own that can be killed: forked from this one, which has imported everything."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,14 @@ SHORT = (
     'default_hooks.logger.interval=4',
     'randomness.seed=0',
 )
+# The shipped config but for a length that has room in a test, a checkpoint after every iteration, and a seed.
+SHIPPED = (
+    'train_cfg.max_iters=60',
+    'train_cfg.val_interval=60',
+    'default_hooks.checkpoint.interval=1',
+    'randomness.seed=0',
+)
+HANGS = 1800  # seconds after which something hangs, and is not only slow on a machine that has much to do
 
 
 def _child(arguments, output, environment):
@@ -53,11 +62,11 @@ def _managers(cls=ManagerMixin):
 
 
 class Training:
-    """A `msvit train` of the short Scenes config in a process of its own."""
+    """A `msvit train` of the Scenes config, by default the short one, in a process of its own."""
 
-    def __init__(self, work_dir, *options, resume=False, config=SCENES, environment=()):
+    def __init__(self, work_dir, *options, length=SHORT, resume=False, config=SCENES, environment=()):
         self.output = Path(tempfile.mkstemp(suffix='.txt', prefix='training_')[1])
-        arguments = ['train', config, '--work-dir', work_dir, '--cfg-options', *SHORT, *options]
+        arguments = ['train', config, '--work-dir', work_dir, '--cfg-options', *length, *options]
         arguments += ['--resume'] if resume else []
         arguments += ['--launcher', 'pytorch'] if environment else []
         self.process = multiprocessing.get_context('fork').Process(
@@ -69,18 +78,24 @@ class Training:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if whole_group else os.kill)(self.process.pid, signum)
 
-    def end(self, timeout=240):
+    def end(self, timeout=HANGS):
         """Wait for the end, and return exit code and output."""
         self.process.join(timeout)
         output = self.output.read_text()
         assert self.process.exitcode is not None, output
         return self.process.exitcode, output
 
-    def wait_for(self, condition, timeout=120):
+    def wait_for(self, condition, timeout=HANGS):
         until = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < until and self.process.is_alive(), self.output.read_text()
             time.sleep(0.02)
+
+
+def saved_iteration(work_dir):
+    """That of the newest complete checkpoint, or 0."""
+    last = work_dir / 'last_checkpoint'
+    return int(last.read_text().rpartition('_')[2].removesuffix('.pth')) if last.exists() else 0
 
 
 @pytest.fixture
@@ -130,9 +145,14 @@ def differences():
 
 @pytest.fixture(scope='session')
 def whole(tmp_path_factory):
-    """Work directory of the uninterrupted run, and its seconds."""
-    work_dir = tmp_path_factory.mktemp('whole') / 'run'
-    begin = time.monotonic()
-    code, output = Training(work_dir).end()
-    assert code == 0, output
-    return work_dir, time.monotonic() - begin
+    """Work directory of the uninterrupted run of a length, and its seconds; each is trained once."""
+
+    @functools.cache
+    def train(length=SHORT):
+        work_dir = tmp_path_factory.mktemp('whole') / 'run'
+        begin = time.monotonic()
+        code, output = Training(work_dir, length=length).end()
+        assert code == 0, output
+        return work_dir, time.monotonic() - begin
+
+    return train

@@ -16,8 +16,10 @@ from PIL import Image
 from msvit_mm.checkpoints import find_resumable, load_checkpoint_safely
 from msvit_mm.engine import storage
 
+from .conftest import SHIPPED, saved_iteration
+
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get('FAULTS_KILLS', 20))
+KILLS, SEED = int(os.environ.get('FAULTS_KILLS', 20)), int(os.environ.get('FAULTS_SEED', 0))
 ROOT = Path(__file__).parents[2]
 LAST = 'iter_24.pth'
 
@@ -36,18 +38,15 @@ def check_survivors(folder, saved_before):
 
 
 def test_random_kills(start, whole, differences, tmp_path):
-    folder, seconds = whole
-    generator = random.Random(int(os.environ.get('FAULTS_SEED', 0)))
+    """Killed a random while after a checkpoint, or after the start, and resumed: the uninterrupted run."""
+    folder, seconds = whole()
+    generator = random.Random(SEED)
     survived = 0
     for kill in range(KILLS):
         work_dir = tmp_path / f'{kill}'
-        training = start(work_dir)
-        training.process.join(generator.uniform(0.1, 1.0) * seconds)
-        saved = (work_dir / 'last_checkpoint').exists()
-        training.send(signal.SIGKILL, whole_group=True)
-        training.process.join()
-        check_survivors(work_dir, saved)
-        survived += saved
+        saved = kill_by_chance(start, work_dir, 3 * generator.randrange(8), generator.uniform(0, seconds / 4))
+        check_survivors(work_dir, saved > 0)
+        survived += saved > 0
         code, output = start(work_dir, resume=True).end()
         assert code == 0, output
         assert differences(folder / LAST, work_dir / LAST) == []
@@ -57,13 +56,40 @@ def test_random_kills(start, whole, differences, tmp_path):
     print(f'{KILLS} kills, {survived} after the first checkpoint')
 
 
+def test_the_shipped_config_killed_again_and_again(start, whole, differences, tmp_path):
+    """One run, killed at random moments and resumed each time, with batches, data and workers as shipped."""
+    folder, seconds = whole(SHIPPED)
+    generator = random.Random(SEED)
+    work_dir, moments = tmp_path / 'run', []
+    while len(moments) < KILLS:
+        saved = saved_iteration(work_dir)
+        assert saved < 60, f'ended after {len(moments)} of {KILLS} kills: {moments}'
+        after = min(saved + generator.randrange(4), 59)
+        moments.append(kill_by_chance(start, work_dir, after, generator.uniform(0, seconds / 60), length=SHIPPED))
+        check_survivors(work_dir, moments[-1] > 0)
+    code, output = start(work_dir, length=SHIPPED, resume=True).end()
+    assert code == 0, output
+    assert differences(folder / 'iter_60.pth', work_dir / 'iter_60.pth') == []
+    assert names(folder) == names(work_dir)
+    print(f'{KILLS} kills, with these iterations saved: {moments}')
+
+
+def kill_by_chance(start, work_dir, after, pause, **words):
+    """Start or resume, kill it some seconds after an iteration is saved; the iteration that is saved then."""
+    training = start(work_dir, resume=(work_dir / 'last_checkpoint').exists(), **words)
+    training.wait_for(lambda: saved_iteration(work_dir) >= after)
+    training.process.join(pause)
+    training.send(signal.SIGKILL, whole_group=True)
+    training.process.join()
+    return saved_iteration(work_dir)
+
+
 def test_killed_again_and_again(start, whole, differences, tmp_path):
-    folder, _ = whole
+    folder, _ = whole()
     work_dir = tmp_path / 'run'
     for step in range(6, 22, 5):
         training = start(work_dir, resume=step > 6)
-        done = work_dir / f'iter_{step // 3 * 3}.pth'
-        training.wait_for(lambda done=done, training=training: done.exists() or not training.process.is_alive())
+        training.wait_for(lambda step=step: saved_iteration(work_dir) >= step // 3 * 3)
         training.send(signal.SIGKILL, whole_group=True)
         training.process.join()
         check_survivors(work_dir, True)
@@ -114,7 +140,7 @@ def test_kills_during_saves(start, tmp_path):
         work_dir = tmp_path / f'{moment}'
         command = [sys.executable, '-c', code, str(moment), 'train', str(config), '--work-dir', str(work_dir)]
         command += ['--cfg-options', *options]
-        process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
         assert process.returncode == 9, process.stderr
         survivor = find_resumable(work_dir)
         assert survivor is not None and survivor.name in ('iter_3.pth', 'iter_6.pth'), names(work_dir)
@@ -133,10 +159,10 @@ def _toy_data(folder):
 
 @pytest.mark.parametrize('signum, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_with_a_checkpoint_and_one_line(start, whole, differences, tmp_path, signum, code):
-    folder, _ = whole
+    folder, _ = whole()
     work_dir = tmp_path / 'run'
     training = start(work_dir)
-    training.wait_for((work_dir / 'iter_3.pth').exists)
+    training.wait_for(lambda: saved_iteration(work_dir) >= 3)
     training.send(signum, whole_group=True)  # as terminals and clusters send it, to the workers, too
     got, output = training.end()
     assert got == code, output
@@ -150,10 +176,12 @@ def test_signals_end_with_a_checkpoint_and_one_line(start, whole, differences, t
 def test_two_trainings_in_one_folder(start, tmp_path):
     work_dir = tmp_path / 'run'
     first = start(work_dir)
-    first.wait_for((work_dir / 'iter_3.pth').exists)
+    first.wait_for(lambda: saved_iteration(work_dir) >= 3)
+    first.send(signal.SIGSTOP, whole_group=True)  # lest it ends before the second one has begun
     code, output = start(work_dir).end()
     assert code == 1
     assert f'process {first.process.pid} on' in output.splitlines()[-1]
+    first.send(signal.SIGCONT, whole_group=True)
     assert first.process.is_alive()
     first.send(signal.SIGKILL)  # leaves its data loader's workers behind for a moment
     first.process.join()
@@ -216,7 +244,7 @@ def test_write_fails(start, tmp_path, monkeypatch):
 
 
 def test_another_runs_folder_survives(start, whole, tmp_path):
-    folder, _ = whole
+    folder, _ = whole()
     copy = tmp_path / 'copy'
     shutil.copytree(folder, copy)
     before = {path.name: path.read_bytes() for path in copy.glob('*.pth')}

@@ -1,8 +1,6 @@
 """The routing space against timm's PVTv2, its two executions against one another, and its cost against a counter."""
 
 import copy
-import os
-import subprocess
 import sys
 
 import pytest
@@ -395,11 +393,8 @@ def run_process(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+def test_two_processes_train_as_one(run_in_two_processes, tmp_path):
+    run_in_two_processes(__file__)
     (weights, budget), others = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
     assert torch.equal(weights, others[0])
     assert budget == others[1]  # of the global batch, not of the process's part

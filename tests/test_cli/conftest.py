@@ -92,7 +92,7 @@ def run_script(toy_data):
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
         environment = dict(TOY_DATA=str(toy_data), CUDA_VISIBLE_DEVICES='-1', PYTHONPATH=paths, PYTHON=sys.executable)
         command = ['bash', str(ROOT / 'tools' / script), *map(str, arguments)]
-        return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=1800)
 
     return call
 

@@ -78,17 +78,18 @@ def test_in_a_browser(model, tmp_path):
         with api.sync_playwright() as player:
             browser = player.chromium.launch(executable_path=browser_path, args=['--no-sandbox'])
             page = browser.new_page(viewport=dict(width=1280, height=900))
+            page.set_default_timeout(600_000)
             page.goto(address)
             failures = []
             page.on('pageerror', lambda error: failures.append(error))
             page.locator('input[type=file]').first.set_input_files(str(photo))
             budget = page.locator('input[type=number]').first
-            api.expect(budget).to_have_value('90', timeout=60_000)  # the middle of 36 to 144 for this image
+            api.expect(budget).to_have_value('90', timeout=600_000)  # the middle of 36 to 144 for this image
             for tokens in (60, 99):
                 budget.fill(str(tokens))
                 budget.press('Enter')
                 page.get_by_role('button', name='Segment').click()
-                api.expect(page.locator('table')).to_contain_text(f'{tokens}', timeout=60_000)
+                api.expect(page.locator('table')).to_contain_text(f'{tokens}', timeout=600_000)
                 api.expect(page.locator('table')).to_contain_text('dense, same weights')
             assert page.locator('img').count() >= 3 and not failures
             page.screenshot(path=str(tmp_path / 'page.png'))

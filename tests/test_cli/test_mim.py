@@ -29,5 +29,5 @@ def test_mim_trains(tmp_path):
     call = (mim, 'train', 'mmseg', ROOT / 'configs' / 'msvit_upernet_scenes.py', '--launcher', 'none', '--gpus', '0')
     environment = os.environ | dict(PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='-1')
     arguments = map(str, (*call, '--work-dir', tmp_path, '--cfg-options', *few))
-    subprocess.run(list(arguments), env=environment, check=True, timeout=600)
+    subprocess.run(list(arguments), env=environment, check=True, timeout=1800)
     assert (tmp_path / 'iter_2.pth').is_file()

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from msvit_mm.cli.outputs import png_bytes, unique_names
+from msvit_mm.models import memory
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'msvit_upernet_scenes.py'
 
@@ -45,12 +46,14 @@ def call(checkpoint, monkeypatch, tmp_path):
         'visualize-gate': lambda out: (CONFIG, checkpoint, tmp_path / 'photos', '--out-dir', out),
         'predict': lambda out: (checkpoint, tmp_path / 'photos', '--config', CONFIG, '--out-dir', out),
         'test': lambda out: (CONFIG, checkpoint, '--out', out),
+        'train': lambda out: (CONFIG, '--work-dir', out),
+        'scenes-to-coco': lambda out: (out,),
     }
 
 
 COMMANDS = ('get-flops', 'benchmark', 'calibrate-gate', 'fit-gate', 'transfer-gate', 'convert-checkpoint')
 COMMANDS += ('publish-model', 'check-dataset', 'export')
-FOLDER_COMMANDS = ('compare-gates', 'plot-tradeoff', 'visualize-gate', 'predict', 'test')
+FOLDER_COMMANDS = ('compare-gates', 'plot-tradeoff', 'visualize-gate', 'predict', 'test', 'train', 'scenes-to-coco')
 
 
 @pytest.mark.parametrize('command', COMMANDS)
@@ -98,6 +101,16 @@ def test_no_file_goes_unasked(fail, run, call, tmp_path):
     assert 'wanted a new file' in fail('compare-gates', *call['compare-gates'](tmp_path / 'gates'))
     (tmp_path / 'gates' / 'tradeoff.png').write_text('precious')
     assert 'wanted a new file' in fail('plot-tradeoff', *call['plot-tradeoff'](tmp_path / 'gates'))
+
+
+@pytest.mark.parametrize('command', ['visualize-gate', 'predict', 'test'])
+def test_scores_beyond_the_memory_end_in_one_line(fail, call, command, tmp_path, write_photos, monkeypatch):
+    write_photos(a_png=(40, 40))
+    monkeypatch.setattr(memory, 'SMALL', 0)
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 10**4)
+    few = [f'test_dataloader.{x}' for x in ('dataset.num_images=1', 'num_workers=0', 'persistent_workers=False')]
+    message = fail(command, *call[command](tmp_path / 'out'), '--cfg-options', *few)
+    assert message.startswith('error: image: wanted at most about ')
 
 
 def test_pictures_of_one_stem(fail, run, call, write_photos, tmp_path):

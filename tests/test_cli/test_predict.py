@@ -13,7 +13,6 @@ from msvit_mm.cli.config import load_config
 from msvit_mm.cli.models import load_trained_segmentor
 from msvit_mm.studies.prediction import (
     budget_range,
-    check_memory,
     dense_inference,
     predict_image,
     predict_panels,
@@ -146,15 +145,3 @@ def test_checkpoint_without_config_is_named_and_config_helps(fail, run, model, p
     words = ('--config', 'msvit_upernet_scenes', '--out-dir', tmp_path / 'out')
     run('predict', tmp_path / 'bare.pth', photo[0], *words)
     assert (tmp_path / 'out/photo.png').is_file()
-
-
-def test_an_image_too_large_for_the_memory_says_which_fits(model, photo):
-    batch = prepare(model, photo[0])
-    check_memory(model, batch)
-    height, width = photo[1].shape[:2]
-    needed = 4 * 10 * (3 + 1.25) * height * width
-    check_memory(model, batch, available=int(needed))
-    size = f'{height / 2:.0f} x {width / 2:.0f}'
-    message = f'wanted at most about {size} pixels .* got {height} x {width}, whose scores of 10'
-    with pytest.raises(ValueError, match=message):
-        check_memory(model, batch, available=int(needed) // 4)

@@ -170,7 +170,7 @@ def test_lines_of_the_documentation(publish, scene, tmp_path):
         assert f"'{name}.pth'" in code
         weights.rename(tmp_path / f'{name}.pth')
     environment = os.environ | dict(PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='-1')
-    arguments = dict(cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    arguments = dict(cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
     process = subprocess.run([sys.executable, '-c', code], **arguments)
     assert process.returncode == 0, process.stderr
     assert process.stdout.count('torch.Size([1, 6, 6])') == 2

@@ -55,7 +55,7 @@ def run(installed, tmp_path):
         environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         environment |= dict(PYTHONPATH=str(installed), CUDA_VISIBLE_DEVICES='-1')
         command = [sys.executable, *map(str, arguments)]
-        process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
         assert process.returncode == 0, process.stderr
         return process.stdout
 

@@ -1,7 +1,5 @@
 """What all losses on gate values have in common."""
 
-import os
-import subprocess
 import sys
 
 import pytest
@@ -133,11 +131,8 @@ def run_process(rank, folder):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradient_of_the_global_batch(tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+def test_two_processes_have_the_gradient_of_the_global_batch(run_in_two_processes, tmp_path):
+    run_in_two_processes(__file__)
     expected = [gradients(TinyGate(config), features_of_regions()) for config in ALL_LOSSES]
     for rank in range(2):
         actual = torch.load(tmp_path / f'{rank}.pt', weights_only=True)

@@ -5,8 +5,6 @@ the layer norm of a class token that is almost 0 magnifies what rounding makes o
 """
 
 import copy
-import os
-import subprocess
 import sys
 from unittest import mock
 
@@ -99,11 +97,8 @@ def run_process(rank: int, folder: str) -> None:
     torch.save(results, f'{folder}/{rank}.pt')
 
 
-def test_two_processes_equal_one(tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+def test_two_processes_equal_one(run_in_two_processes, tmp_path):
+    run_in_two_processes(__file__)
 
     processes = [torch.load(tmp_path / f'{rank}.pt') for rank in range(2)]
     assert [process['calibration'] for process in processes] == [calibrate()] * 2

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
 from ...datasets.named import SampleError
-from ...models import GatedModel
+from ...models import GatedModel, ImageMemoryError
 from ...studies.gates import LEARNED, Contender, draw_gates, evaluate_gates, evaluate_own
 from ..config import load_config
 from ..errors import one_line_errors
@@ -91,7 +91,7 @@ def main(args: Namespace) -> None:
         check_comparable(runner.model, cfg)
         others = build_others(args)
 
-    with one_line_errors(SampleError):
+    with one_line_errors(SampleError, ImageMemoryError):
         contenders = evaluate_gates(runner, announce=lambda name: console.print(f'{name} ...'))
         for name, other in others.items():
             console.print(f'{name} ...')

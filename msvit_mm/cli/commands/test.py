@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 from ...checkpoints import check_folder, load_checkpoint_safely, use_safe_loader
 from ...datasets.configs import datasets_of, type_name
 from ...datasets.named import SampleError
+from ...models import ImageMemoryError
 from ...ops.gating import BudgetError
 from ..config import load_config
 from ..errors import one_line_errors
@@ -67,7 +68,7 @@ def main(args: Namespace) -> None:
     runner = build_runner(cfg)
     with one_line_errors():
         check_fits(unwrap(runner.model), weights)
-    with one_line_errors(BudgetError, SampleError):
+    with one_line_errors(BudgetError, SampleError, ImageMemoryError):
         metrics = runner.test()
     if is_main_process():
         print(format_metrics(metrics))

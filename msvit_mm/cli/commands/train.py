@@ -5,6 +5,7 @@ msvit train CONFIG --work-dir work_dirs/example --cfg-options randomness.seed=0
 
 from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from ...checkpoints import (
     check_coverage,
     check_finite,
+    check_folder,
     check_resumable,
     fetch,
     find_resumable,
@@ -22,6 +24,7 @@ from ...checkpoints.starting import OPTIONAL, addresses, adopt_weights, forget_a
 from ...datasets.configs import type_name
 from ...datasets.named import SampleError
 from ...engine import NonFiniteError
+from ...models import ImageMemoryError
 from ..config import load_config
 from ..config_checks import check_config
 from ..errors import one_line_errors
@@ -69,6 +72,7 @@ def main(args: Namespace) -> None:
         check_config(cfg)
         check_machine(cfg, train=True)
         check_data(cfg, 'train', 'val')
+        check_folder(Path(cfg.work_dir), overwrite=True)
         checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None
         check_finite(checkpoint['state_dict'] if checkpoint else {})
         if cfg.get('resume') and checkpoint:
@@ -98,5 +102,5 @@ def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
                 weights = adopt_weights(model, checkpoint['state_dict'])
                 check_coverage(model.state_dict(), weights, allowed_missing=OPTIONAL)
         del checkpoint
-    with one_line_errors(NonFiniteError, SampleError):
+    with one_line_errors(NonFiniteError, SampleError, ImageMemoryError):
         runner.train()
