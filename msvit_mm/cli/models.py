@@ -100,7 +100,7 @@ def load_trained_segmentor(
     model = build_gated_model(cfg, checkpoint, device)
     check_segmentor(model, cfg)
     model.cfg = cfg
-    model.dataset_meta = _dataset_meta(cfg, checkpoint)
+    model.dataset_meta = _dataset_meta(cfg, checkpoint, model)
     return cast(GatedEncoderDecoder, model)
 
 
@@ -112,16 +112,22 @@ def _load_folder(folder: str, config: str | None, options: Mapping[str, Any] | N
     model: Any = load_from_hub(folder)
     object.__setattr__(model.cfg, '_filename', str(folder))
     check_segmentor(model, model.cfg)
-    model.dataset_meta.setdefault('palette', _colours(len(model.dataset_meta.get('classes', ()))))
+    model.dataset_meta = _complete(model.dataset_meta, model)
     return model
 
 
-def _dataset_meta(cfg: Config, checkpoint: str) -> dict[str, Any]:
+def _dataset_meta(cfg: Config, checkpoint: str, model: Any) -> dict[str, Any]:
     """Names and colours of the classes: those that the checkpoint keeps, or the data set's."""
     kept = load_checkpoint_safely(checkpoint).get('meta', {}).get('dataset_meta') or {}
-    classes = kept.get('classes') or classes_of(cfg, 'test') or []
-    palette = kept.get('palette') or metainfo_of(cfg, 'test').get('palette') or _colours(len(classes))
-    return dict(classes=list(classes), palette=palette)
+    classes = kept.get('classes') or classes_of(cfg, 'test')
+    palette = kept.get('palette') or metainfo_of(cfg, 'test').get('palette')
+    return _complete(dict(classes=classes, palette=palette), model)
+
+
+def _complete(meta: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Names and colours of the classes where nobody gave them: their numbers, and distinct ones."""
+    classes = list(meta.get('classes') or map(str, range(model.decode_head.num_classes)))
+    return dict(meta, classes=classes, palette=meta.get('palette') or _colours(len(classes)))
 
 
 def _colours(count: int) -> list[list[int]]:
