@@ -142,7 +142,7 @@ def test_random_forwards(count):
 @pytest.mark.parametrize('case', all_cases(), ids=str)
 def test_half_precision_in_every_execution(case):
     """Features are in the precision of network and images, whatever that of the gate's values."""
-    model, images = case.build().to(torch.bfloat16), torch.randn(2, 3, 64, 100, dtype=torch.bfloat16)
+    model, images = case.build().to(torch.bfloat16), torch.randn(1, 3, 56, 60, dtype=torch.bfloat16)
     for training, executions in ((False, model.test_executions), (True, model.train_executions)):
         for execution in executions:
             with right_convolutions(images.dtype):
