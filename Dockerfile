@@ -1,5 +1,5 @@
 # docker build -t msvit_mm . && docker run --rm -v "$PWD/data:/work/data" msvit_mm msvit --help
-FROM python:3.11-slim
+FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential libgl1 libglib2.0-0 make \
     && rm -rf /var/lib/apt/lists/*

@@ -1,6 +1,7 @@
 """The notebooks run from the first cell to the last."""
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from msvit_mm.cli.config import load_config
 
-NOTEBOOK = Path(__file__).parents[1] / 'notebooks' / 'tradeoff.ipynb'
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / 'notebooks' / 'tradeoff.ipynb'
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def test_from_weights_to_a_tradeoff(checkpoint):
         ''.join(cell['source']) for cell in json.loads(NOTEBOOK.read_text())['cells'] if cell['cell_type'] == 'code'
     ]
     names: dict = {}
-    compile(parameters, str(NOTEBOOK), 'exec')  # reads what `make demo` wrote
+    compile(parameters, str(NOTEBOOK), 'exec')  # reads what `make demo` writes
+    demo = re.search(r'^DEMO := (.+)\$\(SEED\)$', (ROOT / 'Makefile').read_text(), flags=re.MULTILINE)[1]
+    assert f"Path('../{demo}0/mixed/last_checkpoint')" in parameters
     names |= dict(Path=Path, CHECKPOINT=checkpoint, BUDGETS=[45, 72, 108], NUM_IMAGES=2)
     for cell in cells[:-1]:
         exec(cell, names)

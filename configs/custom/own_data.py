@@ -85,8 +85,9 @@ model = dict(
     backbone=dict(img_size=crop_size),
     decode_head=dict(num_classes=num_classes, loss_decode=dict(class_weight=class_weight)),
 )
-warmup_lr = dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50)
-decay_lr = dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=50, end=max_iters)
+warmup_iters = max_iters // 20
+warmup_lr = dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=warmup_iters)
+decay_lr = dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=warmup_iters, end=max_iters)
 param_scheduler = [warmup_lr, decay_lr]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(checkpoint=dict(interval=max_iters))

@@ -1,6 +1,8 @@
 """The command that exports: the files of a ladder, what it says of them, and what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ from msvit_mm.export import load_graph
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CONFIG = CONFIGS / 'msvit_upernet_scenes.py'
 SIZE = ('--size', 96, 96)
+TORCH_ALONE = """
+import sys
+sys.modules |= dict.fromkeys(('mmengine', 'mmcv', 'mmseg', 'mmpretrain', 'msvit_mm'))  # None: not to be imported
+import torch
+graph, images, scores = sys.argv[1:]
+torch.save(torch.export.load(graph).module()(torch.load(images)), scores)
+"""
 
 
 def save(config, path):
@@ -58,6 +67,11 @@ def test_a_ladder_with_its_gate(run, checkpoint, tmp_path):
         with torch.no_grad(), model.backbone.configured(token_budget=picked['num_tokens']):
             wanted = model.inference(image, [dict(img_shape=(96, 96))])
         torch.testing.assert_close(load_graph(out.parent / picked['file'])(image)[0], wanted, atol=1e-4, rtol=1e-4)
+
+    files = [out.parent / picked['file'], tmp_path / 'images.pt', tmp_path / 'scores.pt']
+    torch.save(image, files[1])
+    subprocess.run([sys.executable, '-c', TORCH_ALONE, *map(str, files)], check=True)
+    torch.testing.assert_close(torch.load(files[2]), wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize('config', ['msvit_upernet_scenes', 'msvit_mixedsegmenter_scenes'])
