@@ -138,7 +138,7 @@ class MixedGrid:
                     whole_nodes[i] = whole_nodes[i] + self._on_cells(own_nodes, detail, level, tokens)
         maps = per_scale(self.decisions), per_scale(self.gate_zero)
         contrasts: Tensor | None = None
-        for scale, whole, stays, zero in reversed([*zip(self.tiling.scales, whole_nodes, *maps, strict=False)]):
+        for scale, whole, stays, zero in reversed(list(zip(self.tiling.scales, whole_nodes, *maps, strict=False))):
             stays, zero = (nodes_to_cells(x, self.tiling, scale.side).unsqueeze(-1) for x in (stays, zero))
             own = zero.to(cells) * (whole - below)
             # what lies within a node that stays whole is not reached, and its gate values change nothing

@@ -304,7 +304,7 @@ def cell_tokens(decisions: Maps, tiling: Tiling) -> Tensor:
     """The active candidate that covers each cell, an index into R * slots, (B, rows, cols) per scale -> (B, h, w)."""
     maps = per_scale(decisions)
     *larger, chosen = cell_slots(tiling, maps[0].device)
-    for scale, candidate, stays in reversed([*zip(tiling.scales, larger, maps, strict=False)]):
+    for scale, candidate, stays in reversed(list(zip(tiling.scales, larger, maps, strict=False))):
         chosen = torch.where(nodes_to_cells(stays, tiling, scale.side).bool(), candidate, chosen)
     return chosen
 
