@@ -4,6 +4,7 @@ mmengine falls back to an unrestricted unpickler when the restricted one refuses
 built-in ``getattr``, which reaches far beyond tensors. The allow list here holds what mmengine's own checkpoints need.
 """
 
+import codecs
 import contextlib
 import hashlib
 import pickle
@@ -388,6 +389,7 @@ def _named(function: Callable, module: str, name: str) -> Callable:
 # Both module names of numpy's functions: numpy 2 renamed the module, and checkpoints of either are read under either.
 _ALLOWED = [
     HistoryBuffer,
+    codecs.encode,  # how older pickles write bytes; torch allows it since 2.5
     _named(_history_buffer_method, 'builtins', 'getattr'),
     np.ndarray,
     np.dtype,

@@ -72,8 +72,12 @@ def make_segmentor(tiny_arch, perturb):
     return make
 
 
-# One export of each kind; the others take minutes and run in `make check-slow`.
-FAST = ('test_exported_is_eager[maps-1-30-scenes-onnx]', 'test_exported_is_eager[maps-1-30-scenes-pt2]')
+# One export of each kind, and what exports nothing; the others take minutes and run in `make check-slow`.
+FAST = (
+    'test_exported_is_eager[maps-1-30-scenes-onnx]',
+    'test_exported_is_eager[maps-1-30-scenes-pt2]',
+    'test_an_old_torch_is_named',
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from msvit_mm.export import export_graph, load_graph, make_engines
-from msvit_mm.export.graphs import require
+from msvit_mm.export.graphs import FORMATS, require
 
 SIZE = (96, 128)  # 12 regions, 48 cells
 THREE = dict(patch_sizes=(8, 16, 32), coarse_embedding='own', detail=dict(hidden_dims=8))
 BUDGETS = (12, 30, 48)
+OLD = pytest.mark.skipif(torch.__version__ < '2.6', reason='export to ONNX needs torch >= 2.6')
+FORMS = [pytest.param('onnx', marks=OLD), 'pt2']
 DYNAMIC = {'NonZero', 'Loop', 'If', 'Scan', 'Compress', 'Unique'}
 
 
@@ -37,7 +39,7 @@ def eager(model, images, budget):
         return model.inference(images, [dict(img_shape=SIZE)] * len(images))
 
 
-@pytest.mark.parametrize('form', ['onnx', 'pt2'])
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize(
     ('kind', 'batch', 'budget', 'source'),
     [
@@ -61,7 +63,7 @@ def test_exported_is_eager(write, make_segmentor, real_images, form, kind, batch
         torch.testing.assert_close(scores, eager(model, some, budget), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize('form', ['onnx', 'pt2'])
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('words', [dict(num_registers=2, rope=dict(temperature=100.0)), THREE], ids=str)
 def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form, words):
     model = make_msvit(**words, gate=dict(type='FixedGate', scale='coarse'))
@@ -143,3 +145,9 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr('importlib.import_module', without)
     with pytest.raises(ImportError, match=r'export to ONNX needs onnxruntime; install with `pip install msvit_mm\[exp'):
         require('onnxruntime')
+
+
+def test_an_old_torch_is_named(monkeypatch):
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.4.0'))
+    with pytest.raises(ImportError, match=r'export to ONNX needs torch >= 2\.6, got 2\.4\.0; \.pt2 does not'):
+        FORMATS['onnx'](None, [])

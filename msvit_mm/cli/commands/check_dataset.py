@@ -74,6 +74,7 @@ def report(console: Console, split: str, found: Survey, classes: Sequence[str], 
         f'sizes {len(found.sizes)}, heights {heights.min()} to {heights.max()}, widths {widths.min()} to '
         f'{widths.max()} pixels; ignored {found.ignored_share:.1%} of the pixels',
         highlight=False,
+        soft_wrap=True,
     )
     warnings = found.warnings(classes)
     for line in warnings:

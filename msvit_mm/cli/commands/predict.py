@@ -73,6 +73,7 @@ def main(args: Namespace) -> None:
             rows.append(dict(name=name, **numbers, time_ms=prediction.time_ms, choices=words))
     shown = rows if len(rows) <= 20 else rows[:20]
     console.print(make_table(shown, COLUMNS, f'{len(rows)} images, {len(shown)} shown'))
-    console.print(f'classes {", ".join(model.dataset_meta["classes"])}; pictures in {folder}', highlight=False)
+    classes = ', '.join(model.dataset_meta['classes'])
+    console.print(f'classes {classes}; pictures in {folder}', highlight=False, soft_wrap=True)
     with one_line_errors():
         write_record(args.out, dict(images=rows), describe_run(vars(args), 0, args.device))
