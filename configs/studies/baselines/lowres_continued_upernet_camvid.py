@@ -4,7 +4,7 @@
 
 Runs on two CPU cores; scored at full resolution. DENSE.pth: of studies/baselines/dense_fine_upernet_camvid.py.
 
-Not trained yet.
+49.74 mIoU, 0.321 GMACs (seed 0, 2026-11-28, docs/ablations.md).
 """
 
 _base_ = [

@@ -5,7 +5,7 @@
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py. Otherwise
 dense_continued_upernet_scenes.py; it costs as much as from_dense_upernet_scenes.py, whose gate does it alone.
 
-Not trained yet.
+80.11 mIoU, 0.0462 GMACs (seed 0, 2026-11-28, docs/merging.md).
 """
 
 _base_ = ['../baselines/dense_continued_upernet_scenes.py']
