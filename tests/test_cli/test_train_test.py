@@ -60,6 +60,7 @@ def test_test_time_augmentation(run, trained, tmp_path, toy_config):
     assert 'mIoU' in printed.splitlines()[-1]
 
 
+@pytest.mark.slow
 @needs_no_gpu
 def test_two_cpu_processes(run_script, trained, tmp_path, toy_config):
     start = f'load_from={trained / "iter_2.pth"}'

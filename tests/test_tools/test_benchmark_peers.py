@@ -61,6 +61,7 @@ def test_bad_input_is_refused(run, arguments, message):
         run(*arguments, *(['--tome', 'absent'] if arguments else []))
 
 
+@pytest.mark.slow
 def test_own_systems_without_a_peer(run, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(importlib.import_module('peers.study'), 'check_args', lambda args: None)
     run('--size', 64, '--batch-sizes', 2, '--repeats', 1, '--out', tmp_path / 'peers.json')

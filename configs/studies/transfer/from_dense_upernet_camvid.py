@@ -6,8 +6,8 @@
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_camvid.py.
 
-51.45 and 50.25 mIoU at 0.311 GMACs, where the dense network trained on for as long has 52.97 and 52.98 at 0.725 (seeds
-0 and 1, 2026-11-28, docs/ablations.md).
+51.45 and 50.25 mIoU at 0.311 GMACs, where the dense network trained on for as long has 52.97 and 52.98 at 0.725
+(seeds 0 and 1, 2026-11-28, docs/ablations.md).
 """
 
 _base_ = [
