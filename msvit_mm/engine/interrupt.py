@@ -36,8 +36,8 @@ class InterruptHook(Hook):
     """At SIGINT (Ctrl-C) or SIGTERM, finish the iteration, save a checkpoint and raise `Interrupted`.
 
     A second signal ends the process at once. One that the process was started to ignore stays ignored. Of several
-    processes, all stop at the same iteration. The workers of data loaders, which get the signals of their group as
-    well, go on until the process ends.
+    processes, all stop at the same iteration. Workers of data loaders die of a SIGTERM to the whole group, and the
+    training with them, at its newest checkpoint: send it to the process alone.
 
     Args:
         interval: Of several processes, how many iterations pass between two agreements whether to stop.
