@@ -58,6 +58,9 @@ model = dict(backbone=dict(gate=dict(frozen=True)), gate_loss=None)
 WRITERS = ('calibrated', 'frozen', 'moved', 'fitted and moved back', 'published', 'published folder', 'converted')
 READERS = ('get-flops', 'test', 'compare-gates', 'predict', 'visualize-gate', 'export')
 OF_FOLDERS = ('predict',)  # the commands that take a folder of safetensors in place of config and checkpoint
+PAIRS = [
+    (writer, reader) for writer in WRITERS for reader in READERS if writer != 'published folder' or reader in OF_FOLDERS
+]
 
 
 def call(*arguments):
@@ -187,12 +190,9 @@ def wanted(written, folder):
     return tokens
 
 
-@pytest.mark.parametrize('reader', READERS)
-@pytest.mark.parametrize('writer', WRITERS)
+@pytest.mark.parametrize(('writer', 'reader'), PAIRS)
 def test_every_pair(written, wanted, folder, tmp_path, writer, reader):
     config, checkpoint = written[writer]
-    if config is None and reader not in OF_FOLDERS:
-        pytest.skip('takes a config and a checkpoint')
     counted = tokens_of(reader, config, checkpoint, folder / 'images', tmp_path / 'out')
     assert counted == (wanted if len(counted) > 1 else [pytest.approx(sum(wanted) / NUM_IMAGES)])
 
