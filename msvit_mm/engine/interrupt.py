@@ -1,11 +1,11 @@
 """SIGINT and SIGTERM end a training with a checkpoint."""
 
-import atexit
-import mmap
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ class InterruptHook(Hook):
     """At SIGINT (Ctrl-C) or SIGTERM, finish the iteration, save a checkpoint and raise `Interrupted`.
 
     A second signal ends the process at once. One that the process was started to ignore stays ignored. Of several
-    processes, all stop at the same iteration. Workers of data loaders die of a SIGTERM to the whole group, and the
-    training with them, at its newest checkpoint: send it to the process alone.
+    processes, all stop at the same iteration. Workers of the training's data loaders go on when terminals and clusters
+    send the signal to the whole group, and end with the process (not on macOS and Windows, for want of `sigwaitinfo`).
 
     Args:
         interval: Of several processes, how many iterations pass between two agreements whether to stop.
@@ -47,20 +47,24 @@ class InterruptHook(Hook):
 
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
-        self._signum = self._pid = 0
+        self._signum = 0
+        self._training = False
         self._former: dict[int, Any] = {}
-        self._exiting = mmap.mmap(-1, 1)  # a byte that workers, which are forked, share
-        atexit.register(self._exiting.write_byte, 1)  # before multiprocessing, at exit, sends SIGTERM to workers
+
+    def before_run(self, runner: Runner) -> None:
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None:  # no worker has been started yet, or RandomStateHook starts them anew
+                loop.dataloader.worker_init_fn = partial(start_worker, loop.dataloader.worker_init_fn)
 
     def before_train(self, runner: Runner) -> None:
-        self._pid = os.getpid()
+        self._training = True
         if threading.current_thread() is threading.main_thread():
             heard = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
             self._former = {signum: signal.signal(signum, self._note) for signum in heard}
 
     def after_train(self, runner: Runner) -> None:
         self._restore()
-        self._pid = 0
+        self._training = False
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         step = runner.iter + 1
@@ -73,14 +77,10 @@ class InterruptHook(Hook):
             self._stop(runner, runner.iter)
 
     def after_val(self, runner: Runner) -> None:
-        if self._pid and self._agree(True):
+        if self._training and self._agree(True):
             self._stop(runner, runner.iter)
 
     def _note(self, signum: int, frame: Any) -> None:
-        if os.getpid() != self._pid:  # a worker of a data loader, forked with this handler in place
-            if signum == signal.SIGTERM and self._exiting[0]:
-                os._exit(128 + signum)
-            return
         self._signum = signum
         self._restore()
         name = signal.Signals(signum).name
@@ -111,3 +111,19 @@ class InterruptHook(Hook):
         for signum, handler in self._former.items():
             signal.signal(signum, handler)
         self._former = {}
+
+
+def start_worker(init: Callable[[int], None] | None, worker: int) -> None:
+    """Start a worker of a data loader that signals to the whole group do not end, only the process that started it."""
+    if hasattr(signal, 'sigwaitinfo'):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    if init is not None:
+        init(worker)
+
+
+def _end_with_parent() -> None:
+    while True:
+        received = signal.sigwaitinfo(SIGNALS)
+        if received.si_signo == signal.SIGTERM and received.si_pid == os.getppid():
+            os._exit(0)

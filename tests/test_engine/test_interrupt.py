@@ -1,9 +1,13 @@
 import os
 import signal
+import subprocess
+from functools import partial
 
 import pytest
+from torch.utils.data import DataLoader
 
 from msvit_mm.engine import Interrupted
+from msvit_mm.engine.interrupt import start_worker
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +59,21 @@ def test_a_second_signal_stops_at_once(make_runner, call):
 
     with pytest.raises(KeyboardInterrupt):
         make_runner(hooks=[call(1, twice)]).train()
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='no sigwaitinfo here')
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_workers_go_on_at_signals_from_others_and_end_by_the_one_that_started_them(signum):
+    loader = DataLoader(range(4), num_workers=1, prefetch_factor=1, worker_init_fn=partial(start_worker, None))
+    batches = iter(loader)
+    assert int(next(batches)) == 0
+    (worker,) = batches._workers
+    subprocess.run(['kill', f'-{int(signum)}', str(worker.pid)], check=True)
+    assert [int(batch) for batch in batches] == [1, 2, 3]
+
+    batches = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
