@@ -16,7 +16,7 @@ class ConfidentExits(BaseModule):
     """Tokens that a linear classifier is sure of run no further: later they are neither query nor key.
 
     Their features stay what they were. Of every class that it sees in an image the surest tokens stay as context, and
-    so do class tokens. The classifiers learn from label maps (:func:`~msvit_mm.losses.token_loss`).
+    so do class tokens and registers. The classifiers learn from label maps (:func:`~msvit_mm.losses.token_loss`).
 
     Args:
         layers: Before which tokens may leave, counted from 0; each has a LayerNorm and a classifier.

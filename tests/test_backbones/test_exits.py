@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
@@ -13,10 +14,17 @@ from msvit_mm.backbones.exits import ConfidentExits
 from msvit_mm.backbones.layers import PackedSequences
 from msvit_mm.losses import token_loss
 from msvit_mm.ops.macs import count_macs
+from msvit_mm.ops.mixed_grid import MixedGrid
+from msvit_mm.ops.packing import Packing
+from msvit_mm.ops.rotary import rotate, rotation_of
+from msvit_mm.ops.tiling import active_slots
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
 SIZE = (70, 90)
 EXITS = dict(layers=(1, 3), num_classes=3, threshold=0.4, keep_per_class=2)
+ROTARY = dict(num_registers=2, rope=dict(temperature=100.0))
+HOSTS = [dict(), ROTARY, ROTARY | dict(patch_sizes=(8, 16, 32), gate=dict(type='ScaleGate', sample_size=8))]
+HOST_NAMES = ['plain', 'rotary', 'rotary and three scales']
 
 
 def images(batch=3):
@@ -25,18 +33,18 @@ def images(batch=3):
 
 @pytest.fixture
 def make_exiting(make_msvit):
-    def make(**exits):
-        model = make_msvit(arch=ARCH, out_indices=[0, 1, 2, 3], final_norm=False, exits=EXITS | exits)
-        return model.double()
+    def make(host=None, **exits):
+        words = dict(arch=ARCH, out_indices=[0, 1, 2, 3], final_norm=False, exits=EXITS | exits)
+        return make_msvit(**words, **host or {}).double()
 
     return make
 
 
 @pytest.fixture
 def make_segmentor():
-    def make(kind='GatedEncoderDecoder', num_classes=3, **exits):
-        backbone = dict(type='MSViT', arch=ARCH, img_size=64, exits=EXITS | exits, gate=dict(type='FixedGate'))
-        backbone['gate']['scale'] = 'fine'
+    def make(kind='GatedEncoderDecoder', num_classes=3, host=None, **exits):
+        backbone = dict(type='MSViT', arch=ARCH, img_size=64, exits=EXITS | exits)
+        backbone |= dict(gate=dict(type='FixedGate', scale='fine')) | (host or {})
         head = dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=num_classes, norm_cfg=None)
         words = dict(decode_head=head, test_cfg=dict(mode='whole'))
         if kind == 'GatedImageClassifier':
@@ -47,9 +55,10 @@ def make_segmentor():
     return make
 
 
-def test_tokens_that_left_stay_as_they_are(make_exiting):
+@pytest.mark.parametrize('host', HOSTS, ids=HOST_NAMES)
+def test_tokens_that_left_stay_as_they_are(make_exiting, host):
     """Bit for bit, at every later level; others move; the set of those that run shrinks, and no image runs dry."""
-    model = make_exiting()
+    model = make_exiting(host)
     features, choices = model.forward_gated(images())
     layers = choices.maps()['exit_map'].data
     assert {1, 3, 4} == {*layers.unique().tolist()}
@@ -68,8 +77,41 @@ def test_tokens_that_left_stay_as_they_are(make_exiting):
         assert own.costs.total[0] == choices.costs.total[i]
 
 
-def test_a_threshold_of_one_lets_nobody_go(make_exiting):
-    model = make_exiting(threshold=1.0)
+@pytest.mark.parametrize('host', HOSTS, ids=HOST_NAMES)
+def test_the_others_attend_to_those_that_run(make_exiting, host):
+    """Against layers over all tokens with the softmax over those that run: every token turns by its own angle."""
+    model = make_exiting(host)
+    features, choices = model.forward_gated(images(1))
+    tiling, exits = model.tile(SIZE), model.exits
+    active = Packing.select(
+        F.pad(active_slots(choices.decisions, tiling).flatten(1), (model.num_extra_tokens, 0), value=1)
+    )
+    x, angles, runs = (
+        model.embed(images(1), tiling, active),
+        model.angles(tiling, active),
+        torch.ones(len(active.index)).bool(),
+    )
+    source = MixedGrid(tiling, choices.decisions, active).source()
+    for i, layer in enumerate(model.layers):
+        if i in exits.layers:
+            count = int(runs.sum())
+            leaves = exits.choose(
+                exits.classifiers[str(i)](x[runs]), PackedSequences([count], torch.zeros(count).long())
+            )
+            runs[runs.nonzero().squeeze(1)[leaves]] = False
+        query, key, value = model.adapter.project(layer, x)
+        if angles is not None:
+            query, key = (rotate(y, rotation_of(angles)) for y in (query, key))
+        scores = torch.einsum('qhc,khc->hqk', query, key) / query.shape[-1] ** 0.5
+        attended = torch.einsum('hqk,khc->qhc', scores.masked_fill(~runs, -torch.inf).softmax(-1), value)
+        x = torch.where(runs[:, None], model.adapter.finish(layer, x, attended, None), x)
+        torch.testing.assert_close(features[i][0], x[source[0]].permute(2, 0, 1), rtol=1e-9, atol=1e-9)
+    assert runs[: model.num_extra_tokens].all() and not runs.all()
+
+
+@pytest.mark.parametrize('host', HOSTS, ids=HOST_NAMES)
+def test_a_threshold_of_one_lets_nobody_go(make_exiting, host):
+    model = make_exiting(host, threshold=1.0)
     features, choices = model.forward_gated(images())
     with model.configured(between=()):
         plain, whole = model.forward_gated(images())
@@ -139,6 +181,25 @@ def test_labels_teach_the_classifiers(make_segmentor):
     torch.manual_seed(1)
     again = model.loss(torch.randn(2, 3, 64, 64), [sample, sample])['loss_exit_1']
     torch.testing.assert_close(2 * first, again)
+
+
+@pytest.mark.parametrize('host', HOSTS[1:], ids=HOST_NAMES[1:])
+def test_a_segmentor_of_registers_and_rotary_positions(make_segmentor, perturb, host):
+    """A step teaches all of it, tokens that left included; an image alone is predicted as in a batch."""
+    gate = dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)
+    model = perturb(make_segmentor(host=host | dict(gate=gate), train_share=1.0, freeze_logits=True)).double()
+    sample = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(3, (1, *SIZE))), metainfo=dict(img_shape=SIZE))
+    losses = model.train().loss(images(2), [sample, sample])
+    sum(x.mean() for name, x in losses.items() if 'loss' in name).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+    with torch.no_grad():
+        together = model.eval().predict(images(2))
+        alone = [model.predict(images(2)[i : i + 1])[0] for i in range(2)]
+    for own, other in zip(alone, together, strict=True):
+        assert len(own.exit_map.data.unique()) > 1
+        assert torch.equal(own.exit_map.data, other.exit_map.data) and own.gmacs == other.gmacs
+        torch.testing.assert_close(own.seg_logits.data, other.seg_logits.data, rtol=1e-9, atol=1e-9)
 
 
 def test_frozen_logits_are_those_of_the_exits(make_segmentor):
