@@ -3,9 +3,13 @@
 The models have timm's words and methods and random weights; the backbone itself, with gate and costs, is ``.backbone``.
 """
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 try:
@@ -64,7 +68,8 @@ class TimmMSViT(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = MSViT(img_size=img_size, in_channels=in_chans, **words)
-        self.backbone.init_weights()
+        with quiet_initialisation():
+            self.backbone.init_weights()
         self.num_features = self.head_hidden_size = self.embed_dim = self.backbone.embed_dims
         self.feature_info = [
             dict(module=f'backbone.layers.{i}', num_chs=self.embed_dim, reduction=self.backbone.patch_size)
@@ -172,6 +177,18 @@ class TimmMSViT(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that timm's optimizers leave without decay."""
         return {'backbone.pos_embed', 'backbone.cls_token'}
+
+
+@contextlib.contextmanager
+def quiet_initialisation() -> Iterator[None]:
+    """Keep mmengine from printing how each parameter was initialised, unless its logger was given a level."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(level or logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _create(variant: str, arch: str, pretrained: bool, words: dict[str, Any]) -> nn.Module:

@@ -2,10 +2,12 @@
 
 import importlib
 import sys
+from collections import OrderedDict
 
 import pytest
 import timm
 import torch
+from mmengine.logging import MMLogger
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
@@ -51,6 +53,17 @@ def test_create_model(make, images, name, dims):
         assert model(images).shape == (2, 5)
     assert model.num_features == dims
     assert isinstance(model, msvit_mm.timm.TimmMSViT)
+
+
+def test_initialisation_is_silent_unless_asked_for(tiny_arch, capsys, monkeypatch):
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())  # a logger as in a new process
+    msvit_mm.timm.TimmMSViT(arch=tiny_arch, img_size=64)
+    assert capsys.readouterr().out == ''
+    MMLogger.get_current_instance().info('after')
+    assert 'after' in capsys.readouterr().out
+    MMLogger.get_current_instance().setLevel('INFO')
+    msvit_mm.timm.TimmMSViT(arch=tiny_arch, img_size=64)
+    assert '`init_weights` of MSViT' in capsys.readouterr().out
 
 
 @torch.no_grad()
