@@ -5,6 +5,7 @@ By a command, or by a hook at the end of training.
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from ..backbones import GatedBackbone
 from ..backbones.base import HostModel, image_size
 from ..datasets.configs import leaf_datasets
 from ..datasets.prepared import PreparedImages, space_evenly
+from ..ops.scales import by_scale
 from ..ops.tiling import Maps, map_scales, per_scale
 from .schedule import unwrap
 
@@ -91,11 +93,16 @@ def calibrate_gate(
     return report
 
 
-def asked_ratio(model: HostModel) -> float | None:
-    """The coarse ratio that a model's gate loss asks for, or else its utility loss; None if neither does."""
-    losses = (getattr(model, name, None) for name in ('gate_loss', 'utility_loss'))
-    ratios = (getattr(loss, 'coarse_ratio', None) for loss in losses)
-    return next((ratio for ratio in ratios if ratio is not None), None)
+def asked_ratios(model: HostModel) -> tuple[float, ...]:
+    """The coarse ratio that a model's gate loss asks for, or else its utility loss; empty if neither does.
+
+    Of more than two scales one for each but the smallest, that of the largest nodes first.
+    """
+    for loss in (getattr(model, name, None) for name in ('gate_loss', 'utility_loss')):
+        ratios = getattr(loss, 'coarse_ratios', None) or [getattr(own, 'coarse_ratio', None) for own in by_scale(loss)]
+        if ratios and None not in ratios:
+            return tuple(ratios)
+    return ()
 
 
 def find_threshold(backbone: GatedBackbone, images: list[GatedImage], measure: str, wanted: float) -> dict:
@@ -199,10 +206,12 @@ class GateCalibrationHook(Hook):
     By :func:`calibrate_gate` on images of the training set, as the test pipeline prepares them, before the checkpoint
     and the validation of that iteration: weights and scores are the calibrated gate's. Weights alone decide, so that a
     resumed run ends as one that never stopped, and several processes share the images. Gates that do not learn stay as
-    they are, as do routes, networks of more than two scales and checkpoints of earlier iterations.
+    they are, as do routes and checkpoints of earlier iterations. Of more than two scales the logits of all shift alike,
+    until the mean over the scales is the one asked for.
 
     Args:
-        coarse_ratio: In (0, 1); by default what the gate loss asks for, or else the utility loss.
+        coarse_ratio: In (0, 1); by default what the gate loss asks for, or else the utility loss, the mean over the
+            scales.
         num_images: Evenly spaced over the training set.
 
     Raises:
@@ -227,14 +236,14 @@ class GateCalibrationHook(Hook):
         """Calibrate the gate of the run's model, if it has one that learns towards a coarse ratio."""
         model = unwrap(runner.model)
         backbone: Any = getattr(model, 'backbone', None)
-        ratio = asked_ratio(model) if self.coarse_ratio is None else self.coarse_ratio
-        if getattr(backbone, 'region_size', None) is None or not backbone.gate.learnable or ratio is None:
+        ratios = asked_ratios(model) if self.coarse_ratio is None else (self.coarse_ratio,)
+        if getattr(backbone, 'region_size', None) is None or not backbone.gate.learnable or not ratios:
             return
         if not runner.cfg.get('test_dataloader'):
             runner.logger.warning('GateCalibrationHook: no test_dataloader, whose pipeline it needs; nothing was done.')
             return
         model.eval()
-        report = calibrate_gate(model, self._images(runner), 'coarse_ratio', ratio, with_decoder=False)
+        report = calibrate_gate(model, self._images(runner), 'coarse_ratio', fmean(ratios), with_decoder=False)
         model.train()
         runner.logger.info(
             'GateCalibrationHook: coarse ratio {:.4f} on {} training images, {:.4f} before: logits above {:.4g} are '

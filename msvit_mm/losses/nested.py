@@ -34,6 +34,11 @@ class NestedGateLoss(nn.Module):
         for loss in self.losses:
             loss.weight = weight  # type: ignore[assignment]
 
+    @property
+    def coarse_ratios(self) -> tuple[float | None, ...]:
+        """What each loss asks for; None for one that asks for no ratio."""
+        return tuple(getattr(loss, 'coarse_ratio', None) for loss in self.losses)
+
     def forward(self, gate_values: Maps) -> dict[str, Tensor]:
         """Judge gate values (n, rows, cols) of each scale; by the names of the losses, sums over the scales.
 

@@ -133,7 +133,7 @@ def fit_gate(
     model: GatedModel,
     images: Iterable[dict],
     targets: Sequence[str],
-    coarse_ratio: float,
+    coarse_ratio: float | Sequence[float],
     batch_size: int = 8,
     steps: int = 500,
     lr: float = 2e-3,
@@ -149,14 +149,14 @@ def fit_gate(
         model: In evaluation mode.
         images: At least ``steps * batch_size`` batches of one image each, of any sizes.
         targets: Some of ``TEACHERS``.
-        coarse_ratio: Wanted, in (0, 1).
+        coarse_ratio: Wanted, in (0, 1); of more than two scales one for all, or one for each but the smallest.
         scales: Of the images; each batch draws one.
 
     Returns:
         The loss of each step.
     """
     gate, history = model.backbone.gate, []
-    criteria = {name: [_criterion(name, coarse_ratio) for _ in sides_of(model)] for name in targets}
+    criteria = {name: [_criterion(name, ratio) for ratio in _each(model, coarse_ratio)] for name in targets}
     optimizer = torch.optim.AdamW(gate.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     images = iter(images)
@@ -179,7 +179,7 @@ def fit_gate(
 
 @torch.no_grad()
 def judge_gate(
-    model: GatedModel, images: Iterable[dict], targets: Sequence[str], coarse_ratio: float
+    model: GatedModel, images: Iterable[dict], targets: Sequence[str], coarse_ratio: float | Sequence[float]
 ) -> Mapping[str, float]:
     """AUC of a gate's logits against each target, on images; of scores against those above the ratio's quantile.
 
@@ -191,9 +191,9 @@ def judge_gate(
     auc = {}
     for name in targets:
         values, known = map(_over_views, zip(*[score(model, view, name) for view in views], strict=True))
-        for suffix, *own in zip(suffixes, logits, values, known, strict=True):
+        for suffix, ratio, *own in zip(suffixes, _each(model, coarse_ratio), logits, values, known, strict=True):
             judged, scores, there = (x.cpu().numpy() for x in own)
-            limit = 0.5 if name == 'boundary' else np.quantile(scores[there], coarse_ratio)
+            limit = 0.5 if name == 'boundary' else np.quantile(scores[there], ratio)
             auc[name + suffix] = area_under_curve(-judged[there], scores[there] > limit)
     return auc
 
@@ -212,6 +212,11 @@ def _loss(logits: Tensor, scores: Tensor, known: Tensor, criterion: UtilityGateL
 
 def _criterion(target: str, coarse_ratio: float) -> UtilityGateLoss | None:
     return None if target == 'boundary' else UtilityGateLoss(coarse_ratio)
+
+
+def _each(model: GatedModel, coarse_ratio: float | Sequence[float]) -> Sequence[float]:
+    """The ratio of each scale but the smallest."""
+    return coarse_ratio if isinstance(coarse_ratio, Sequence) else [coarse_ratio] * len(sides_of(model))
 
 
 def _over_views(maps: Iterable[Maps]) -> list[Tensor]:

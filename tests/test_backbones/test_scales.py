@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from mmpretrain.models.backbones import VisionTransformer
 from mmseg.structures import SegDataSample
 
-from msvit_mm.engine.calibration import calibrate_gate
+from msvit_mm.engine.calibration import asked_ratios, calibrate_gate
 from msvit_mm.evaluation import ComplexityMetric
 from msvit_mm.export import make_engines
 from msvit_mm.gates import NestedGate
@@ -199,8 +199,23 @@ def test_a_loss_for_each_scale(make_segmentor):
     with pytest.raises(ValueError, match=r'gate values: wanted 2 maps .* got 1'):
         model.gate_loss(values[0])
     each = [dict(type='BatchShapingLoss', coarse_ratio=0.7), dict(type='RatioLoss', coarse_ratio=0.3)]
-    losses = make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=each)).gate_loss.losses
-    assert [x.coarse_ratio for x in losses] == [0.7, 0.3]
+    assert make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=each)).gate_loss.coarse_ratios == (0.7, 0.3)
+
+
+def test_the_ratios_that_losses_ask_for(make_segmentor):
+    """The gate loss's, or where one of its scales has none those of the utility loss."""
+    none, utility = dict(type='BetaShapingLoss'), dict(type='UtilityGateLoss', coarse_ratio=0.6)
+    some = dict(type='NestedGateLoss', losses=[dict(type='RatioLoss', coarse_ratio=0.7), none])
+    two = dict(patch_size=16, coarse_patch_size=32)
+    for words, ratios in (
+        (dict(), (0.5, 0.5)),
+        (dict(backbone=two), (0.5,)),
+        (dict(gate_loss=none), ()),
+        (dict(gate_loss=some), ()),
+        (dict(gate_loss=some, utility_loss=utility), (0.6, 0.6)),
+        (dict(gate_loss=None, utility_loss=utility, backbone=two), (0.6,)),
+    ):
+        assert asked_ratios(make_segmentor(**words)) == ratios
 
 
 def test_a_checkpoint_of_two_scales_starts_three(make_segmentor):

@@ -45,6 +45,16 @@ def test_a_fitted_gate_starts_a_training(run, dense, tmp_path, target):
     }
 
 
+def test_of_three_scales_the_losses_say_the_ratios(run, dense, tmp_path):
+    output = tmp_path / 'fitted.pth'
+    options = 'model.backbone.patch_sizes=[8,16,32]', 'model.gate_loss.coarse_ratio=0.7'
+    printed = run('fit-gate', OWN, dense, output, *QUICK, '--target', 'boundary', '--cfg-options', *FEW, *options)
+    record = json.loads(output.with_suffix('.json').read_text())
+    assert list(record['auc']) == ['boundary_32', 'boundary_16'] and record['coarse_ratio'] == 0.7
+    assert 'against boundary_16, 6 validation images' in printed
+    assert 'backbone.gate.gates.1.layers.0.weight' in load_checkpoint_safely(output)['state_dict']
+
+
 def test_bad_input(fail, dense, tmp_path):
     output = tmp_path / 'new' / 'fitted.pth'
 

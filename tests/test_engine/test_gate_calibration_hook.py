@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
+from mmseg.structures import SegDataSample
 
 from msvit_mm.checkpoints import load_checkpoint_safely
 from msvit_mm.cli.config import load_config
@@ -98,6 +99,26 @@ def test_what_has_no_ratio_to_learn_is_left_alone(tiny_arch, backbone, gate_loss
     GateCalibrationHook().calibrate(SimpleNamespace(model=model, cfg={}, logger=logger))
     assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
     assert not logger.mock_calls
+
+
+def test_of_three_scales_the_mean_ratio_is_the_one_asked_for(tiny_arch, monkeypatch):
+    backbone = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), patch_sizes=(8, 16, 32))
+    losses = [dict(type='RatioLoss', coarse_ratio=ratio) for ratio in (0.3, 0.5)]
+    model = MODELS.build(
+        dict(
+            type='GatedEncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor'),
+            backbone=backbone | dict(gate=dict(type='ScaleGate', sample_size=8)),
+            decode_head=dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=3),
+            gate_loss=dict(type='NestedGateLoss', losses=losses),
+            test_cfg=dict(mode='whole'),
+        )
+    )
+    batches = [dict(inputs=[torch.randn(3, 64, 96)], data_samples=[SegDataSample()]) for _ in range(8)]
+    monkeypatch.setattr(GateCalibrationHook, '_images', lambda self, runner: batches)
+    GateCalibrationHook().calibrate(SimpleNamespace(model=model, cfg=dict(test_dataloader=True), logger=MagicMock()))
+    images = group_windows([record_gate(model, batch, with_decoder=False) for batch in batches])
+    assert mean_costs(model.backbone, images, 0.0)['coarse_ratio'] == pytest.approx(0.4, abs=0.02)
 
 
 def test_without_a_test_pipeline_a_warning_is_all(tiny_arch):

@@ -89,6 +89,21 @@ def test_each_scale_of_three_has_scores_and_learns(make_model):
     assert auc['boundary_32'] > 0.5
 
 
+def test_each_scale_is_fitted_to_its_own_ratio(make_model, monkeypatch):
+    """The smaller nodes are asked to be coarse more often, and become so."""
+    model, batches = make_model(patch_sizes=(8, 16, 32)), make_batches(8)
+
+    def score_brightness(model, view):
+        scores = tuple(F.avg_pool2d(view.inputs.mean(1), side) for side in (32, 16))
+        return scores, tuple(torch.ones_like(x).bool() for x in scores)
+
+    monkeypatch.setitem(TEACHERS, 'brightness', score_brightness)
+    fit_gate(model, batches * 15, ['brightness'], (0.2, 0.9), batch_size=4, steps=30, scales=(1.0,), lr=1e-2)
+    with torch.no_grad():
+        large, small = (x > 0 for x in model.backbone.gate(torch.cat([take_view(model, x).inputs for x in batches])))
+    assert large.double().mean() < 0.5 < 0.7 < small.double().mean()
+
+
 def test_scores_are_what_they_say(make_model):
     model = make_model()
     (batch,) = make_batches(1)

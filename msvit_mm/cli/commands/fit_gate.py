@@ -4,7 +4,9 @@ msvit fit-gate CONFIG CHECKPOINT fitted.pth --target boundary
 """
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -13,8 +15,8 @@ from rich.progress import track
 from torch.utils.data import DataLoader, RandomSampler
 
 from ...checkpoints import carry_metadata, check_new, checkpoint_bytes, use_safe_loader, write_files
-from ...engine.calibration import asked_ratio, calibrate_gate
-from ...studies.fitting import LABELLED, check_target, fit_gate, judge_gate
+from ...engine.calibration import asked_ratios, calibrate_gate
+from ...studies.fitting import LABELLED, check_target, fit_gate, judge_gate, sides_of
 from ..config import load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_split
@@ -24,17 +26,17 @@ from ..records import describe_run, json_bytes
 GATE = 'backbone.gate.'
 
 
-def choose_ratio(given: float | None, asked: float | None) -> float:
-    """The ratio of the command, or else the one that the config's losses ask for.
+def choose_ratios(given: float | None, asked: Sequence[float], num_scales: int) -> Sequence[float]:
+    """The ratio of the command for all scales but the smallest, or else those that the config's losses ask for.
 
     Raises:
-        ValueError: If there is none, or none in (0, 1).
+        ValueError: If there is none, or one that is not in (0, 1).
     """
-    ratio = asked if given is None else given
-    if ratio is None or not 0 < ratio < 1:
-        got = 'none, and the config has no gate loss that says one' if ratio is None else f'{ratio:g}'
+    ratios = asked if given is None else [given] * num_scales
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+        got = ', '.join(f'{ratio:g}' for ratio in ratios) or 'none, and the config has no gate loss that says one'
         raise ValueError(f'--coarse-ratio: wanted a number between 0 and 1, got {got}')
-    return ratio
+    return ratios
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -59,7 +61,8 @@ def main(args: Namespace) -> None:
         model = build_gated_model(cfg, None, args.device)
         check_regions(model, cfg)
         check_target(model, targets)
-        ratio = choose_ratio(args.coarse_ratio, asked_ratio(model))
+        ratios = choose_ratios(args.coarse_ratio, asked_ratios(model), len(sides_of(model)))
+        ratio = fmean(ratios)
         weights = load_target_weights(model, args.checkpoint)
         model.load_state_dict(weights, strict=False)
         with_labels = bool(set(targets) & set(LABELLED))
@@ -75,7 +78,7 @@ def main(args: Namespace) -> None:
             model,
             track(loader, f'fitting to {args.target}', total=len(sampler), console=console),
             targets,
-            ratio,
+            ratios,
             args.batch_size,
             args.steps,
             args.lr,
@@ -85,7 +88,7 @@ def main(args: Namespace) -> None:
         calibration = calibrate_gate(
             model, track(chosen, 'calibrating', console=console), 'coarse_ratio', ratio, with_decoder=False
         )
-        auc = judge_gate(model, track(judged, 'judging', console=console), targets, ratio)
+        auc = judge_gate(model, track(judged, 'judging', console=console), targets, ratios)
 
     gate = {f'{GATE}{name}': x.cpu() for name, x in model.backbone.gate.state_dict().items()}
     report = dict(target=args.target, coarse_ratio=ratio, auc=auc, num_val_images=len(judged))
