@@ -176,6 +176,11 @@ def draw_regions(like: Tensor, share: float) -> Tensor:
     return (ranks < num_drawn).to(like.dtype).view_as(like)
 
 
+def draw_at_all(share: float) -> float:
+    """How much something counts that is drawn with this probability: 1 / share, or 0."""
+    return (torch.rand((), device='cpu').item() < share) / share
+
+
 def packed_stream(encoder: Encoder, batch: Batch, active: Packing) -> Stream:
     """The active tokens as the layers get them."""
     tokens = encoder.embed(batch.images, batch.tiling, active)

@@ -264,19 +264,23 @@ class PVTBlock(nn.Module):
             others: The closed ones that were drawn.
             weight: 1 / the share that was drawn.
         """
-        active, normed = opened.packing, self.norm1(tokens)
-        keys, values = self.attn.keys_and_values(normed, opened.size)
+        active = opened.packing
+        with torch.set_grad_enabled(torch.is_grad_enabled() and len(opened) > 0):  # no others have a backward
+            normed = self.norm1(tokens)
+            keys, values = self.attn.keys_and_values(normed, opened.size)
         gates = [gate * self.drop_path(gate.new_ones(len(gate), 1, 1)) for _ in range(2)]  # of attention, perceptron
-        packed = active.pack(tokens)
-        packed = packed + active.pack(gates[0]) * self.attn.attend(active.pack(normed), keys, values, active.lengths)
-        hidden = self.mlp.fc1(self.norm2(packed))
-        packed = packed + active.pack(gates[1]) * self.mlp.finish(hidden, opened, opened)
-        kept, tokens = others.packing.pack(tokens), put_at(tokens, packed, active)
+        hidden = tokens.new_empty(0)
+        if len(opened):
+            attended = self.attn.attend(active.pack(normed), keys, values, active.lengths)
+            packed = active.pack(tokens) + active.pack(gates[0]) * attended
+            hidden = self.mlp.fc1(self.norm2(packed))
+            packed = packed + active.pack(gates[1]) * self.mlp.finish(hidden, opened, opened)
+            tokens = put_at(tokens, packed, active)
         if not len(others):
             return tokens
         with torch.no_grad():
             attended = self.attn.attend(others.packing.pack(normed), keys, values, others.packing.lengths)
-            own = self.mlp.fc1(self.norm2(kept))
+            own = self.mlp.fc1(self.norm2(others.packing.pack(tokens)))
             transformed = self.mlp.finish(hidden, opened, others, own)
         pulls = [others.packing.pack(weight * zero_with_gradient(x)) for x in gates]
         return add_at(tokens, pulls[0] * attended + pulls[1] * transformed, others.packing)

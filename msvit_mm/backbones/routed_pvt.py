@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..gates import Gate, StatedRoutes, TokenGate, build_gate
 from ..gates.decide import check_decisions
 from ..gates.route import Edge
-from ..ops.gating import relaxed_gate_sample, straight_through, threshold, zero_with_gradient
+from ..ops.gating import relaxed_gate_sample, straight_through, threshold, with_zero_gradients, zero_with_gradient
 from ..ops.maps import Size, add_at, mean_of_cells, spread, to_map
 from ..ops.packing import Packing
 from ..ops.patches import OpenTokens
@@ -110,7 +110,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         train_execution: ``'masked'``: all tokens of all nodes are computed. ``'counterfactual'``: the open ones and,
             without backward, a share of the closed ones, from which the gate learns; the same features, and gradients
             that are the same in expectation.
-        counterfactual_share: That share, of the squares of every edge, in (0, 1].
+        counterfactual_share: That share, in (0, 1]. Its root is the probability that a step draws on an edge at all, and
+            the share of the squares that it then draws there in each image.
         test_execution: ``'sparse'``: closed tokens cost nothing. ``'masked'``: all are computed; the same features.
         drop_path_rate: Stochastic depth, rising linearly as in PVTv2; further nodes have their row's last rate.
         out_indices: Rows whose maps are returned; row 3 among them.
@@ -311,7 +312,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             return tokens
         others, weight = self._draw_closed(gate, size, self.patches[i])
         if not len(opened):
-            tokens = tokens + _zero_of(blocks)
+            tokens = with_zero_gradients(tokens, *blocks.parameters())
         if len(opened) or len(others):
             for block in blocks:
                 tokens = recompute(block.forward_counterfactual, tokens, of_tokens, opened, others, weight)
@@ -331,13 +332,11 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     def _draw_closed(self, gate: Tensor, size: Size, patch: int) -> tuple[OpenTokens, float]:
         """Tokens of which the gate is to learn what opening them would bring, and how much each counts."""
-        closed, weight = gate.detach() == 0, 1.0
-        if not gate.requires_grad:
-            closed = torch.zeros_like(closed)
-        elif self.counterfactual_share < 1:
-            drawn = executions.draw_regions(gate.detach(), self.counterfactual_share)
-            closed, weight = closed & drawn.bool(), drawn.numel() / drawn.sum().item()
-        return OpenTokens.select(closed, size, patch), weight
+        root, drawn, weight = self.counterfactual_share**0.5, torch.ones_like(gate.detach()), float(gate.requires_grad)
+        if weight and root < 1:
+            drawn, weight = executions.draw_regions(drawn, root), executions.draw_at_all(root)
+            weight /= drawn.mean().item()
+        return OpenTokens.select((gate.detach() == 0) & drawn.bool() & (weight > 0), size, patch), weight
 
     def _merge(self, i: int, j: int, source: Tensor, target: Tensor, gate: Tensor, sizes: Sequence[Size]) -> Tensor:
         """Row i joins row i + 1 in column j: (B, N_i, C_i), (B, N_(i+1), C_(i+1)) -> (B, N_(i+1), C_(i+1))."""
@@ -600,8 +599,3 @@ def _target_row(edge: Edge) -> int:
 
 def _call(function: Callable[..., Tensor], *args: Any) -> Tensor:
     return function(*args)
-
-
-def _zero_of(module: nn.Module) -> Tensor:
-    """Zero with a path to every parameter: wrappers want a gradient of each in every iteration."""
-    return 0 * reduce(torch.add, (parameter.sum() for parameter in module.parameters()))

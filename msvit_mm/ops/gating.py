@@ -1,6 +1,7 @@
 """From gate logits to decisions: the relaxed sample and its hard reading, or a ranking under a budget of tokens."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,3 +111,20 @@ def straight_through(gate_values: Tensor) -> Tensor:
 def zero_with_gradient(gate_values: Tensor) -> Tensor:
     """Exactly zero in the forward pass, the gradient of ``gate_values`` in the backward pass."""
     return gate_values - gate_values.detach()
+
+
+def with_zero_gradients(x: Tensor, *parameters: Tensor) -> Tensor:
+    """``x``, whose backward pass gives each parameter a gradient of zeros, as wrappers for several processes want."""
+    return _ZeroGradients.apply(x, *parameters)
+
+
+class _ZeroGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.parameters = parameters
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = zip(ctx.parameters, ctx.needs_input_grad[1:], strict=True)
+        return (*gradients, *(torch.zeros_like(x) if needed else None for x, needed in wanted))

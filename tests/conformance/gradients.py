@@ -117,7 +117,7 @@ def law_counterfactuals_of_some_regions_are_unbiased(case: Case) -> None:
     calls: list[tuple] = []
 
     def draw(like: torch.Tensor, share: float, varied: int = -1, first: int = 0) -> torch.Tensor:
-        assert share == 1 / num_draws
+        assert 0 < share < 1
         drawn = torch.ones_like(like).flatten(1)
         if len(calls) == varied:
             every = math.gcd(drawn.shape[1], num_draws)  # so that no draw has more regions than another
@@ -125,13 +125,22 @@ def law_counterfactuals_of_some_regions_are_unbiased(case: Case) -> None:
         calls.append(tuple(like.shape))
         return drawn.view_as(like)
 
-    with mock.patch.object(executions, 'draw_regions', draw):
+    def draw_at_all(share: float, varied: int = -1, first: int = 0) -> float:
+        calls.append(())
+        return num_draws * (first == 0) if len(calls) == varied + 1 else 1.0
+
+    def patch(**words: int) -> mock.Mock:
+        calls.clear()
+        return mock.patch.multiple(
+            executions, draw_regions=partial(draw, **words), draw_at_all=partial(draw_at_all, **words)
+        )
+
+    with patch():
         close(_step(backbone, 'counterfactual')[1], full)
     for varied in {0, len(calls) // 2, len(calls) - 1}:
         sums = {name: torch.zeros_like(x) for name, x in full.items()}
         for first in range(num_draws):
-            calls.clear()
-            with mock.patch.object(executions, 'draw_regions', partial(draw, varied=varied, first=first)):
+            with patch(varied=varied, first=first):
                 for name, x in _step(backbone, 'counterfactual')[1].items():
                     sums[name] += x / num_draws
         close(sums, full)

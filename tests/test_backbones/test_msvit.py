@@ -428,6 +428,13 @@ def test_drawn_regions(share, num_drawn):
     torch.testing.assert_close(drawn.mean(0), torch.full((4, 5), num_drawn / 20), rtol=0, atol=0.045)
 
 
+@pytest.mark.parametrize('share', [1.0, 0.5, 0.26])
+def test_draws_at_all_count_one_on_average(share):
+    weights = torch.tensor([executions.draw_at_all(share) for _ in range(4000)])
+    assert set(weights.unique().tolist()) <= {0.0, torch.tensor(1 / share).item()}
+    assert weights.mean().item() == pytest.approx(1, abs=0.12)
+
+
 def test_mask_gradient_is_the_slope_in_the_key_weights(make_msvit, monkeypatch):
     """Finite differences: the loss moves by the gate's gradient when the region's keys weigh a little more or less."""
     model = make_msvit(train_execution='masked', gate_gradient='mask').double()
