@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. For other costs, such as 0.6 of plain PVTv2: --cfg-options model.gate_loss.budget=0.6
 
-86.25 and 86.48 mIoU, at a budget of 0.6 84.01 and 84.70 (seeds 0 and 1, 2026-11-21, docs/benchmarks.md).
+86.25 and 86.48 mIoU, at a budget of 0.6 84.01 and 84.70 (seeds 0 and 1, 2026-11-21, docs/routes.md).
 """
 
 _base_ = [

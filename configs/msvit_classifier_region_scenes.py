@@ -6,7 +6,7 @@ Runs on two CPU cores. Which shapes are present? A region has to tell from its o
 so the task says what that scale was worth.
 
 81.12, 78.06 and 82.94 mAP (metafile.yml); in a segmentor its gates are worth 3.6 mIoU over random ones
-(docs/ablations.md; both seeds 0 to 2, 2026-11-20).
+(docs/moving_gates.md; both seeds 0 to 2, 2026-11-20).
 """
 
 _base_ = ['msvit_classifier_scenes.py', '_base_/gates/within_regions.py']

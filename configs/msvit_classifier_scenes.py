@@ -5,7 +5,7 @@
 Runs on two CPU cores. Attention spans the whole image, as in the paper: tokens share their evidence, so the task
 tells the gate little.
 
-73.7 mAP; its gate in a segmentor: 64.47 mIoU, random regions 64.36 (seed 0, 2026-11-20, docs/ablations.md).
+73.7 mAP; its gate in a segmentor: 64.47 mIoU, random regions 64.36 (seed 0, 2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = [

@@ -5,7 +5,7 @@
 Runs on two CPU cores, 9 minutes.
 
 71.50, 71.56 and 71.14 mIoU at 48 to 49 % of the all-fine GMACs (seeds 0 to 2, one thread each, 2026-11-20,
-docs/benchmarks.md and metafile.yml); seed 0 on two threads 69.98 (docs/results.md).
+docs/results.md and metafile.yml); seed 0 on two threads 69.98.
 """
 
 _base_ = [

@@ -30,8 +30,17 @@ def test_readme_is_short():
 @pytest.mark.parametrize('path', [ROOT / 'README.md', *PAGES], ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     generated = {'tools.md', 'config_list.md', 'models.md'} if path.parent.name == 'docs' else set()
-    links = re.findall(r'\]\((?!https?:|#)([^)#]+)', path.read_text())
-    assert [link for link in links if link not in generated and not (path.parent / link).exists()] == []
+    for link, anchor in re.findall(r'\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)', path.read_text()):
+        if link not in generated:
+            target = path.parent / link if link else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors_of(target), f'{link}#{anchor}'
+
+
+def anchors_of(path):
+    """What mkdocs makes of the headings of a page."""
+    headings = re.findall(r'^#+ (.*)$', path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r'[-\s]+', '-', re.sub(r'[^\w\s-]', '', heading).strip().lower()) for heading in headings}
 
 
 def test_every_page_is_in_the_navigation():

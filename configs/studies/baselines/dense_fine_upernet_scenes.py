@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The dense baseline of msvit_upernet_scenes.py.
 
-79.68 and 80.80 mIoU, 0.0909 GMACs (seeds 0 and 1, 2026-11-20, docs/benchmarks.md).
+79.68 and 80.80 mIoU, 0.0909 GMACs (seeds 0 and 1, 2026-11-20, docs/results.md).
 """
 
 _base_ = ['../../msvit_upernet_scenes.py', '../../_base_/gates/fine.py']

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The dense baseline of msvit_upernet_camvid.py at equal multiply-adds; scored at full resolution.
 
-46.13 mIoU, 0.262 GMACs (seed 0, 2026-11-20, docs/benchmarks.md).
+46.13 mIoU, 0.262 GMACs (seed 0, 2026-11-20, docs/results.md).
 """
 
 _base_ = [

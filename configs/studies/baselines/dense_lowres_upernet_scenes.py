@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The dense baseline of msvit_upernet_scenes.py at equal multiply-adds; scored at 96x96.
 
-63.64 and 60.69 mIoU, 0.0365 GMACs (seeds 0 and 1, 2026-11-20, docs/benchmarks.md).
+63.64 and 60.69 mIoU, 0.0365 GMACs (seeds 0 and 1, 2026-11-20, docs/results.md).
 """
 
 _base_ = [

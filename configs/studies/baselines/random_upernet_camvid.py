@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. A baseline of msvit_upernet_camvid.py.
 
-45.00 mIoU, 0.256 GMACs (seed 0, 2026-11-20, docs/benchmarks.md).
+45.00 mIoU, 0.256 GMACs (seed 0, 2026-11-20, docs/results.md).
 """
 
 _base_ = ['../../msvit_upernet_camvid.py', '../../_base_/gates/random.py']

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. A baseline of msvit_upernet_scenes.py.
 
-57.41 and 57.82 mIoU, 0.0407 GMACs (seeds 0 and 1, 2026-11-20, docs/benchmarks.md).
+57.41 and 57.82 mIoU, 0.0407 GMACs (seeds 0 and 1, 2026-11-20, docs/results.md).
 """
 
 _base_ = ['../../msvit_upernet_scenes.py', '../../_base_/gates/random.py']

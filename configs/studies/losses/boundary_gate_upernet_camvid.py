@@ -6,7 +6,7 @@ Runs on two CPU cores. Otherwise msvit_upernet_camvid.py. The task does not reac
 (``train_execution='packed'``): the labels and the gate loss alone teach it.
 
 Its gate, learned for 1000 of 2500 iterations, then frozen in another network: 36.37 mIoU, random regions 35.79 (seed 0,
-2026-11-20, docs/ablations.md). Its own mIoU is not recorded.
+2026-11-20, docs/moving_gates.md). Its own mIoU is not recorded.
 """
 
 _base_ = ['../../msvit_upernet_camvid.py']

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The dense baseline of dit_upernet_scenes.py.
 
-85.93 and 86.56 mIoU, 0.106 GMACs (seeds 0 and 1, 2026-11-21, docs/benchmarks.md).
+85.93 and 86.56 mIoU, 0.106 GMACs (seeds 0 and 1, 2026-11-21, docs/routes.md).
 """
 
 _base_ = ['../../dit_upernet_scenes.py']

@@ -6,7 +6,7 @@ Runs on two CPU cores. A baseline of dit_upernet_scenes.py. ``active_ratio_of`` 
 tokens for other costs.
 
 78.30 and 78.19 mIoU where the routes were random from iteration 1000 on (2026-11-21); 60.22 and 67.46 where they were
-so from the first and cost 0.65, after 1250 of 2500 iterations (2026-11-20; all of seeds 0 and 1, docs/benchmarks.md).
+so from the first and cost 0.65, after 1250 of 2500 iterations (2026-11-20; all of seeds 0 and 1, docs/routes.md).
 """
 
 _base_ = ['../../dit_upernet_scenes.py']

@@ -4,8 +4,8 @@
 
 Runs on two CPU cores. Otherwise msvit_upernet_scenes.py; transfer_upernet_scenes.py puts a gate into it.
 
-62.67, 61.62 and 61.64 mIoU with 0.75 of each image coarse at random (seeds 0 to 2, 2026-11-20, docs/ablations.md; swept
-over ratios in docs/benchmarks.md).
+62.67, 61.62 and 61.64 mIoU with 0.75 of each image coarse at random (seeds 0 to 2, 2026-11-20, docs/moving_gates.md;
+swept over ratios in docs/results.md).
 """
 
 _base_ = ['../../msvit_upernet_scenes.py', '../../_base_/gates/random_ratios.py']

@@ -5,7 +5,7 @@
 
 Runs on two CPU cores. A control of transfer_upernet_camvid.py.
 
-34.90 mIoU after 400 of 500 iterations, on a base of 1000 (seed 0, 2026-11-20, docs/ablations.md).
+34.90 mIoU after 400 of 500 iterations, on a base of 1000 (seed 0, 2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = ['transfer_upernet_camvid.py', '../../_base_/gates/edges.py']

@@ -5,7 +5,7 @@
 
 Runs on two CPU cores. A control of transfer_upernet_scenes.py.
 
-71.16, 76.83 and 71.08 mIoU (seeds 0 to 2, 2026-11-20, docs/ablations.md).
+71.16, 76.83 and 71.08 mIoU (seeds 0 to 2, 2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = ['transfer_upernet_scenes.py', '../../_base_/gates/edges.py']

@@ -5,7 +5,7 @@
 
 Runs on two CPU cores. A control of transfer_upernet_scenes.py.
 
-64.36, 68.12 and 64.39 mIoU (seeds 0 to 2, 2026-11-20, docs/ablations.md).
+64.36, 68.12 and 64.39 mIoU (seeds 0 to 2, 2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = ['transfer_upernet_scenes.py', '../../_base_/gates/random.py']

@@ -7,7 +7,7 @@
 Runs on two CPU cores. Otherwise transfer_upernet_camvid.py.
 
 A gate from segmentation: 35.93 mIoU; from classification: 34.90; both after 400 of 500 iterations, on a base of 1000
-(seed 0, 2026-11-20, docs/ablations.md).
+(seed 0, 2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = ['transfer_upernet_camvid.py']

@@ -5,7 +5,7 @@
 
 Runs on two CPU cores. A control of transfer_small_upernet_scenes.py.
 
-43.93 mIoU after 400 of 800 iterations, on a base of 1000 (seed 0, 2026-11-20, docs/ablations.md).
+43.93 mIoU after 400 of 800 iterations, on a base of 1000 (seed 0, 2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = ['transfer_small_upernet_scenes.py', '../../_base_/gates/random.py']

@@ -8,7 +8,7 @@ Runs on two CPU cores. BASE_CHECKPOINT: a segmentor that knows mixed scales, fro
 gate has the layout of msvit_upernet_camvid.py; transfer_scenes_upernet_camvid.py takes one from Scenes.
 
 A gate from label boundaries: 36.37 mIoU; from segmentation: 35.36; both after 400 of 500 iterations, on a base of 1000
-(seed 0, 2026-11-20, docs/ablations.md).
+(seed 0, 2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = ['../../msvit_upernet_camvid.py']

@@ -8,7 +8,7 @@ Runs on two CPU cores. BASE_CHECKPOINT: a segmentor that knows mixed scales, fro
 let the gate learn on, ``frozen=False`` and a gate loss.
 
 A gate from classification: 67.28, 72.38 and 68.11 mIoU; from segmentation: 71.01, 76.83 and 70.72 (seeds 0 to 2,
-2026-11-20, docs/ablations.md).
+2026-11-20, docs/moving_gates.md).
 """
 
 _base_ = ['../../msvit_upernet_scenes.py']
