@@ -1,17 +1,21 @@
 """Several budgets of one model, and its gate alone: a caller picks a network for each image by what the gate says.
 
-The gate alone counts the regions below its threshold; the smallest network with as many fine regions, or more, is the
-one to run.
+The gate alone counts the regions below its threshold, of more than two scales the nodes that it splits; the smallest
+network with as many fine regions, or more, is the one to run.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..gates import node_sides
 from ..models.gated import GatedModel
+from ..ops.gating import bound_logits
 from ..ops.macs import count_macs
+from ..ops.tiling import Tiling, per_scale
 
 
 class Engine(NamedTuple):
@@ -34,20 +38,31 @@ class Engine(NamedTuple):
 
 
 class GateAlone(nn.Module):
-    """A gate, and how many regions of each image it wants fine.
+    """A gate, and how many regions of each image it wants fine, of more than two scales how many nodes it splits.
 
     Args:
         gate: From images to logits, above 0 = coarse.
+        tiling: Candidates of the images.
     """
 
-    def __init__(self, gate: nn.Module) -> None:
+    def __init__(self, gate: nn.Module, tiling: Tiling) -> None:
         super().__init__()
         self.gate = gate
+        self.tiling = tiling
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) to logits (B, rows, cols) and numbers of fine regions (B,), int64, of two scales."""
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it returns; of more than two scales the logits are ``'gate_logits_64'`` and so on."""
+        sides = node_sides(self.tiling.patch_sizes)
+        logits = [f'gate_logits_{side}' for side in sides] if len(sides) > 1 else ['gate_logits']
+        return *logits, 'num_fine'
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) to logits (B, rows, cols) per scale but the smallest, and numbers (B,), int64."""
         gate_logits = self.gate(images)
-        return gate_logits, (gate_logits <= 0).sum((1, 2))
+        # a node is split if it and all around it are wanted fine
+        splits = [(logits <= 0).sum((1, 2)) for logits in bound_logits(gate_logits, self.tiling)]
+        return *per_scale(gate_logits), reduce(torch.add, splits)
 
 
 def make_engines(
@@ -72,8 +87,6 @@ def make_engines(
     """
     if backbone and model.token_head is not None:
         raise ValueError("export of a backbone alone: wanted out_type='featmap' or 'cls_token', got 'tokens'")
-    if with_gate and len(sizes := model.backbone.metainfo()['patch_sizes']) > 2:
-        raise ValueError(f'export of the gate alone: wanted two patch sizes, got {sizes}')
     engines = []
     for budget in budgets:
         network: Any = (model.backbone if backbone else model).static(image_size, budget)
@@ -87,8 +100,8 @@ def make_engines(
             f'token budgets: wanted each to give another number of fine regions, got {numbers} from {list(budgets)}'
         )
     if with_gate:
-        gate = GateAlone(static.gate)
-        engines.append(Engine('gate', gate, ('gate_logits', 'num_fine')))
+        gate = GateAlone(static.gate, static.tiling)
+        engines.append(Engine('gate', gate, gate.outputs))
     return engines
 
 

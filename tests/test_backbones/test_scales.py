@@ -146,10 +146,24 @@ def test_wrong_decisions_and_forms(make_scales, make_msvit, make_segmentor):
         model(images, torch.zeros(1, 2, 3))
     with pytest.raises(ValueError, match=r'export: wanted patch sizes of one factor, .* got \(4, 16, 32\)'):
         make_msvit(dict(type='EdgeGate'), patch_size=4, patch_sizes=(4, 16, 32)).static((64, 96), 20)
-    with pytest.raises(ValueError, match=r'export of the gate alone: wanted two patch sizes, got \(8, 16, 32\)'):
-        make_engines(make_segmentor(), (64, 96), [20], with_gate=True)
     with pytest.raises(ValueError, match=r'losses: wanted 2, .* got 1'):
         make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=[dict(type='RatioLoss')]))
+
+
+def test_the_gate_alone_counts_the_nodes_that_it_splits(make_segmentor):
+    """Those that are reached: a network of as many splits, by a budget of their tokens, has the gate's own tree."""
+    model, images = make_segmentor(), torch.randn(3, 3, 64, 96)
+    _, gate = make_engines(model, (64, 96), [20], with_gate=True)
+    assert gate.outputs == ('gate_logits_32', 'gate_logits_16', 'num_fine')
+    with torch.no_grad():
+        *gate_logits, num_fine = gate.network(images)
+        _, own = model.backbone.forward_gated(images)
+        assert all(map(torch.equal, gate_logits, own.gate_logits))
+        assert torch.equal(own.num_tokens, 6 + 3 * num_fine) and len(num_fine.unique()) > 1
+        for image, wanted, splits in zip(images.split(1), own.num_tokens, num_fine, strict=True):
+            (engine,) = make_engines(model, (64, 96), [wanted.item()], backbone=True)
+            assert engine.num_fine == splits
+            torch.testing.assert_close(engine.network(image), model.backbone(image), rtol=1e-4, atol=1e-4)
 
 
 def test_one_gate_for_each_scale_or_one_for_all(make_scales):

@@ -122,6 +122,30 @@ def test_the_gate_alone_counts_fine_regions(make_segmentor, real_images, tmp_pat
     assert torch.equal(num_fine, choices.decisions.eq(0).sum((1, 2)))
 
 
+@pytest.mark.parametrize('form', FORMS)
+def test_a_ladder_of_three_scales(make_segmentor, real_images, tmp_path, form):
+    """The gate counts the splits, and the file that it picks computes the eager network under its budget."""
+    gate = dict(type='ScaleGate', initial_ratio=0.5, sample_size=8)
+    model = make_segmentor(patch_sizes=(8, 16, 32), gate=gate)
+    engines, runs = make_engines(model, SIZE, [39, 60], with_gate=True, backbone=True), []
+    for engine in engines:
+        path = tmp_path / f'{engine.name}.{form}'
+        path.write_bytes(export_graph(engine.network, real_images('scenes')[:1], form, engine.outputs))
+        runs.append(load_graph(path, threads=1))
+    picked = []
+    for image in real_images('scenes').split(1):
+        *gate_logits, num_fine = runs[-1](image)
+        picked.append(next(i for i, engine in enumerate(engines) if engine.num_fine >= num_fine))
+        with torch.no_grad():
+            _, choices = model.backbone.forward_gated(image)
+            with model.backbone.configured(token_budget=engines[picked[-1]].num_tokens):
+                wanted = model.backbone(image)
+        assert choices.num_tokens == 12 + 3 * num_fine
+        torch.testing.assert_close(tuple(gate_logits), choices.gate_logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(tuple(runs[picked[-1]](image)), wanted, atol=1e-4, rtol=1e-4)
+    assert {*picked} == {0, 1}
+
+
 def test_budgets_of_one_ladder_differ(make_segmentor):
     with pytest.raises(ValueError, match=r'another number of fine regions, got \[6, 6\] from \[30, 31\]'):
         make_engines(make_segmentor(), SIZE, [30, 31])
