@@ -110,8 +110,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         train_execution: ``'masked'``: all tokens of all nodes are computed. ``'counterfactual'``: the open ones and,
             without backward, a share of the closed ones, from which the gate learns; the same features, and gradients
             that are the same in expectation.
-        counterfactual_share: That share, in (0, 1]. Its root is the probability that a step draws on an edge at all, and
-            the share of the squares that it then draws there in each image.
+        counterfactual_share: That share, in (0, 1]. Its root is the probability that a step draws on an edge at all,
+            and the share of the squares that it then draws there in each image.
         test_execution: ``'sparse'``: closed tokens cost nothing. ``'masked'``: all are computed; the same features.
         drop_path_rate: Stochastic depth, rising linearly as in PVTv2; further nodes have their row's last rate.
         out_indices: Rows whose maps are returned; row 3 among them.
