@@ -111,7 +111,7 @@ def law_counterfactuals_of_some_regions_are_unbiased(case: Case) -> None:
     Where a pass draws several times, each draw is proved with all regions in the others: a gradient is linear in every
     draw, and draws are independent.
     """
-    backbone, num_draws = _counterfactual(case), 6
+    backbone, num_draws = _counterfactual(case), 3
     _, full = _step(backbone, 'counterfactual')
     backbone.counterfactual_share = 1 / num_draws
     calls: list[tuple] = []

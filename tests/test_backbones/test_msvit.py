@@ -554,7 +554,8 @@ def test_position_tables_follow_every_change(make_msvit):
             assert not torch.allclose(features[0], before)
 
 
-@pytest.mark.parametrize('training', [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('training', [False, True])
 @torch._dynamo.config.patch(inline_inbuilt_nn_modules=True)  # torch's default since 2.5
 def test_compiled_once_for_all_layers_and_numbers_of_tokens(tiny_arch, random_decisions, training):
     """The second batch makes the number of tokens dynamic; then nothing is compiled again."""

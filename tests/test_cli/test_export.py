@@ -42,6 +42,7 @@ def checkpoint(tmp_path_factory):
     return save(CONFIG, tmp_path_factory.mktemp('export') / 'random.pth')
 
 
+@pytest.mark.slow
 def test_a_ladder_with_its_gate(run, checkpoint, tmp_path):
     """A caller picks by the gate alone, and gets what the eager network computes under that budget."""
     out = tmp_path / 'out' / 'scenes.pt2'
