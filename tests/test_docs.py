@@ -1,6 +1,7 @@
 """The documentation: its code runs, its links lead somewhere, every command is in it, the README stays short."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 from mmengine.registry import MODELS
 from PIL import Image
 
-from msvit_cli import command_names
+from msvit_cli import command_names, parse_args
 from msvit_mm.cli import docs_pages
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,28 @@ def test_every_page_is_in_the_navigation():
     generated = [name for pages in listed for name in pages] if isinstance(listed[0], list) else listed
     missing = {path.name for path in PAGES} - set(generated)
     assert not missing
+
+
+def commands_of(text):
+    """Name and arguments of every command in the blocks of shell."""
+    values = dict(re.findall(r'^ *(\w+)="(.*)"', text, flags=re.MULTILINE))
+    for block in re.findall(r'^```shell\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE):
+        for line in block.replace('\\\n', ' ').splitlines():
+            words = shlex.split(re.sub(r'\$(\w+)', lambda match: values.get(match[1], match[0]), line), comments=True)
+            for i, word in enumerate(words[:-1]):
+                if (tool := re.fullmatch(r'tools/(\w+)\.py', word)) and tool[1] in command_names():
+                    yield tool[1], words[i + 1 :]
+                elif i == 0 and word == 'msvit' and words[1] != '--help':
+                    yield words[1].replace('-', '_'), words[2:]
+
+
+@pytest.mark.parametrize('path', [ROOT / 'README.md', *PAGES], ids=lambda path: path.name)
+def test_commands_take_what_they_are_given(path, capsys):
+    for name, words in commands_of(path.read_text()):
+        try:
+            parse_args(name, words)
+        except SystemExit:
+            pytest.fail(f'{name} {words}: {capsys.readouterr().err}')
 
 
 def test_generated_pages():
