@@ -278,9 +278,9 @@ def flatten(value, prefix=''):
 
 
 def test_configs_are_found():
-    assert len(LEAVES) == 104
+    assert len(LEAVES) == 105
     assert len({path.stem for path in LEAVES}) == len(LEAVES)
-    names = ['dit_mask_rcnn_coco', 'msvit_mask_rcnn_coco', 'msvit_mask_rcnn_scenes']
+    names = ['dense_mask_rcnn_scenes', 'dit_mask_rcnn_coco', 'msvit_mask_rcnn_coco', 'msvit_mask_rcnn_scenes']
     assert [path.stem for path in OPTIONAL] == names
     folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}
     assert folders == {'custom', 'detection', 'studies'}
