@@ -82,7 +82,8 @@ def test_generated_pages():
         assert f'## {name}\n\n```text\nusage: msvit {name} [-h]' in tools
     configs = docs_pages.config_list_page()
     assert '`custom/own_data.py`' in configs and '](' not in configs
-    assert '`msvit_upernet_scenes_seed0`' in docs_pages.models_page()
+    models = docs_pages.models_page()
+    assert '`msvit_upernet_scenes_seed0`' in models and '| mAP 81.12 |' in models and '| - |' not in models
 
 
 def test_the_gate_of_the_documentation_decides(tiny_arch):

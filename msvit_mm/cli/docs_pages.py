@@ -17,6 +17,7 @@ import yaml
 from msvit_cli import command_names, parse_args
 
 ROOT = Path(__file__).parents[2]
+SCORES = ('mIoU', 'accuracy/top1', 'multi-label/mAP')  # metrics of a model, the one that stands for it first
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -82,7 +83,7 @@ def models_page() -> str:
 
 def _row(model: dict) -> str:
     metrics = (model.get('Results') or [{}])[0].get('Metrics', {})
-    name = next((name for name in ('mIoU', 'accuracy/top1') if name in metrics), None)
-    score = f'{name} {metrics[name]:.4g}' if name else '-'
+    name = next((name for name in SCORES if name in metrics), None)
+    score = f'{name.split("/")[-1]} {metrics[name]:.4g}' if name else '-'
     cost = f'{metrics["gmacs"]:.3g}' if 'gmacs' in metrics else '-'
     return f'| `{model["Name"]}` | `{model["Config"]}` | {model["Metadata"]["Parameters"]:,} | {score} | {cost} |'
