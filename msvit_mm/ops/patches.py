@@ -65,8 +65,13 @@ class OpenTokens(NamedTuple):
         return len(self.packing.index)
 
     @property
+    def share(self) -> float:
+        """Of all tokens."""
+        return len(self) / (self.packing.shape[0] * self.packing.shape[1])
+
+    @property
     def are_all(self) -> bool:
-        return len(self) == self.packing.shape[0] * self.packing.shape[1]
+        return self.share == 1
 
     def windows_at(self, others: 'OpenTokens', dims: int) -> list[Windows]:
         """These tokens in the windows of other tokens' patches, which are of the same side.
