@@ -16,7 +16,7 @@ from ..gates import node_sides
 from ..gates.base import linear_macs
 from ..ops.packing import Packing
 from ..ops.scales import by_scale, for_each_scale
-from ..ops.tiling import Tiling, nodes_among, pad_to_regions
+from ..ops.tiling import Tiling, nodes_among, nodes_of, pad_to_regions
 
 
 class CoarsePixels(nn.Linear):
@@ -111,6 +111,16 @@ class CellDetail(nn.Module):
         return cells * (linear_macs(self.pixels) + linear_macs(self.outputs)) + linear_macs(self.tokens)
 
 
+def detail_macs(detail: nn.Module | None, slots: Tensor, tiling: Tiling) -> Tensor | int:
+    """Multiply-adds of detail for images of these active slots (B, R, slots), shape (B,); 0 without detail.
+
+    Args:
+        detail: CellDetail of regions, or EachScale of them.
+    """
+    pairs = zip(tiling.scales, by_scale(detail), strict=False)
+    return sum(nodes_of(slots, x) * own.macs_per_node((x.side // tiling.patch_size) ** 2) for x, own in pairs)
+
+
 def build_coarse_pixels(embedding: str, patch_sizes: Sequence[int], embed_dims: int, channels: int) -> nn.Module | None:
     """Coarse pixels for each scale but the smallest, or None for a ``'shared'`` embedding."""
     if embedding == 'shared':
@@ -137,6 +147,25 @@ def build_detail(
     built = for_each_scale(lambda _: detail(), node_sides(patch_sizes))
     by_scale(built)[0].check_levels(out_type, num_levels)
     return built
+
+
+def build_head_detail(words: dict[str, Any] | None, num_classes: int) -> nn.Module | None:
+    """Cell detail on class scores for each scale but the smallest, or None without words.
+
+    Args:
+        words: Those of :class:`CellDetail`, with the backbone's ``patch_sizes``; of two scales ``patch_size`` will do.
+
+    Raises:
+        ValueError: If they have neither, or both.
+    """
+    if words is None:
+        return None
+    if ('patch_size' in words) == ('patch_sizes' in words):
+        raise ValueError(f"detail: wanted the backbone's patch_size, or of more than two its patch_sizes, got {words}")
+    words = dict(words)
+    sizes = words.pop('patch_sizes', None)
+    patch_size, count = (words.pop('patch_size'), 1) if sizes is None else (sizes[0], len(sizes) - 1)
+    return for_each_scale(lambda _: CellDetail(patch_size, num_classes, **words), range(count))
 
 
 @dataclass(frozen=True)

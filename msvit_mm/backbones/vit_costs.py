@@ -10,6 +10,7 @@ from ..ops.macs import encoder_macs
 from ..ops.scales import by_scale
 from ..ops.tiling import Tiling, nodes_of
 from .base import Costs
+from .coarse import detail_macs
 from .layers import PackedSequences, Passed
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def mixed_costs(host: 'MSViT', slots: Tensor, tiling: Tiling, passed: Passed | N
         encoder = encoder + passed.last.macs.unflatten(0, (len(slots), -1)).sum(1)
     for scale, pixels in zip(tiling.scales, by_scale(host.coarse_pixels), strict=False):
         embedding = embedding + nodes_of(slots, scale) * pixels.weight.numel()
-    for scale, detail in zip(tiling.scales, by_scale(host.detail), strict=False):
-        cells = (scale.side // tiling.patch_size) ** 2
-        embedding = embedding + nodes_of(slots, scale) * detail.macs_per_node(cells)
+    embedding = embedding + detail_macs(host.detail, slots, tiling)
     return Costs(layers - host.num_extra_tokens, gate, embedding, encoder, dense_costs(host, tiling).reference)
 
 

@@ -39,7 +39,7 @@ class GatedModel(Module):
     """Mixin that stands before a host model with a gated backbone.
 
     A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``. A head that works on
-    tokens tells what it costs by ``count_macs(num_tokens)``.
+    tokens tells what it costs by ``count_macs(num_tokens, layout)``.
 
     Args:
         *args: As for the host model.
@@ -225,8 +225,7 @@ class GatedModel(Module):
             if tokens.place is not None:  # what has merged is one token in the head, too
                 lengths = torch.tensor(tokens.distinct()[1], device=num_tokens.device)
                 num_tokens = lengths - layout.num_extra_tokens
-            num_coarse = per_scale(layout.decisions)[0].flatten(1).sum(1)
-            return self.token_head.count_macs(num_tokens, num_coarse, layout.tiling.slots - 1)
+            return self.token_head.count_macs(num_tokens, layout)
         size = tuple(features[0].shape[2:])
         if size not in self._decoder_macs:
             self._decoder_macs[size] = count_macs(self._decode, tuple(x[:1] for x in features), *args)

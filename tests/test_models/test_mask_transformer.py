@@ -10,9 +10,14 @@ from mmseg.structures import SegDataSample
 from msvit_mm.evaluation import count_parts
 from msvit_mm.ops.gating import straight_through
 from msvit_mm.ops.macs import count_macs
+from msvit_mm.ops.scales import by_scale
+from msvit_mm.ops.tiling import cell_tokens, per_scale, reached_nodes
 
 HEAD = dict(in_channels=32, channels=24, embed_dims=24, num_layers=2, num_heads=3, num_classes=5)
 SIZE = (70, 90)
+SIDES = (8, 16, 32)
+TWO = dict(detail=dict(patch_size=16, hidden_dims=8))
+THREE = dict(backbone=dict(patch_sizes=SIDES), detail=dict(patch_sizes=SIDES, hidden_dims=8))
 
 
 def close(actual, expected):
@@ -36,7 +41,7 @@ def make_head(perturb):
 
 @pytest.fixture
 def make_segmentor(tiny_arch, perturb):
-    def make(gate=None, head='MixedScaleMaskTransformerHead', backbone=None, **kwargs):
+    def make(gate=None, head='MixedScaleMaskTransformerHead', backbone=None, detail=None, **kwargs):
         config = dict(
             type='GatedEncoderDecoder',
             data_preprocessor=dict(type='SegDataPreProcessor'),
@@ -48,7 +53,7 @@ def make_segmentor(tiny_arch, perturb):
                 gate=gate or dict(type='ScaleGate', initial_ratio=0.5),
                 **backbone or {},
             ),
-            decode_head=dict(type=head, **HEAD),
+            decode_head=dict(type=head, **HEAD, **({} if detail is None else dict(detail=detail))),
             test_cfg=dict(mode='whole'),
         )
         torch.manual_seed(0)
@@ -66,8 +71,10 @@ def step(model, images, weights, seed=3):
     scores = model.decode_head(features)
     parameters = dict(model.named_parameters())
     loss = ((scores + scores.square()) * weights).sum()
-    gradients = torch.autograd.grad(loss, [gate.gate_values, *parameters.values()], allow_unused=True)
-    return scores.detach(), dict(zip(['gate values', *parameters], gradients, strict=True)), gate
+    values = per_scale(gate.gate_values)
+    gradients = torch.autograd.grad(loss, [*values, *parameters.values()], allow_unused=True)
+    names = ['gate values', *(f'gate values {i}' for i in range(1, len(values)))]
+    return scores.detach(), dict(zip([*names, *parameters], gradients, strict=True)), gate
 
 
 @pytest.mark.parametrize('options', [dict(), dict(qkv_bias=False, num_fcs=3, in_index=0)], ids=str)
@@ -107,15 +114,18 @@ def test_tokens_of_every_execution_have_the_same_scores(make_head, make_msvit, r
         close(scores[3 + i], scores[3])
 
 
-def test_counterfactuals_of_all_regions_are_the_masked_reference(make_segmentor):
-    images, weights = random_images(), torch.randn(3, 5, 5, 6, dtype=torch.float64)
-    results = [
-        step(make_segmentor(backbone=dict(train_execution=execution, counterfactual_share=1.0)), images, weights)
-        for execution in ('masked', 'counterfactual')
-    ]
+@pytest.mark.parametrize('scales', [TWO, THREE], ids=['two', 'three'])
+def test_counterfactuals_of_all_regions_are_the_masked_reference(make_segmentor, scales):
+    images, results = random_images(), []
+    weights = torch.randn(3, 5, *((9, 12) if scales is THREE else (5, 6)), dtype=torch.float64)
+    for execution in ('masked', 'counterfactual'):
+        words = scales.get('backbone', {}) | dict(train_execution=execution, counterfactual_share=1.0)
+        results.append(step(make_segmentor(**scales | dict(backbone=words)), images, weights))
     (scores, gradients, gate), others = results
-    assert 0 < gate.decisions.mean() < 1
-    assert gradients['gate values'].all()
+    assert all(0 < x.mean() < 1 for x in per_scale(gate.decisions))
+    for i, reached in enumerate(per_scale(reached_nodes(gate.decisions, gate.sides))):
+        gradient = gradients['gate values' + (f' {i}' if i else '')]
+        assert torch.equal(gradient != 0, reached > 0)  # within a node that stays whole nothing would change
     close(others[0], scores)
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
     close(others[1], gradients)
@@ -182,11 +192,48 @@ def test_stochastic_depth_drops_the_branches_of_whole_images(make_head):
     close(head.eval()([maps])[0], make_head(drop_path_rate=0.0)([maps])[0])
 
 
-@pytest.mark.parametrize('mode', ['whole', 'slide'])
-def test_cost_and_prediction(make_segmentor, mode):
+@pytest.mark.parametrize('scales', [TWO, THREE], ids=['two', 'three'])
+def test_detail_begins_as_zero_and_is_of_coarse_nodes(make_msvit, perturb, scales):
+    """Of each scale by its own weights; where all is fine there is none. Weights of two scales start three."""
+    words = dict(type='MixedScaleMaskTransformerHead', **HEAD)
+    own, plain = MODELS.build(words | dict(detail=scales['detail'])), MODELS.build(words)
+    own, plain = own.double().eval(), plain.double().eval()
+    plain.load_state_dict(own.state_dict(), strict=False)
+    backbone = make_msvit(out_type='tokens', **scales.get('backbone', {})).double()
+    with torch.no_grad():
+        mixed, fine = (backbone(random_images(), x) for x in (None, backbone.dense_decisions(random_images())))
+        assert torch.equal(own(mixed), plain(mixed))
+        layout = mixed[0].layout
+        slot = cell_tokens(layout.decisions, layout.tiling) % layout.tiling.slots
+        scale = sum((slot >= x.first).long() for x in layout.tiling.scales) - 1
+        for i, detail in enumerate(by_scale(own.detail)):
+            assert (scale == i).any()
+            perturb(detail)
+            assert torch.equal((own(mixed) - plain(mixed)).abs().amax(1) > 1e-9, scale <= i)
+        assert torch.equal(own(fine), plain(fine))
+    three = MODELS.build(words | dict(detail=THREE['detail'])).double()
+    missing, unexpected = three.load_state_dict(own.state_dict(), strict=False)
+    assert not missing and not unexpected
+    assert torch.equal(three.detail[1].pixels.weight, by_scale(own.detail)[-1].pixels.weight) == (scales is THREE)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (dict(detail=dict(hidden_dims=8)), r"detail: wanted the backbone's patch_size, .* got .*hidden_dims"),
+        (THREE | TWO, r'detail: wanted that of 2 patch sizes, got patch sizes \(8, 16, 32\)'),
+    ],
+)
+def test_detail_of_other_scales(make_segmentor, words, message):
+    with pytest.raises(ValueError, match=message):
+        make_segmentor(**words).predict(random_images())
+
+
+@pytest.mark.parametrize(('mode', 'scales'), [('whole', TWO), ('slide', THREE)])
+def test_cost_and_prediction(make_segmentor, mode, scales):
     """The closed form is what is dispatched for each image, windows and their tokens summed."""
     test_cfg = dict(mode=mode, crop_size=(48, 64), stride=(32, 48))
-    model = make_segmentor(gate=dict(type='ScaleGate', initial_ratio=0.5), test_cfg=test_cfg).float()
+    model = make_segmentor(gate=dict(type='ScaleGate', initial_ratio=0.5), test_cfg=test_cfg, **scales).float()
     images = random_images(3).float()
     with torch.no_grad():
         samples = model.predict(images)
@@ -200,18 +247,19 @@ def test_cost_and_prediction(make_segmentor, mode):
             counts, dense = count_parts(model, dict(inputs=image, data_samples=None))
             assert counts['whole'] == pytest.approx(sample.gmacs)
             assert counts['decoder'] < dense['decoder']
-        all_fine = make_segmentor(gate=dict(type='FixedGate', scale='fine'), test_cfg=test_cfg).float()
+        all_fine = make_segmentor(gate=dict(type='FixedGate', scale='fine'), test_cfg=test_cfg, **scales).float()
         (sample,) = all_fine.predict(images[:1])
         assert dense['decoder'] == pytest.approx(sample.gmacs - sample.backbone_gmacs)
 
 
-def test_every_parameter_learns(make_segmentor):
-    model = make_segmentor(gate_loss=dict(type='BatchShapingLoss', coarse_ratio=0.5)).train()
+@pytest.mark.parametrize('scales', [{}, THREE], ids=['plain', 'three'])
+def test_every_parameter_learns(make_segmentor, scales):
+    model = make_segmentor(gate_loss=dict(type='BatchShapingLoss', coarse_ratio=0.5), **scales).train()
     labels = torch.randint(5, (3, 1, *SIZE))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
     model.parse_losses(model.loss(random_images(), samples))[0].backward()
     for name, parameter in model.named_parameters():
-        if name != 'gate_loss.mean_logits':  # both distances may balance at the start
+        if not name.endswith('mean_logits'):  # both distances may balance at the start
             assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 

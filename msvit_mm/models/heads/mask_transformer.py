@@ -6,11 +6,12 @@ from mmengine.registry import MODELS
 from mmseg.models.decode_heads import SegmenterMaskTransformerHead
 from torch import Tensor
 
-from ...backbones.coarse import CellDetail, DetailOf
+from ...backbones.coarse import DetailOf, build_head_detail, detail_macs
 from ...backbones.layers import EqualRows, PackedSequences, SegmenterLayer, Stream, draw_drop_path, run_layers
 from ...gates.base import linear_macs
 from ...ops.macs import encoder_macs
-from ...ops.mixed_grid import MixedTokens, TokenRows
+from ...ops.mixed_grid import MixedGrid, MixedTokens, TokenRows
+from ...ops.tiling import active_slots
 
 
 @MODELS.register_module()
@@ -27,7 +28,8 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
 
     Args:
         detail: Words of :class:`~msvit_mm.backbones.coarse.CellDetail`, here on class scores, with the backbone's
-            ``patch_size``: ``dict(patch_size=16, hidden_dims=64)``. None: all cells of a coarse token have its scores.
+            ``patch_size``: ``dict(patch_size=16, hidden_dims=64)``; of more than two scales with its ``patch_sizes``,
+            and one for each but the smallest. None: all cells of a coarse token have its scores.
 
     Further arguments: those of ``SegmenterMaskTransformerHead``; ``in_index`` picks among the backbone's
     ``out_indices``.
@@ -37,7 +39,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
 
     def __init__(self, *args, detail: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.detail = None if detail is None else CellDetail(in_dims=self.num_classes, **detail)
+        self.detail = build_head_detail(detail, self.num_classes)
         self.adapter = SegmenterLayer()
         self.drop_path_rates = [self.adapter.take_drop_path(layer) for layer in self.layers]
 
@@ -128,13 +130,19 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         patches, classes = self.patch_proj(patches), self.classes_proj(classes)
         return self.mask_norm(F.normalize(patches, dim=-1) @ F.normalize(classes, dim=-1).transpose(1, 2))
 
-    def count_macs(self, num_tokens: Tensor, num_coarse: Tensor | int = 0, cells: int = 4) -> Tensor:
-        """Multiply-adds for images of this many active patch tokens, of any shape, and coarse ones of so many cells."""
+    def count_macs(self, num_tokens: Tensor, layout: MixedGrid | None = None) -> Tensor:
+        """Multiply-adds for images of this many active patch tokens, of any shape.
+
+        Args:
+            layout: Where tokens of coarse nodes, whose cells get detail, are among them; None: they are all fine.
+        """
         num_tokens, dims = num_tokens.double(), self.dec_proj.out_features
         ffn_macs = linear_macs(self.layers[0].ffn)
         layers = encoder_macs(num_tokens + self.num_classes, dims, ffn_macs, len(self.layers))
         projections = num_tokens * (self.dec_proj.weight.numel() + dims**2) + self.num_classes * dims**2
-        detail = 0 if self.detail is None else num_coarse * self.detail.macs_per_node(cells)
+        detail: Tensor | int = 0
+        if layout is not None:
+            detail = detail_macs(self.detail, active_slots(layout.decisions, layout.tiling), layout.tiling)
         return layers + projections + num_tokens * self.num_classes * dims + detail
 
     def _compare(self, patches: Tensor, lengths: list[int], classes: Tensor) -> Tensor:
