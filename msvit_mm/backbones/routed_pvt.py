@@ -243,8 +243,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         return {
             'plain': words,
             'select': words | dict(merge='select', num_stages=4, out_indices=(1, 3)),
-            'no merges': words | dict(merge='none', num_stages=4),
-            'row stop': words | dict(row_stop=True, num_stages=4),
+            'row stop, no merges': words | dict(row_stop=True, merge='none', num_stages=4),
         }
 
     def _make_block(self, row: int, drop_path: float) -> PVTBlock:

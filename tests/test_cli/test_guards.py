@@ -136,7 +136,7 @@ def test_one_line(error, code):
     assert got == code if isinstance(code, int) else got.startswith(code) and '\n' not in got
 
 
-@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('workers', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_broken_file_ends_training_and_testing_in_one_line(fail, trained, toy_config, toy_data, tmp_path, workers):
     data = tmp_path / 'data'
     shutil.copytree(toy_data, data)

@@ -48,8 +48,8 @@ WRITTEN = dict(
     visualize_gate='scale_maps/photo.png',
 )
 SHORTER = dict(fit_gate=['--steps', 2], scenes_to_coco=['--num-images', 3, 2])
-# two graphs and a gate: graphs have tests of their own
-CALLS = [pytest.param(name, marks=pytest.mark.slow) if name == 'export' else name for name in COMMANDS]
+LONG = ('benchmark', 'compare_gates', 'export', 'plot_tradeoff')  # these have tests of their own, on less
+CALLS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in COMMANDS]
 
 
 @pytest.fixture(scope='module')
