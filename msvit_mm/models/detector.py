@@ -37,7 +37,8 @@ def gated_detector(host: type) -> Any:
     class GatedDetector(GatedModel, host):
         def extract_feat(self, inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             """The neck's features of images (B, 3, H, W), or of the backbone's maps if those are given."""
-            return self.neck(inputs if isinstance(inputs, tuple) else self.backbone(inputs))
+            maps = self.neck(inputs if isinstance(inputs, tuple) else self.backbone(inputs))
+            return tuple(x.contiguous() for x in maps)  # mmcv's RoIAlign reads memory, whatever the strides
 
         def predict(self, inputs: Tensor, data_samples: list, rescale: bool = True) -> list:
             """Detect objects in images (B, 3, H, W)."""

@@ -83,6 +83,7 @@ def test_any_two_stage_detector_is_one_line(detector):
     backbone = dict(type='MSViT', arch=arch, img_size=(64, 96), gate=dict(type='ScaleGate', initial_ratio=0.5))
     model = gated(backbone=backbone, gate_loss=dict(type='BatchShapingLoss', coarse_ratio=0.5)).train()
     model.neck = SimpleFeaturePyramid(in_channels=32, out_channels=8)
+    assert all(x.is_contiguous() for x in model.extract_feat(torch.randn(2, 3, 64, 96)))  # as mmcv's RoIAlign reads it
     losses = model.loss(torch.randn(2, 3, 64, 96), [])
     sum(value for name, value in losses.items() if 'loss' in name).backward()
     assert all(x.grad is not None for x in model.parameters())
