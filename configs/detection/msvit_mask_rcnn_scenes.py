@@ -1,6 +1,6 @@
 """A small MSViT from scratch under a small Mask R-CNN on generated scenes, target coarse ratio 0.75. Optional.
 
-    msvit scenes-to-coco data/scenes_coco
+    msvit scenes-to-coco data/scenes_coco --num-images 2000 256
     python tools/train.py configs/detection/msvit_mask_rcnn_scenes.py
 
 Runs on two CPU cores, 2000 iterations of .25 s. Needs mmdet and mmcv with its compiled ops (docs/detection.md).
