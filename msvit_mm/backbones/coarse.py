@@ -6,7 +6,7 @@ one without them. Of more than two scales each but the smallest has its own (:cl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -168,30 +168,36 @@ def build_head_detail(words: dict[str, Any] | None, num_classes: int) -> nn.Modu
     return for_each_scale(lambda _: CellDetail(patch_size, num_classes, **words), range(count))
 
 
+def detail_by_scale(module: nn.Module, tiling: Tiling) -> list[Any]:
+    """The CellDetail of each scale but the smallest, the largest nodes' first.
+
+    Args:
+        module: CellDetail of regions, or EachScale of them.
+
+    Raises:
+        ValueError: If it has not one for each of them.
+    """
+    modules = by_scale(module)
+    if len(modules) != len(tiling.patch_sizes) - 1:
+        raise ValueError(f'detail: wanted that of {len(modules) + 1} patch sizes, got patch sizes {tiling.patch_sizes}')
+    return modules
+
+
 @dataclass(frozen=True)
 class DetailOf:
     """Detail of these images, for :meth:`~msvit_mm.ops.mixed_grid.MixedGrid.scatter`.
 
     Attributes:
-        module: CellDetail of regions, or EachScale of them.
-
-    Raises:
-        ValueError: If it has not one for each scale but the smallest.
+        module: As for :func:`detail_by_scale`.
     """
 
     module: nn.Module
     images: Tensor
     tiling: Tiling
 
-    def __post_init__(self) -> None:
-        if len(self.modules) != len(self.tiling.patch_sizes) - 1:
-            raise ValueError(
-                f'detail: wanted that of {len(self.modules) + 1} patch sizes, got patch sizes {self.tiling.patch_sizes}'
-            )
-
-    @property
+    @cached_property
     def modules(self) -> list[Any]:
-        return by_scale(self.module)
+        return detail_by_scale(self.module, self.tiling)
 
     @property
     def levels(self) -> tuple[int, ...]:

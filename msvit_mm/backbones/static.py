@@ -7,6 +7,7 @@ Which ones they are is a matter of indices, and gathering by indices has static 
 
 import copy
 from abc import abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ from ..ops.tiling import (
     shrink,
     split_costs,
 )
+from .coarse import detail_by_scale
 from .embedding import embed_patches, make_positions
 from .layers import EqualRows, Stream, run_layers
 
@@ -59,6 +61,20 @@ class Arrangement(NamedTuple):
     coarse_at: Tensor
     detailed_cells: Tensor
     angles: Tensor | None = None
+
+    def scatter(self, values: Tensor, detail: Any = None, level: int = 0, pixels: Any = None) -> Tensor:
+        """Give every cell what its token has, and its detail where the level has some, (B, N, D) -> (B, D, h, w).
+
+        Args:
+            detail: CellDetail, or None.
+            pixels: What it sees of the cells, as :meth:`StaticMSViT.detail_pixels` returns it.
+        """
+        if detail is None or level not in detail.levels:
+            return scatter_rows(values, self.cells)
+        coarse = take(values, self.coarse_at)
+        own = detail(level, coarse.flatten(0, 1), pixels.flatten(0, 1)).unflatten(0, coarse.shape[:2])
+        cells = (coarse.unsqueeze(2) + own).flatten(1, 2)  # (B, n, s * s, D) -> (B, n * s * s, D)
+        return scatter_rows(torch.cat([values, cells], dim=1), self.detailed_cells)
 
 
 class StaticMSViT(nn.Module):
@@ -124,24 +140,22 @@ class StaticMSViT(nn.Module):
         )
         if self.out_type == 'cls_token':
             return tuple(tokens[:, 0] for tokens, _ in passed.levels)
-        rows = [TokenRows(tokens[:, self.num_extra_tokens :], arranged.cells, is_key) for tokens, _ in passed.levels]
+        rows = [tokens[:, self.num_extra_tokens :] for tokens, _ in passed.levels]
         if self.out_type == 'tokens':
-            return tuple(rows)
-        pixels = None if self.detail is None else self.detail_pixels(images, arranged)
-        return tuple(self.return_to_grid(level, x, arranged, pixels) for level, x in enumerate(rows))
+            return tuple(TokenRows(x, is_key, partial(self.scatter, images, arranged)) for x in rows)
+        pixels = self.detail_pixels(self.detail, images, arranged)
+        return tuple(arranged.scatter(x, self.detail, level, pixels) for level, x in enumerate(rows))
 
-    def detail_pixels(self, images: Tensor, arranged: Any) -> Any:
-        """What detail sees of the cells of coarse tokens, (B, 3, H, W) -> (B, n, s * s, hidden)."""
-        return self.detail.pixels(take(self.cell_pixels(images), arranged.coarse))
+    def scatter(self, images: Tensor, arranged: Any, values: Tensor, detail: nn.Module | None) -> Tensor:
+        """Give every cell what its token has, and a head's detail or none, (B, N, D) -> (B, D, h, w)."""
+        return arranged.scatter(values, detail, pixels=self.detail_pixels(detail, images, arranged))
 
-    def return_to_grid(self, level: int, rows: TokenRows, arranged: Any, pixels: Any) -> Tensor:
-        """Tokens, and the detail of coarse ones where a level has it, to (B, C, h, w)."""
-        if pixels is None or self.detail is None or level not in self.detail.levels:
-            return rows.scatter(rows.tokens)
-        coarse = take(rows.tokens, arranged.coarse_at)
-        detail = self.detail(level, coarse.flatten(0, 1), pixels.flatten(0, 1)).unflatten(0, coarse.shape[:2])
-        cells = (coarse.unsqueeze(2) + detail).flatten(1, 2)  # (B, n, s * s, C) -> (B, n * s * s, C)
-        return rows._replace(cells=arranged.detailed_cells).scatter(torch.cat([rows.tokens, cells], dim=1))
+    def detail_pixels(self, detail: nn.Module | None, images: Tensor, arranged: Any) -> Any:
+        """What detail sees of the cells of coarse tokens, (B, 3, H, W) -> (B, n, s * s, hidden); None without any."""
+        if detail is None:
+            return None
+        (own,) = detail_by_scale(detail, self.tiling)
+        return own.pixels(take(self.cell_pixels(images), arranged.coarse))
 
     def _of_candidates(self, table: Tensor | None) -> Tensor | None:
         """What all candidates have, (extra + R * slots, ...) -> (R, slots, ...)."""
@@ -279,6 +293,18 @@ class TreeArrangement(NamedTuple):
     angles: Tensor | None
     cell_scales: Tensor
 
+    def scatter(self, values: Tensor, detail: Any = None, level: int = 0, pixels: Any = None) -> Tensor:
+        """As :meth:`Arrangement.scatter`, with the detail of each scale."""
+        maps = scatter_rows(values, self.cells)
+        if detail is None or level not in by_scale(detail)[0].levels:
+            return maps
+        cells = maps.flatten(2).mT.flatten(0, 1)  # (B, D, h, w) -> (B * h * w, D)
+        for i, (module, own) in enumerate(zip(by_scale(detail), pixels, strict=True)):
+            added = module(level, cells, own.flatten(0, 1)).squeeze(1)
+            added = added.unflatten(0, (len(maps), *maps.shape[2:])).permute(0, 3, 1, 2)
+            maps = torch.where(self.cell_scales.unsqueeze(1) == i, maps + added, maps)
+        return maps
+
 
 class TreeMSViT(StaticMSViT):
     """More than two scales: a fixed number of nodes is split, so that images differ in which scales their tokens have.
@@ -339,22 +365,13 @@ class TreeMSViT(StaticMSViT):
             parts.append(pixels(nodes_to_slots(nodes.flatten(3), scale.per_side)))
         return F.pad(torch.cat(parts, dim=2), (0, 0, 0, self.per_region)).flatten(1, 2)
 
-    def detail_pixels(self, images: Tensor, arranged: TreeArrangement) -> list[Tensor]:
-        """Pixels of all cells, embedded by the detail of each scale, (B, h * w, 1, hidden)."""
+    def detail_pixels(self, detail: nn.Module | None, images: Tensor, arranged: TreeArrangement) -> list[Tensor] | None:
+        """Pixels of all cells, embedded by the detail of each scale, (B, h * w, 1, hidden); None without any."""
+        if detail is None:
+            return None
         cells = (self.cell_region * self.per_region + self.cell_slot).flatten()
         pixels = self.cell_pixels(images).flatten(1, 2).index_select(1, cells).unsqueeze(2)
-        return [detail.pixels(pixels) for detail in by_scale(self.detail)]
-
-    def return_to_grid(self, level: int, rows: TokenRows, arranged: TreeArrangement, pixels: Any) -> Tensor:
-        maps = rows.scatter(rows.tokens)
-        if pixels is None or level not in by_scale(self.detail)[0].levels:
-            return maps
-        cells = maps.flatten(2).mT.flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
-        for i, (detail, own) in enumerate(zip(by_scale(self.detail), pixels, strict=True)):
-            added = detail(level, cells, own.flatten(0, 1)).squeeze(1)
-            added = added.unflatten(0, (len(maps), *maps.shape[2:])).permute(0, 3, 1, 2)
-            maps = torch.where(arranged.cell_scales.unsqueeze(1) == i, maps + added, maps)
-        return maps
+        return [own.pixels(pixels) for own in detail_by_scale(detail, self.tiling)]
 
 
 def make_static(host: 'MSViT', image_size: tuple[int, int], token_budget: float | None = None) -> StaticMSViT:
@@ -397,6 +414,11 @@ def count_splits(tiling: Tiling, token_budget: float) -> int:
     """
     logits = as_maps([torch.zeros(1, scale.rows, scale.cols) for scale in tiling.scales[:-1]])
     return sum(int((x == 0).sum()) for x in per_scale(budget_decisions(logits, tiling, token_budget)))
+
+
+def scatter_rows(values: Tensor, cells: Tensor) -> Tensor:
+    """Give every cell what its token has, (B, N, D) and (B, h, w) -> (B, D, h, w)."""
+    return take(values, cells.flatten(1)).unflatten(1, cells.shape[1:]).permute(0, 3, 1, 2)
 
 
 def rank(values: Tensor) -> Tensor:

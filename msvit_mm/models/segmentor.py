@@ -160,8 +160,6 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         return self.decode_head.predict(features, metas, self.test_cfg)
 
     def static(self, image_size: tuple[int, int], token_budget: float | None = None) -> StaticModel:
-        if getattr(self.decode_head, 'detail', None) is not None:
-            raise ValueError('export: wanted a head without detail, got some')
         return StaticModel(self, image_size, token_budget, [dict(img_shape=tuple(image_size))])
 
     def windows(self, image_size: tuple[int, int]) -> list[tuple[int, int, int, int]]:

@@ -1,12 +1,12 @@
 """From packed tokens back to the grid of cells, with the gate's gradient where several scales were computed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .packing import Packing
 from .tiling import Maps, Scale, Tiling, cell_slots, cell_tokens, nodes_among, nodes_to_cells, per_scale
@@ -219,16 +219,11 @@ class TokenRows(NamedTuple):
 
     Attributes:
         tokens: Shape (B, N, C).
-        cells: Token of each cell, in [0, N), shape (B, h, w).
         is_key: Which tokens the others attend to, boolean, shape (B, N); None if all are.
+        scatter: Gives every cell what its token has, and the detail of a head's module or of None, (B, N, D) ->
+            (B, D, h, w).
     """
 
     tokens: Tensor
-    cells: Tensor
-    is_key: Tensor | None = None
-
-    def scatter(self, values: Tensor) -> Tensor:
-        """Give every cell what its token has, (B, N, C) -> (B, C, h, w)."""
-        batch, length, _ = values.shape
-        begin = torch.arange(batch, device=values.device)[:, None, None] * length
-        return F.embedding(begin + self.cells, values.flatten(0, 1)).permute(0, 3, 1, 2)  # (B, h, w, C) -> (B, C, h, w)
+    is_key: Tensor | None
+    scatter: Callable[[Tensor, nn.Module | None], Tensor]

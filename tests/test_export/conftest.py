@@ -34,7 +34,7 @@ def real_images():
 
 @pytest.fixture(scope='session')
 def make_segmentor(tiny_arch, perturb):
-    """Build a tiny segmentor in evaluation mode: ``'maps'``, with a neck, or ``'tokens'``."""
+    """Build a tiny segmentor in evaluation mode: ``'maps'``, with a neck, or ``'tokens'``, ``'detailed tokens'``."""
 
     def make(kind='maps', **words):
         gate = dict(type='ScaleGate', initial_ratio=0.5)
@@ -63,7 +63,11 @@ def make_segmentor(tiny_arch, perturb):
                 )
             ),
         )
-        backbone |= dict(out_type='tokens', out_indices=[1]) if kind == 'tokens' else {}
+        sizes = words.get('patch_sizes', (16, 32))
+        heads['detailed tokens'] = dict(
+            decode_head=heads['tokens']['decode_head'] | dict(detail=dict(patch_sizes=sizes))
+        )
+        backbone |= dict(out_type='tokens', out_indices=[1]) if 'tokens' in kind else {}
         config = dict(type='GatedEncoderDecoder', backbone=backbone | words, test_cfg=dict(mode='whole'))
         with torch.random.fork_rng():
             torch.manual_seed(0)

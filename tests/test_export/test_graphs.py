@@ -52,6 +52,8 @@ def eager(model, images, budget):
         ('maps', 1, None, 'scenes'),
         ('tokens', 1, 30, 'scenes'),
         ('tokens', 4, 30, 'scenes'),
+        ('detailed tokens', 1, 30, 'scenes'),
+        ('detailed tokens', 4, None, 'scenes'),
     ],
 )
 def test_exported_is_eager(write, make_segmentor, real_images, form, kind, batch, budget, source):
@@ -78,7 +80,9 @@ def graph_of(path):
     return onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True).graph
 
 
-@pytest.mark.parametrize(('kind', 'budget'), [*(('maps', budget) for budget in BUDGETS), ('tokens', 30)])
+@pytest.mark.parametrize(
+    ('kind', 'budget'), [*(('maps', budget) for budget in BUDGETS), ('tokens', 30), ('detailed tokens', 30)]
+)
 def test_nothing_in_the_graph_depends_on_values(write, kind, budget):
     graph = graph_of(write(kind, 'onnx', 1, budget))
     used = {node.op_type for node in graph.node}

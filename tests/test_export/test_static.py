@@ -115,6 +115,23 @@ def test_multiply_adds_are_those_of_the_costs(make_msvit, real_images, budget, w
     assert count_macs(model.static(SIZE, budget), images) == costs.total.sum()
 
 
+def test_multiply_adds_of_a_head_with_detail(make_segmentor, real_images):
+    model, images = make_segmentor('detailed tokens'), real_images('scenes')[:2]
+    with model.backbone.configured(token_budget=30):
+        _, choices = model.backbone.forward_gated(images)
+    head = model.decode_head.count_macs(choices.num_tokens, model.backbone(images, choices.decisions)[0].layout)
+    counted = count_macs(model.static(SIZE, 30), images) - count_macs(model.backbone.static(SIZE, 30), images)
+    assert counted == head.sum()
+
+
+def test_detail_of_other_scales(make_segmentor, real_images):
+    model = make_segmentor('detailed tokens', **THREE)
+    model.decode_head.detail = model.decode_head.detail[0]
+    static = model.static(SIZE, 30)
+    with pytest.raises(ValueError, match=r'detail: wanted that of 2 patch sizes, got patch sizes \(8, 16, 32\)'):
+        static(real_images('scenes')[:1])
+
+
 def test_a_copy(make_msvit, real_images):
     """Later training of the backbone does not change it, nor does it change the mode of the backbone."""
     model, images = make_msvit().train(), real_images('scenes')[:1]
@@ -126,11 +143,15 @@ def test_a_copy(make_msvit, real_images):
     assert torch.equal(static(images)[0], before[0])
 
 
-@pytest.mark.parametrize('kind', ['maps', 'tokens'])
+@pytest.mark.parametrize(
+    ('kind', 'words'),
+    [('maps', {}), ('tokens', {}), ('detailed tokens', {}), ('detailed tokens', THREE)],
+    ids=['maps', 'tokens', 'detailed tokens', 'detailed tokens of three scales'],
+)
 @pytest.mark.parametrize('batch', [1, 4])
 @pytest.mark.parametrize('budget', [12, 30, 48, None])
-def test_whole_segmentors(make_segmentor, real_images, kind, batch, budget):
-    model, images = make_segmentor(kind), real_images('scenes')[:batch]
+def test_whole_segmentors(make_segmentor, real_images, kind, words, batch, budget):
+    model, images = make_segmentor(kind, **words), real_images('scenes')[:batch]
     with model.backbone.configured(token_budget=budget):
         wanted = model.inference(images, [dict(img_shape=SIZE)] * batch)
     static = model.static(SIZE, budget)

@@ -55,7 +55,7 @@ class MixedScaleMaskTransformerHead(SegmenterMaskTransformerHead):
         """
         features = self._transform_inputs(inputs)
         if isinstance(features, TokenRows):
-            return features.scatter(self.score_rows(features.tokens, features.is_key))
+            return features.scatter(self.score_rows(features.tokens, features.is_key), self.detail)
         if isinstance(features, Tensor):
             batch, _, *size = features.shape
             patches = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B, C, h, w) -> (B * h * w, C)
