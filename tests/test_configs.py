@@ -134,7 +134,8 @@ def load(path, shrink=True):
     cfg.model.backbone.drop_path_rate = 0.0  # a branch that both images of a batch drop would not learn
     if shrink and 'pad_small_map' in cfg.model.backbone:
         cfg.model.backbone.pad_small_map = True  # windows are as large as ever
-    while shrink and cfg.crop_size[0] * cfg.crop_size[1] > FAST_PIXELS * cfg.factor**2:
+    pixels = max(FAST_PIXELS, 4 * cfg.model.backbone.get('patch_sizes', (0,))[-1] ** 2)  # several regions at least
+    while shrink and cfg.crop_size[0] * cfg.crop_size[1] > pixels * cfg.factor**2:
         cfg.factor *= 2
     small = tuple(side // cfg.factor for side in cfg.crop_size)
     for section in ('model', 'train_dataloader', 'crop_size'):
@@ -214,6 +215,8 @@ def write_own_data(root, cfg):
 
 
 def check_training_step(cfg, batch):
+    if len(cfg.model.backbone.get('patch_sizes', ())) > 2 and 'initial_ratio' in cfg.model.backbone.gate:
+        cfg.model.backbone.gate.initial_ratio = 0.5  # a crop has few regions: nodes of each scale have to stay whole
     model = build_model(cfg).train()
     if cfg.model.backbone.gate.type == 'RandomRoutes':  # a node that both images of a batch close would not learn
         model.backbone.gate.low = model.backbone.gate.high = 0.9
