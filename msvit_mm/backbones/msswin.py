@@ -283,11 +283,12 @@ class MSSwin(RegionBackbone, SwinTransformer):
             return Encoding(run(self._embed(images, active)), active)
         drawn = executions.draw_regions(gate_values, self.counterfactual_share)
         others = self.tokens_of(coarse & drawn.bool(), ~coarse & drawn.bool(), size)
+        stream = self._embed(images, active)  # first: older autocast keeps a cast made without gradients for later ones
         with torch.no_grad():
             queries = self._embed(images, others)
         # unbiased: regions that were not drawn contribute nothing, the others in proportion more
         weights = drawn * (drawn.numel() / drawn.sum())
-        return Encoding(run(self._embed(images, active), queries), active, others, weights)
+        return Encoding(run(stream, queries), active, others, weights)
 
     def _run(self, active: Stream, others: Stream | None = None, **words: Any) -> list[tuple[Tensor, Tensor | None]]:
         """The stages, as :func:`~msvit_mm.backbones.swin_layers.run_stages`."""

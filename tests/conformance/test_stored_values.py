@@ -394,6 +394,14 @@ CASES = {
 
 # 0.1 counted the pairs of regions that the border cuts as if they were whole; the count is exact now (test_costs.py).
 COUNTED_ANEW = ('segmentor: mask transformer, slide',)
+WITH_DROPOUT = ('segmentor: upernet', 'segmentor: fcn, slide', 'segmentor: routes', 'segmentor: routes, slide')
+
+
+def draws_as_stored():
+    """Whether this torch's dropout, which is no part of its interface, draws what it drew where values were stored."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.empty(10).bernoulli_(0.5).tolist() == [0, 0, 1, 0, 0, 0, 1, 1, 0, 1]
 
 
 def fingerprint(name, x):
@@ -423,6 +431,8 @@ def stored():
 
 @pytest.mark.parametrize('case', CASES)
 def test_value_is_as_stored(case, stored):
+    if case in WITH_DROPOUT and not draws_as_stored():
+        pytest.skip(f'torch {torch.__version__} drops other features of the heads than the one that stored')
     actual, wanted = fingerprints(case), stored[case]
     added = {name.split(' ')[0] for name in actual.keys() - wanted.keys()}
     assert wanted.keys() <= actual.keys() and added <= {'reference_gmacs'}  # which 0.1 had over routes alone
