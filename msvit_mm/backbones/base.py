@@ -404,12 +404,12 @@ def check_backbone(config: Mapping[str, Any], owner: str) -> None:
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Check that a word of a constructor is one of its meanings.
+    """Check that a word of a constructor is one of its meanings, and of their type.
 
     Raises:
         ValueError: If it is not.
     """
-    if value not in choices:
+    if value not in choices or type(value) not in map(type, choices):
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 

@@ -75,7 +75,7 @@ class MSSwin(RegionBackbone, SwinTransformer):
             are coarse, as in training.
         train_ratios: (low, high): every training image draws its coarse ratio from this range, and the gate ranks its
             regions, so that one network serves all budgets between. None: the gate's logits decide.
-        proportional_attention: Weigh a coarse key as the four cells that it stands for.
+        proportional_attention: Weigh a coarse key as four cells, also where the border of the image cuts it to fewer.
         patch_size: Side of a cell of the first stage in pixels.
         out_indices: Stages whose maps are returned.
         with_cp: Keep only the blocks' inputs for the backward pass and compute each block again there: less memory,

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from conformance.cases import close, perturb, random_images, run, varied_decisions
+import torch.nn.functional as F
+from conformance.cases import close, gradients, perturb, random_images, run, task_loss, varied_decisions
 from mmpretrain.models.backbones import SwinTransformer
 
 from msvit_mm.backbones import MSSwin
@@ -30,13 +31,7 @@ def host_of(backbone, **words):
     return host
 
 
-@pytest.mark.parametrize('region_size', [32, 64])
-@pytest.mark.parametrize(
-    ('window_size', 'padded', 'sizes'),
-    [(7, True, [(64, 97), (71, 90), (133, 201)]), (4, False, [(97, 128), (131, 99), (143, 150)])],
-)
-def test_all_fine_is_the_host(window_size, padded, sizes, region_size):
-    words = dict(window_size=window_size, pad_small_map=padded)
+def check_all_fine_is_the_host(sizes, region_size, **words):
     backbone = build(region_size=region_size, **words)
     host = host_of(backbone, **words)
     for size in sizes:
@@ -45,18 +40,50 @@ def test_all_fine_is_the_host(window_size, padded, sizes, region_size):
             close(run(backbone, images, backbone.dense_decisions(images))[0], host(images), f'{size}')
 
 
-@pytest.mark.parametrize('window_size', [8, 12])
-def test_all_coarse_is_the_host_with_half_the_windows_on_half_the_image(window_size):
-    backbone = build(region_size=64, window_size=window_size)
+@pytest.mark.parametrize(('window_size', 'padded', 'region_size'), [(7, True, 64), (7, True, 32), (3, False, 64)])
+def test_all_fine_is_the_host(window_size, padded, region_size):
+    sizes = [(65, 97), (71, 90), (131, 99), (143, 150), (133, 201), (97, 300)]
+    check_all_fine_is_the_host(sizes, region_size, window_size=window_size, pad_small_map=padded)
+
+
+def test_a_map_as_small_as_a_window_has_no_shift():
+    """As in the host, where it is not padded: a row or a column of windows, or one alone."""
+    words = dict(arch=dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2]), out_indices=(0, 1), window_size=4)
+    check_all_fine_is_the_host([(32, 45), (32, 32), (30, 64), (31, 29)], 8, **words)
+
+
+def test_without_biases_of_the_projection_padded_cells_are_zero_keys():
+    """As in the host; for counterfactual tokens as for those of the reference."""
+    words = dict(arch=dict(embed_dims=8, depths=[2], num_heads=[2]), out_indices=(0,), pad_small_map=True)
+    words['stage_cfgs'] = dict(block_cfgs=dict(attn_cfgs=dict(qkv_bias=False)))
+    check_all_fine_is_the_host([(30, 41)], 8, **words)
+    backbone = build(region_size=8, gate=dict(type='ScaleGate', sample_size=8), counterfactual_share=1.0, **words)
+    found = []
+    for execution in ('counterfactual', 'masked'):
+        features, _ = run(backbone, random_images((30, 41), 2), None, execution, training=True)
+        found.append(gradients(task_loss(features), backbone.gate))
+    assert all(x.any() for x in found[0].values())
+    close(*found)
+
+
+@pytest.mark.parametrize(('window_size', 'positions'), [(8, True), (12, False)])
+def test_all_coarse_is_the_host_with_half_the_windows_on_half_the_image(window_size, positions):
+    """Positions are the means over the cells of a token."""
+    height, width = size = (32 * window_size, 64 * window_size)
+    words = dict(use_abs_pos_embed=positions)
+    backbone = build(region_size=64, window_size=window_size, img_size=size, **words)
     state = backbone.state_dict()
     side = 2 * window_size - 1
     for key, x in state.items():
         if key.endswith('bias_table'):
             state[key] = x.unflatten(0, (side, side))[1:-1:2, 1:-1:2].flatten(0, 1)
-    half = SwinTransformer(**WORDS, window_size=window_size // 2).double()
+    if positions:
+        cells = state['absolute_pos_embed'].mT.unflatten(2, (height // 4, width // 4))
+        state['absolute_pos_embed'] = F.avg_pool2d(cells, 2).flatten(2).mT
+    half = SwinTransformer(**WORDS, window_size=window_size // 2, img_size=(height // 2, width // 2), **words).double()
     half.load_state_dict({key: x for key, x in state.items() if not key.endswith('_index')}, strict=False)
     half.eval()
-    images = random_images((32 * window_size, 32 * window_size), 1)
+    images = random_images(size, 1)
     with torch.no_grad():
         wanted = half(shrink(images, 2))
     coarse = 1 - backbone.dense_decisions(images)
@@ -81,8 +108,11 @@ def test_the_last_token_of_a_coarse_region_comes_from_four_copies():
     assert distances.min(1).values.max() < 1e-9 and distances.argmin(1).unique().numel() == 8
 
 
-def attend_by_hand(block, grid, corners, x):
-    """Attention of one image's tokens as the text says it: by loops over queries and keys, (T, C) -> (T, C)."""
+def attend_by_hand(block, grid, corners, x, proportional):
+    """Attention of one image's tokens as the text says it: by loops over queries and keys, (T, C) -> (T, C).
+
+    Proportional: a coarse key has log 4 more, also where the border cuts it to fewer cells.
+    """
     attn, layer = block.attn.w_msa, layer_of(block, grid.size)
     size, heads = layer.size, attn.num_heads
     table = attn.relative_position_bias_table.unflatten(0, (2 * size - 1, 2 * size - 1))
@@ -105,7 +135,9 @@ def attend_by_hand(block, grid, corners, x):
     for i, (y, x, span) in enumerate(corners):
         own = [key for key in keys if window(*key[:2]) == window(y, x)]
         scores = [
-            (qkv[i, 0] * k).sum(-1) * attn.scale + bias(y + span / 2 - v - s / 2, x + span / 2 - u - s / 2)
+            (qkv[i, 0] * k).sum(-1) * attn.scale
+            + bias(y + span / 2 - v - s / 2, x + span / 2 - u - s / 2)
+            + proportional * math.log(s**2)
             for v, u, s, k, _ in own
         ]
         weights = torch.stack(scores).softmax(0)  # (keys, heads)
@@ -113,10 +145,11 @@ def attend_by_hand(block, grid, corners, x):
     return attn.proj(torch.stack(outputs))
 
 
-@pytest.mark.parametrize('index', [0, 1])
-def test_attention_is_what_loops_say(index):
+@pytest.mark.parametrize(('index', 'proportional'), [(0, False), (1, False), (1, True)])
+def test_attention_is_what_loops_say(index, proportional):
     """Unshifted and shifted, with windows that tokens straddle and that the border pads."""
-    backbone = build(arch=dict(embed_dims=8, depths=[2], num_heads=[2]), region_size=8, out_indices=(0,))
+    words = dict(arch=dict(embed_dims=8, depths=[2], num_heads=[2]), out_indices=(0,))
+    backbone = build(region_size=8, proportional_attention=proportional, **words)
     block, images = backbone.stages[0].blocks[index], random_images((30, 41), 1)
     coarse = backbone.random_decisions(0.5, images, torch.Generator().manual_seed(0)).bool()
     (tokens,) = backbone.tokens_of(~coarse, coarse, (30, 41))
@@ -127,8 +160,9 @@ def test_attention_is_what_loops_say(index):
     run(backbone, images, coarse.double())
     windows = Windows.of(tokens, layer_of(block, tokens.grid.size))
     with torch.no_grad():
-        corners = tokens.corner.T.tolist()
-        close(windows.put_back(seen['y']), attend_by_hand(block, tokens.grid, corners, windows.put_back(seen['x'])))
+        corners, (x, y) = tokens.corner.T.tolist(), (windows.put_back(seen[name]) for name in 'xy')
+        assert any(col + span > tokens.grid.size[1] for _, col, span in corners)
+        close(y, attend_by_hand(block, tokens.grid, corners, x, proportional))
 
 
 def test_a_region_changes_its_windows_alone():
@@ -240,6 +274,7 @@ def test_stochastic_depth_drops_branches_of_whole_images():
     [
         (dict(region_size=48), 'region_size must be one of 32, 64, got 48'),
         (dict(region_size=16), 'region_size must be one of 32, 64, got 16'),  # less than a cell of the last stage
+        (dict(region_size=32.0), 'region_size must be one of 32, 64, got 32.0'),
         (dict(arch='huge'), "arch must be one of .*'tiny', got 'huge'"),
         (dict(out_after_downsample=True), 'wanted out_after_downsample=False, got'),
         (dict(window_size=2), 'wanted windows of at least 3 x 3 cells, got'),
