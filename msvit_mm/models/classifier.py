@@ -42,8 +42,14 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
         self._attach(predictions, choices.maps(), choices.costs, choices.num_tokens, decoder_macs)
         return predictions
 
-    def _task_losses(self, features: Features, data_samples: list) -> dict[str, Tensor]:
-        return self.head.loss(self._pool(features), data_samples)
+    def _task_losses(self, features: Features, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        losses = self.head.loss(self._pool(features), data_samples)
+        if self.teacher_loss is not None:
+            losses |= self.teacher_loss(self._decode(features), inputs)
+        return losses
+
+    def _check_teacher(self) -> None:
+        pass
 
     def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Maps, Maps]:
         """Of an image the loss is one number, so one node of each is swapped at a time, ``NUM_SWAPS`` of each scale."""

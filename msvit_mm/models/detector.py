@@ -47,7 +47,7 @@ def gated_detector(host: type) -> Any:
             self._attach(predictions, choices.maps(), choices.costs, choices.num_tokens)
             return predictions
 
-        def _task_losses(self, features: tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:
+        def _task_losses(self, features: tuple[Tensor, ...], inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
             return host.loss(self, features, data_samples)  # type: ignore[attr-defined]
 
     name = f'Gated{host.__name__}'

@@ -38,8 +38,8 @@ def in_evaluation(*modules: nn.Module) -> Iterator[None]:
 class GatedModel(Module):
     """Mixin that stands before a host model with a gated backbone.
 
-    A subclass defines ``_task_losses(features, data_samples)`` and ``_decode(features, *args)``. A head that works on
-    tokens tells what it costs by ``count_macs(num_tokens, layout)``.
+    A subclass defines ``_task_losses(features, inputs, data_samples)`` and ``_decode(features, *args)``. A head that
+    works on tokens tells what it costs by ``count_macs(num_tokens, layout)``.
 
     Args:
         *args: As for the host model.
@@ -47,6 +47,8 @@ class GatedModel(Module):
             the regions of the backbone's ``img_size``.
         utility_loss: Config of ``UtilityGateLoss``, which supervises the gate by what the other scale of a region would
             have cost the task; none by default. It needs counterfactual tokens.
+        teacher_loss: Config of ``TeacherLoss``, which supervises the class scores by those of a trained network; none
+            by default.
         warmup_gate: Config of the gate that decides during warm-up; by default the backbone's, random decisions of
             random ratio.
         **kwargs: As for the host model.
@@ -74,12 +76,14 @@ class GatedModel(Module):
     _decode: Callable[..., Tensor]
     gate_loss: Any
     utility_loss: Any
+    teacher_loss: Any
 
     def __init__(
         self,
         *args: Any,
         gate_loss: dict | None = None,
         utility_loss: dict | None = None,
+        teacher_loss: dict | None = None,
         warmup_gate: dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -108,6 +112,12 @@ class GatedModel(Module):
             self._check_utilities()
             sides = node_sides(self.backbone.metainfo()['patch_sizes'])
             self.utility_loss = for_each_scale(lambda _: MODELS.build(utility_loss), sides)
+        self.teacher_loss = None
+        if teacher_loss is not None:
+            self._check_teacher()
+            self.teacher_loss = MODELS.build(teacher_loss)
+            if isinstance(own := kwargs.get('data_preprocessor'), Mapping):
+                self.teacher_loss.check_normalisation(own)
         self.gate_phase = 'learn'
         self._decoder_macs: dict[tuple[int, ...], int] = {}
 
@@ -117,7 +127,7 @@ class GatedModel(Module):
         resting = self.gate_phase == 'warmup' and backbone.gate.learnable
         decisions = backbone.draw_decisions(self.warmup_gate, inputs) if resting else None
         features, choices = backbone.forward_gated(inputs, decisions)
-        losses = self._task_losses(features, data_samples) | self._token_losses(choices, data_samples)
+        losses = self._task_losses(features, inputs, data_samples) | self._token_losses(choices, data_samples)
         gate_losses = self._gate_losses(features, choices, data_samples, resting)
         losses |= {name: 0 * value if resting else value for name, value in gate_losses.items()}
         if resting:  # DDP wants every parameter in every iteration
@@ -171,6 +181,10 @@ class GatedModel(Module):
             )
         if type(self)._utilities is GatedModel._utilities:
             raise ValueError(f'utility_loss: wanted a segmentor or a classifier, got {type(self).__name__}')
+
+    def _check_teacher(self) -> None:
+        """Check that the model has class scores for a teacher to compare."""
+        raise ValueError(f'teacher_loss: wanted a segmentor or a classifier, got {type(self).__name__}')
 
     def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Maps, Maps]:
         """What a node's task loss falls by when its decision is swapped, like decisions, and where that is known.

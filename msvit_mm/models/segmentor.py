@@ -7,7 +7,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
+from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
 from ..backbones import ChoiceMap, Choices, Costs, GateOutput
@@ -104,10 +106,15 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         num_tokens = reduce(torch.add, (choices.num_tokens for choices in passes))
         return seg_logits / visits, maps, costs, num_tokens, decoder_macs + torch.zeros_like(costs.total)
 
-    def _task_losses(self, features: Features, data_samples: list) -> dict[str, Tensor]:
+    def _task_losses(self, features: Features, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         if self.with_neck:
             features = self.neck(features)
-        losses = self._decode_head_forward_train(features, data_samples)
+        if self.teacher_loss is None:
+            losses = self._decode_head_forward_train(features, data_samples)
+        else:  # the same, with the scores at hand
+            scores = self.decode_head(features)
+            losses = add_prefix(self.decode_head.loss_by_feat(scores, data_samples), 'decode')
+            losses |= self.teacher_loss(scores, inputs, self._class_weight(scores))
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(features, data_samples))
         return losses
@@ -148,11 +155,20 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         if self.with_neck:
             features = self.neck(features)
         logits = F.interpolate(self.decode_head(features), labels.shape[1:], mode='bilinear', align_corners=False)
-        loss, ignore_index = self.decode_head.loss_decode, self.decode_head.ignore_index
+        weight, ignore_index = self._class_weight(logits), self.decode_head.ignore_index
+        return F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction='none')
+
+    def _class_weight(self, scores: Tensor) -> Tensor | None:
+        """Class weights of the task's loss, of a head with several of its first."""
+        loss = self.decode_head.loss_decode
         loss = next(iter(loss)) if isinstance(loss, nn.ModuleList) else loss
         weight = getattr(loss, 'class_weight', None)
-        weight = None if weight is None else logits.new_tensor(weight)
-        return F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction='none')
+        return None if weight is None else scores.new_tensor(weight)
+
+    def _check_teacher(self) -> None:
+        head = type(self.decode_head)
+        if head.loss is not BaseDecodeHead.loss:
+            raise ValueError(f'teacher_loss: wanted a head with the loss of BaseDecodeHead, got {head.__name__}')
 
     def _decode(self, features: Features, metas: list[dict]) -> Tensor:
         if self.with_neck:

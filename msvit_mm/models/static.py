@@ -8,7 +8,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from .gated import GatedModel
 
-UNUSED = ('gate_loss', 'boundary_loss', 'warmup_gate', 'auxiliary_head', 'data_preprocessor')
+UNUSED = ('gate_loss', 'boundary_loss', 'teacher_loss', 'warmup_gate', 'auxiliary_head', 'data_preprocessor')
 
 
 class StaticModel(nn.Module):

@@ -108,6 +108,20 @@ def test_the_task_alone_teaches_the_gate(make_classifier, batch, backbone):
 UTILITY = dict(type='UtilityGateLoss', coarse_ratio=0.5)
 
 
+def test_a_teacher_changes_no_other_loss(make_classifier, batch, tiny_arch):
+    gate = dict(type='FixedGate', scale='fine')
+    teacher = dict(
+        type='GatedImageClassifier',
+        backbone=dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=gate),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=32),
+    )
+    models = make_classifier(), make_classifier(teacher_loss=dict(type='TeacherLoss', teacher=teacher))
+    plain, taught = (losses_of(model, batch) for model in models)
+    assert taught.pop('loss_teacher') > 0 and taught.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(taught[name], value)
+
+
 def test_utilities_swap_one_region_of_each_image_at_a_time(make_classifier, batch, monkeypatch):
     """Against the pooled features with one region's cells replaced by hand, four regions of each image."""
     model = make_classifier(utility_loss=UTILITY)

@@ -52,6 +52,12 @@ def detector(monkeypatch):
     MODELS.module_dict.pop('GatedMaskRCNN')
 
 
+def test_a_teacher_is_refused(detector):
+    teacher = dict(type='TeacherLoss', teacher=dict(type='GatedMaskRCNN', backbone=BACKBONE))
+    with pytest.raises(ValueError, match='teacher_loss: wanted a segmentor or a classifier, got GatedMaskRCNN'):
+        detector.GatedMaskRCNN(backbone=BACKBONE, teacher_loss=teacher)
+
+
 def test_losses_and_costs(detector, monkeypatch):
     model = detector.GatedMaskRCNN(backbone=BACKBONE, gate_loss=dict(type='BudgetLoss', budget=0.9)).train()
     passes, forward = [], model.backbone.forward_gated

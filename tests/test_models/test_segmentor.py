@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
 from mmengine.structures import PixelData
+from mmseg.models.decode_heads import FCNHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -78,6 +79,50 @@ def record(monkeypatch, owner, name):
 
 
 # Training
+
+
+@pytest.fixture
+def teacher(tiny_arch):
+    """Words of a teacher whose regions are all fine."""
+    return dict(
+        type='GatedEncoderDecoder',
+        data_preprocessor=dict(
+            type='SegDataPreProcessor', mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0], bgr_to_rgb=True
+        ),
+        backbone=dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=dict(type='FixedGate', scale='fine')),
+        decode_head=dict(type='FCNHead', in_channels=32, channels=8, num_classes=5, norm_cfg=dict(type='BN')),
+    )
+
+
+@pytest.mark.parametrize('head', ['FCNHead', 'UPerHead'])
+def test_a_teacher_changes_no_other_loss(make_segmentor, batch, head, teacher):
+    plain = losses_of(make_segmentor(head=head), batch)
+    taught = losses_of(make_segmentor(head=head, teacher_loss=dict(type='TeacherLoss', teacher=teacher)), batch)
+    assert taught.pop('loss_teacher') > 0 and taught.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(taught[name], value)
+
+
+def test_a_teacher_reaches_the_gate(make_segmentor, batch, teacher):
+    """Its contrast between the scales of a region is the gate's gradient, without any label."""
+    model = make_segmentor(teacher_loss=dict(type='TeacherLoss', teacher=teacher))
+    losses_of(model, batch)['loss_teacher'].backward()
+    assert all(x.grad.abs().sum() > 0 for x in model.backbone.gate.parameters())
+
+
+@MODELS.register_module()
+class OwnLossHead(FCNHead):
+    def loss(self, inputs, batch_data_samples, train_cfg):
+        raise NotImplementedError
+
+
+def test_a_teacher_needs_the_usual_head_and_one_normalisation(make_segmentor, teacher):
+    teacher['data_preprocessor']['std'] = [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="teacher: wanted images normalised as the model's are, by .*60.*, got .*1.0"):
+        make_segmentor(teacher_loss=dict(type='TeacherLoss', teacher=teacher))
+    own = dict(type='OwnLossHead', in_channels=32, in_index=1, channels=8, num_classes=5)
+    with pytest.raises(ValueError, match='wanted a head with the loss of BaseDecodeHead, got OwnLossHead'):
+        make_segmentor(decode_head=own, teacher_loss=dict(type='TeacherLoss', teacher=teacher))
 
 
 @pytest.mark.parametrize('gate_loss', [None, dict(type='BatchShapingLoss', coarse_ratio=0.5)], ids=str)
