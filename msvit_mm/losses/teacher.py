@@ -17,11 +17,13 @@ NORMALISATION = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')
 class TeacherLoss(BaseModule):
     r"""Cross-entropy to the class probabilities of a trained network, which sees the same images and stays as it is.
 
-    With the scores :math:`s` of the model and :math:`t` of the teacher, and the class weights :math:`c` of the task's
-    loss:
+    With the scores :math:`s` of the model, the teacher's probabilities :math:`p` and the class weights :math:`c` of the
+    task's loss, by which pixels of rare classes count for more:
 
-    .. math:: L = - w \, \tau^2 \, \mathrm{mean} \sum_k c_k \,
-        \mathrm{softmax}_k(t / \tau) \log \mathrm{softmax}_k(s / \tau)
+    .. math:: L = - w \, \tau^2 \, \mathrm{mean} \, \Big(\sum_k c_k p_k\Big)
+        \sum_k p_k \log \mathrm{softmax}_k(s / \tau), \qquad p = \mathrm{softmax}(t / \tau)
+
+    Whatever the weights, it is least where :math:`s` has these probabilities.
 
     The teacher is built and loaded when a training begins. It is no part of the model: checkpoints do not hold it, and
     predictions do not need it.
@@ -90,8 +92,10 @@ class TeacherLoss(BaseModule):
         if scores.ndim == 4:
             taught = F.interpolate(taught, scores.shape[2:], mode='bilinear', align_corners=False)
         probabilities = (taught.float() / self.temperature).softmax(1)
-        loss = F.cross_entropy(scores.float() / self.temperature, probabilities, class_weight)
-        return {'loss_teacher': self.weight * self.temperature**2 * loss}
+        loss = F.cross_entropy(scores.float() / self.temperature, probabilities, reduction='none')
+        if class_weight is not None:
+            loss = loss * torch.einsum('bk...,k->b...', probabilities, class_weight.float())
+        return {'loss_teacher': self.weight * self.temperature**2 * loss.mean()}
 
 
 def _form(scores: Tensor) -> str:

@@ -42,17 +42,17 @@ def test_equals_the_formula(temperature, weighted, as_maps):
     loss = make(dict(weight=0.5, temperature=temperature), as_maps=as_maps)
     taught = loss.scores(IMAGES)
     scores, weights = torch.randn_like(taught), torch.rand(4) if weighted else None
-    terms = -(taught / temperature).softmax(1) * (scores / temperature).log_softmax(1)
-    if weighted:
-        terms = terms * weights.view(-1, *[1] * (terms.ndim - 2))
-    expected = 0.5 * temperature**2 * terms.sum(1).mean()
+    probabilities = (taught / temperature).softmax(1).movedim(1, -1)
+    terms = -(probabilities * (scores / temperature).log_softmax(1).movedim(1, -1)).sum(-1)
+    expected = 0.5 * temperature**2 * (terms * (probabilities @ weights if weighted else 1)).mean()
     torch.testing.assert_close(loss(scores, IMAGES, weights)['loss_teacher'], expected)
 
 
-def test_its_own_scores_are_the_minimum():
+@pytest.mark.parametrize('weights', [None, torch.tensor([1.0, 3.0, 0.5, 1.0])])
+def test_its_own_scores_are_the_minimum(weights):
     loss = make()
     scores = loss.scores(IMAGES).requires_grad_()
-    loss(scores, IMAGES)['loss_teacher'].backward()
+    loss(scores, IMAGES, weights)['loss_teacher'].backward()
     torch.testing.assert_close(scores.grad, torch.zeros_like(scores), atol=1e-7, rtol=0)
 
 
