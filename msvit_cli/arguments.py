@@ -6,7 +6,12 @@ Nothing heavy is imported here, so that ``--help`` and mistakes are answered at 
 from argparse import ArgumentParser, _ArgumentGroup
 from typing import Any
 
-from mmengine.config import DictAction
+try:
+    from mmengine.config import DictAction
+except ImportError:
+    raise SystemExit(
+        "error: msvit needs mmengine and the other mm packages; install with `pip install 'msvit_mm[onedl]'`."
+    ) from None
 
 SHARED: dict[str, dict[str, Any]] = {
     'config': dict(help='a file, or the name of a config of this package, such as msvit_upernet_scenes'),

@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 import warnings
 from importlib import metadata
 
@@ -58,3 +60,12 @@ def test_quiet_imports(capsys):
             print('something else')
             warnings.warn('Fail to import ``MultiScaleDeformableAttention`` from mmcv.ops', stacklevel=1)
     assert capsys.readouterr().out == 'something else\n'
+
+
+def test_the_command_without_the_mm_packages():
+    code = "import sys; sys.modules['mmengine'] = None; import msvit_cli; msvit_cli.main(['--help'])"
+    ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "error: msvit needs mmengine and the other mm packages; install with `pip install 'msvit_mm[onedl]'`.\n"
+    )

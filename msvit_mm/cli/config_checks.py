@@ -6,33 +6,54 @@ from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
 
 from ..backbones import GatedBackbone, registered_backbones
 from ..datasets.configs import datasets_of, type_name
 from ..gates import gates_of
 
 HEADS = ('decode_head', 'auxiliary_head', 'head')
+PARTS = ('neck', *HEADS, 'gate_loss', 'utility_loss', 'boundary_loss', 'teacher_loss')  # a backbone says more
+SPLITS = ('train', 'val', 'test')
+OWN = __name__.partition('.')[0]
 
 
 def check_config(cfg: Config) -> None:
     """Check names and numbers of a config that users change and hosts report late or obscurely.
 
-    The backbone and its words, its gate and its words, and that classes, heads, class weights and labels agree. What is
-    not of this package is not looked at.
+    The words of model and data sets, and that classes, heads, class weights and labels agree.
 
     Raises:
         ValueError: With one line, if something does not fit.
     """
+    check_model(cfg)
+    for split in SPLITS:
+        for dataset in datasets_of(cfg, split):
+            if dataset:
+                _check_part(f'{split} data', dataset, DATASETS)
+    _check_classes(cfg)
+
+
+def check_model(cfg: Config) -> None:
+    """Check that a config's model and its parts are registered, and know their words where they are of this package.
+
+    Raises:
+        ValueError: With one line, if not.
+    """
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     model = cfg.get('model') or {}
+    if not model:
+        return
+    _check_part('model', model)
+    for name in PARTS:
+        for part in _as_list(model.get(name)):
+            _check_part(name, part)
     backbone = model.get('backbone') or {}
     cls = _backbone_class(backbone.get('type'))
     if cls is not None:
         _check_words(f'backbone {cls.__name__}', backbone, cls)
         _check_gate(backbone.get('gate'), cls)
         _check_gate(model.get('warmup_gate'), cls)
-    _check_classes(cfg)
 
 
 def classes_of(cfg: Config, split: str = 'train') -> list[str] | None:
@@ -65,7 +86,23 @@ def _backbone_class(name: Any) -> type[GatedBackbone] | None:
     return found if isinstance(found, type) and issubclass(found, GatedBackbone) else None
 
 
+def _check_part(what: str, config: Mapping[str, Any], registry: Registry = MODELS) -> None:
+    """Check that a part is registered, and if it is of this package that it takes the words."""
+    named = config.get('type')
+    if not isinstance(named, str):
+        return  # a class, or for the registry to complain about
+    with registry.switch_scope_and_registry(None) as own:
+        cls = own.get(named)
+        names = {**registry.module_dict, **own.module_dict}
+    if cls is None:
+        raise ValueError(f'{what}: wanted a registered one, got {named!r}{_close(named.rpartition(".")[2], names)}.')
+    if getattr(cls, '__module__', '').partition('.')[0] == OWN:
+        _check_words(f'{what} {cls.__name__}', config, cls)
+
+
 def _check_gate(gate: Any, backbone: type[GatedBackbone]) -> None:
+    if isinstance(gate, str):
+        raise ValueError(f"gate of {backbone.__name__}: wanted a config such as dict(type='{gate}'), got {gate!r}.")
     if not isinstance(gate, Mapping):
         return
     gates = gates_of(backbone.gate_family)
@@ -104,7 +141,7 @@ def _words_of(cls: type) -> set[str] | None:
 def _check_classes(cfg: Config) -> None:
     classes = classes_of(cfg)
     numbers = {'the data set': len(classes)} if classes else {}
-    for loader in ('train', 'val', 'test'):
+    for loader in SPLITS:
         for step in (step for dataset in datasets_of(cfg, loader) for step in dataset.get('pipeline') or ()):
             if type_name(step) == 'CheckLabels':
                 numbers[f'CheckLabels of {loader}'] = step['num_classes']

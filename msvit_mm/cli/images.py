@@ -1,6 +1,8 @@
 """Images for a command: files, data sets, and inputs of one size."""
 
 import sys
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..datasets.configs import datasets_of, leaf_datasets
+from ..datasets.image_mask import MASK_SUFFIXES, NUM_LOOKED_AT, is_binary_255
 from ..datasets.prepared import PreparedImages, space_evenly
 from ..models import GatedModel
 
@@ -33,7 +36,7 @@ def check_data(cfg: Config, *splits: str) -> None:
                     f"{split} data: wanted files in '{path}', got {got}; "
                     f'link the dataset there or set {split}_dataloader.dataset.data_root by --cfg-options.'
                 )
-        for line in left_out(cfg, split):
+        for line in left_out(cfg, split) + without_classes(cfg, split):
             print(line, file=sys.stderr)
 
 
@@ -53,6 +56,26 @@ def left_out(cfg: Config, split: str) -> list[str]:
                 f"{split} data: {len(others)} of {len(images)} images in '{path}' are no files that end in "
                 f"'{suffix}' and are left out, such as {others[0]}"
             )
+    return lines
+
+
+def without_classes(cfg: Config, split: str) -> list[str]:
+    """A line on each folder of masks that hold 0 and 255 alone: 255 counts for nothing, so nothing could be learned."""
+    lines = []
+    for dataset in datasets_of(cfg, split):
+        prefix = dataset.get('data_prefix', {})
+        folder = prefix.get('seg_map_path') if isinstance(prefix, dict) else None
+        if not folder or dataset.get('foreground_255') or '://' in str(folder):
+            continue
+        path = Path(dataset.get('data_root') or '', folder)
+        suffixes = [dataset['seg_map_suffix']] if 'seg_map_suffix' in dataset else MASK_SUFFIXES
+        masks = list(islice((file for file in path.rglob('*') if file.name.endswith(tuple(suffixes))), NUM_LOOKED_AT))
+        with suppress(OSError):  # a mask that cannot be read is named when it is loaded
+            if masks and is_binary_255(masks):
+                lines.append(
+                    f"{split} data: masks such as '{masks[0]}' hold 0 and 255 alone, of which 255 counts for nothing; "
+                    'if it is the foreground, use ImageMaskDataset with foreground_255=True'
+                )
     return lines
 
 

@@ -13,7 +13,7 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import MODELS, RUNNERS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from rich.progress import Progress
 from torch import nn
@@ -46,7 +46,7 @@ from ..engine.storage import use_atomic_files
 from ..models import GatedEncoderDecoder, GatedModel
 from ..studies.prediction import token_range
 from .config import load_config
-from .config_checks import classes_of, metainfo_of
+from .config_checks import check_config, check_model, classes_of, metainfo_of
 from .errors import one_line_errors
 from .images import check_data, load_split
 from .machine import check_device, check_machine
@@ -61,7 +61,7 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> Gated
     check_device(device)
     if 'model' not in cfg:
         raise ValueError(f"config '{cfg.filename}': wanted a model, got none.")
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    check_model(cfg)
     config = copy.deepcopy(cfg.model)  # hosts write into what they build from
     config.setdefault('data_preprocessor', cfg.get('data_preprocessor'))  # beside the model, as the runner takes it
     model = revert_sync_batchnorm(MODELS.build(config))
@@ -198,6 +198,17 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
+def build_loops(runner: Any, *splits: str) -> None:
+    """Build the loops of a runner with their data sets, which it would build late, and end in one line if these fail.
+
+    Args:
+        splits: Of 'train', 'val', 'test'.
+    """
+    with one_line_errors(ValueError, OSError):
+        for split in splits:
+            getattr(runner, f'{split}_loop')
+
+
 def _name_samples(loader: DataLoader) -> DataLoader:
     """Let a loader's samples name their files where they cannot be read."""
     if not isinstance(loader.dataset, NamedSamples):  # around DataLoader's guard: no iterator has been made yet
@@ -209,8 +220,9 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
     """Build a quiet runner of a checkpoint, whose ``test`` may be called again and again.
 
     Raises:
-        ValueError: If machine or data lack something, or the checkpoint does not fit the model.
+        ValueError: If a word of the config is none, machine or data lack something, or the checkpoint does not fit.
     """
+    check_config(cfg)
     check_machine(cfg, train=False)
     check_data(cfg, 'test')
     weights = load_checkpoint_safely(checkpoint)['state_dict']

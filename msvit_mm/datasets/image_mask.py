@@ -130,14 +130,17 @@ def check_not_binary_255(paths: Sequence[Path]) -> None:
     Raises:
         ValueError: If the first ones are.
     """
-    values: set[int] = set()
-    for path in paths[:NUM_LOOKED_AT]:
-        values |= set(mask_values(path).tolist())
-    if 255 in values and values <= {0, 255}:
+    if is_binary_255(paths[:NUM_LOOKED_AT]):
         raise ValueError(
             f"masks such as '{paths[0]}': wanted numbers of classes, got 0 and 255, of which 255 counts for nothing; "
             'if it is the foreground, set foreground_255=True'
         )
+
+
+def is_binary_255(paths: Iterable[Path]) -> bool:
+    """Whether masks hold 255 and beside it at most 0."""
+    values = {value for path in paths for value in mask_values(path).tolist()}
+    return 255 in values and values <= {0, 255}
 
 
 def mask_values(path: Path) -> np.ndarray:

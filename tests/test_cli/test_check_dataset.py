@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from msvit_mm.cli.config_checks import check_config
+from msvit_mm.cli.images import check_data
 from msvit_mm.studies.survey import survey
 
 OWN = Path(__file__).parents[2] / 'configs' / 'custom' / 'own_data.py'
@@ -95,12 +96,76 @@ def test_generated_data(run):
         ('model.backbone.gate.type=RouteGate', "gate of MSViT: wanted one of ContextGate, .* got 'RouteGate'"),
         ('model.backbone.gate.hidden_dim=32', "gate ScaleGate: .* got 'hidden_dim'; close are hidden_dims"),
         ('model.backbone.type=MSVit', "backbone: wanted a registered one, got 'MSVit'; close are MSViT"),
+        ('model.backbone.gate=ScaleGate', r"gate of MSViT: wanted a config such as dict\(type='ScaleGate'\), got 'Sc"),
+        ('model.gate_loss.type=BatchShapinLoss', "gate_loss: .* got 'BatchShapinLoss'; close are BatchShapingLoss"),
+        ('model.gate_loss.coarse_rate=0.5', "gate_loss BatchShapingLoss: .* got 'coarse_rate'; close are coarse_ratio"),
+        ('model.decode_head.type=UperHead', "decode_head: wanted a registered one, got 'UperHead'; close are UPerHead"),
+        ('model.type=GatedEncodeDecoder', "model: .*, got 'GatedEncodeDecoder'; close are GatedEncoderDecoder"),
+        ('model.utilty_loss=None', "model GatedEncoderDecoder: .* got 'utilty_loss'; close are utility_loss"),
+        (
+            'train_dataloader.dataset.forground_255=True',
+            "train data ImageMaskDataset: wanted words .*, got 'forground_255'; close are foreground_255",
+        ),
+        (
+            'val_dataloader.dataset.type=ImageMaskDatset',
+            "val data: .* got 'ImageMaskDatset'; close are ImageMaskDataset",
+        ),
     ],
 )
 @pytest.mark.parametrize('command', ['check-dataset', 'train'])
 def test_words_and_numbers_of_the_config(fail, own, command, option, message):
     got = fail(command, own[0], '--cfg-options', option)
     assert re.search(message, got), got
+
+
+@pytest.mark.parametrize('command', ['get-flops', 'test'])
+def test_words_of_the_config_in_other_commands(fail, own, command):
+    checkpoint = [own[0].with_suffix('.pth')] if command == 'test' else []
+    got = fail(command, own[0], *checkpoint, '--cfg-options', 'model.backbone.gate.hidden_dim=32')
+    assert re.search("gate ScaleGate: .* got 'hidden_dim'; close are hidden_dims", got), got
+
+
+def binary(masks):
+    for path in masks.iterdir():
+        cv2.imwrite(str(path), np.pad(np.full((10, 50), 255, np.uint8), ((20, 0), (0, 0))))
+
+
+def test_bad_own_data_end_a_training_with_one_line(fail, own, tmp_path):
+    binary(own[1])
+    text = (
+        own[0]
+        .read_text()
+        .replace(", 'other')", ')')
+        .replace(', [0, 130, 180]]', ']')
+        .replace('[1.0, 1.0, 1.0]', '[1.0, 1.0]')
+    )
+    own[0].write_text(text)
+    got = fail('train', own[0], '--work-dir', tmp_path / 'run')
+    assert 'wanted numbers of classes, got 0 and 255' in got and 'set foreground_255=True' in got
+    (own[1] / '3.png').unlink()
+    assert 'got 1 images without a mask (3.jpg)' in fail('train', own[0], '--work-dir', tmp_path / 'run')
+
+
+def test_masks_of_0_and_255_are_named(own, capsys):
+    """Whatever the number of classes and the kind of data set; once one mask holds a class, they are left in peace."""
+    binary(own[1])
+    cfg = Config.fromfile(own[0])
+    check_data(cfg, 'train')
+    assert 'hold 0 and 255 alone, of which 255 counts for nothing; if it is the foreground' in capsys.readouterr().err
+    cfg.train_dataloader.dataset = dict(
+        type='BaseSegDataset',
+        data_root=str(own[1].parent),
+        data_prefix=dict(img_path='images', seg_map_path='masks'),
+        seg_map_suffix='.png',
+    )
+    check_data(cfg, 'train')
+    assert 'hold 0 and 255 alone' in capsys.readouterr().err
+    cv2.imwrite(str(own[1] / '3.png'), np.eye(50, dtype=np.uint8))
+    for path in own[1].iterdir():
+        if path.name not in ('3.png', '4.png'):
+            path.unlink()
+    check_data(cfg, 'train')
+    assert 'hold 0 and 255 alone' not in capsys.readouterr().err
 
 
 def test_survey_counts():

@@ -15,10 +15,11 @@ from ...datasets.named import SampleError
 from ...models import ImageMemoryError
 from ...ops.gating import BudgetError
 from ..config import load_config
+from ..config_checks import check_config
 from ..errors import one_line_errors
 from ..images import check_data, data_folders
 from ..machine import check_machine
-from ..models import build_runner, check_fits, unwrap
+from ..models import build_loops, build_runner, check_fits, unwrap
 from ..records import format_metrics
 
 
@@ -57,6 +58,7 @@ def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        check_config(cfg)
         apply_options(cfg, args)
         check_machine(cfg, train=False)
         check_data(cfg, 'test')
@@ -68,6 +70,7 @@ def main(args: Namespace) -> None:
     runner = build_runner(cfg)
     with one_line_errors():
         check_fits(unwrap(runner.model), weights)
+    build_loops(runner, 'test')
     with one_line_errors(BudgetError, SampleError, ImageMemoryError):
         metrics = runner.test()
     if is_main_process():

@@ -31,7 +31,7 @@ from ..errors import one_line_errors
 from ..guards import LockedError, add_guards, end_in_one_line, sole_training
 from ..images import check_data
 from ..machine import check_machine
-from ..models import build_runner, check_fits, unwrap
+from ..models import build_loops, build_runner, check_fits, unwrap
 
 
 def apply_options(cfg: Config, args: Namespace) -> None:
@@ -91,6 +91,7 @@ def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
     with one_line_errors():
         runner = build_runner(cfg)
     add_guards(runner)
+    build_loops(runner, 'train', 'val')
     if checkpoint:
         model = unwrap(runner.model)
         forget_addresses(model)
