@@ -2,12 +2,10 @@
 
     bash tools/dist_train.sh configs/msvit_dinov3_small_upernet_ade20k.py 8 --amp
 
-Registers and rotary positions: a coarse token's place is its centre. Fetch the weights (timm's
-``vit_small_patch16_dinov3.lvd1689m`` or the authors', under DINOv3's licence) and start from them:
+Registers and rotary positions: a coarse token's place is its centre. Fetch the weights under DINOv3's licence, timm's
+``vit_small_patch16_dinov3.lvd1689m.safetensors`` into this folder, or the authors' file and say where it is:
 
-    python tools/convert_checkpoint.py vit_small_patch16_dinov3.safetensors dinov3_small.pth
-
-    --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=dinov3_small.pth
+    --cfg-options model.backbone.init_cfg.checkpoint=FILE
 
 Not trained yet.
 """

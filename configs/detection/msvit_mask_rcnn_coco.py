@@ -4,7 +4,8 @@
 
 Needs mmdet and mmcv with its compiled ops, which msvit_mm itself does without (docs/detection.md). As in ViTDet a plain
 backbone, a simple feature pyramid, and crops of 1024x1024 at random scales: the gate loss wants one size. Attention is
-global in every layer, on the tokens that the gate leaves: windows would cut regions.
+global in every layer, on the tokens that the gate leaves: windows would cut regions. Starts from DeiT-B of mmpretrain's
+model zoo, downloaded the first time; ``--cfg-options model.backbone.init_cfg=None`` from random weights.
 
 Not trained yet.
 """
@@ -15,6 +16,7 @@ _base_ = [
     'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/gates/learned.py',
+    '../_base_/weights/deit_base.py',
 ]
 custom_imports = dict(
     imports=['msvit_mm', 'msvit_mm.models.detector', 'msvit_mm.visualization.detector'], allow_failed_imports=False
@@ -60,6 +62,7 @@ model = dict(
         drop_path_rate=0.1,
         with_cp=True,
         gate={{_base_.gate}},
+        init_cfg={{_base_.pretrained}},
     ),
     neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=768, out_channels=256, num_levels=5),
     gate_loss={{_base_.gate_loss}},
