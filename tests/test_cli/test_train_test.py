@@ -117,17 +117,19 @@ def test_bad_checkpoints(fail, trained, tmp_path, tool, option, toy_config):
     assert not list(tmp_path.rglob('iter_*.pth'))
 
 
-def test_other_number_of_classes(fail, trained, tmp_path, toy_config):
-    message = fail(
-        'test',
-        toy_config,
-        trained / 'iter_2.pth',
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        'model.decode_head.num_classes=4',
-    )
-    assert 'decode_head.conv_seg.weight: wanted (4, 8, 1, 1), got (3, 8, 1, 1)' in message
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (
+            'model.decode_head.num_classes=4',
+            'num_classes: wanted one number everywhere, got 3 of the data set, 4 of',
+        ),
+        ('model.decode_head.channels=4', 'decode_head.conv_seg.weight: wanted (3, 4, 1, 1), got (3, 8, 1, 1)'),
+    ],
+)
+def test_another_head(fail, trained, tmp_path, toy_config, option, message):
+    got = fail('test', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path, '--cfg-options', option)
+    assert message in got
 
 
 def test_starts_from_weights_of_something_else(fail, run, trained, tmp_path, toy_config):
