@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from ..gates.base import Gate, did_you_mean
+from ..ops.checks import check_batch
 
 Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
 HostModel = Any  # a host's model over a gated backbone, which is not typed
@@ -450,11 +451,7 @@ def check_images(images: Tensor, channels: int) -> None:
     if isinstance(images, Proxy):
         raise ValueError(f'images: wanted a tensor, got a Proxy of torch.fx; {EXPORT_HINT}')
     check_runs(images)
-    if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
-        raise ValueError(
-            f'images must be floating point of shape (B, {channels}, H, W), '
-            f'got {images.dtype} of shape {tuple(images.shape)}'
-        )
+    check_batch(images, channels)
     if images.is_cuda:  # a look at the values would hold up the GPU
         return
     if not (images.sum().isfinite() or images.isfinite().all()):  # finite numbers may have an infinite sum

@@ -1,5 +1,6 @@
 """The host of plain vision transformers with what DINOv2 and DINOv3 have beyond it: registers and rotary positions."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ class ExtendedViT(VisionTransformer):
 
     def __init__(self, *args: Any, num_registers: int = 0, rope: dict[str, Any] | None = None, **host: Any) -> None:
         super().__init__(*args, **host)
-        if num_registers < 0:
-            raise ValueError(f'num_registers: wanted at least 0, got {num_registers}')
+        if not isinstance(num_registers, int) or num_registers < 0:
+            raise ValueError(f'num_registers: wanted a whole number of at least 0, got {num_registers}')
         self.num_registers, self.num_class_tokens = num_registers, self.num_extra_tokens
         self.num_extra_tokens = self.num_class_tokens + num_registers
         self.reg_token = None
@@ -120,8 +121,9 @@ def check_rope(rope: dict[str, Any], head_dims: int) -> dict[str, Any]:
     Raises:
         ValueError: If one has no meaning, or a head's channels cannot turn.
     """
-    words = dict(temperature=100.0) | rope
-    if set(words) != {'temperature'} or not words['temperature'] > 0:
+    words = dict(temperature=100.0) | rope if isinstance(rope, Mapping) else {}
+    temperature = words.get('temperature')
+    if len(words) != 1 or not isinstance(temperature, int | float) or not temperature > 0:
         raise ValueError(f'rope: wanted dict(temperature=...) above 0, got {rope}')
     if head_dims % 4:
         raise ValueError(f'rope: wanted heads of a multiple of 4 channels, got {head_dims}')

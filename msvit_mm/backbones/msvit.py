@@ -64,7 +64,7 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         patch_size: Side of a fine patch in pixels.
         coarse_patch_size: Side of a coarse patch and of a region in pixels, a larger multiple of ``patch_size``.
         patch_sizes: Sides of the patches of all scales, ascending, each a larger multiple of the one before; the first
-            and the last are then ``patch_size`` and ``coarse_patch_size``. None: these two.
+            and the last are then ``patch_size`` and ``coarse_patch_size``, whatever these say. None: these two.
         gate: Config of the gate: ``ScaleGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
             Of more than two scales one such gate decides each; ``NestedGate`` takes one config for each, and
             ``SharedScaleGate`` is one for all.
@@ -172,7 +172,8 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         )
         img_size = height_and_width(img_size)
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        patch_sizes = (patch_size, coarse_patch_size) if patch_sizes is None else tuple(patch_sizes)
+        patch_sizes = (patch_size, coarse_patch_size) if patch_sizes is None else patch_sizes
+        patch_sizes = (patch_sizes,) if isinstance(patch_sizes, int) else tuple(patch_sizes)
         grid = Tiling(*img_size, patch_sizes)
         patch_size, coarse_patch_size = grid.patch_size, grid.region_size
 

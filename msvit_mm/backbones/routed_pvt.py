@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..gates import Gate, StatedRoutes, TokenGate, build_gate
-from ..gates.decide import check_decisions
 from ..gates.route import Edge
+from ..ops.checks import check_decisions
 from ..ops.gating import relaxed_gate_sample, straight_through, threshold, with_zero_gradients, zero_with_gradient
 from ..ops.maps import Size, add_at, mean_of_cells, spread, to_map
 from ..ops.packing import Packing

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..ops.checks import check_maps
 from ..ops.gating import budget_decisions, relaxed_gate_sample, threshold
-from ..ops.tiling import Maps, Tiling, as_maps, map_scales, per_scale
+from ..ops.tiling import Maps, Tiling, map_scales, per_scale
 from .region import rank_logits
 
 
@@ -67,34 +68,3 @@ def rank_decisions(gate_logits: Maps, low: float, high: float) -> Maps:
         return (rank_logits(-logits.detach(), (ratios * logits[0].numel()).round()) > 0).to(logits)
 
     return map_scales(rank, gate_logits)
-
-
-def check_maps(given: Maps, gate_logits: Maps) -> Maps:
-    """Decisions of every scale but the smallest as numbers of the logits' type.
-
-    Raises:
-        ValueError: If they are not as many maps as the logits, or :func:`check_decisions` refuses one.
-    """
-    maps, logits = per_scale(given), per_scale(gate_logits)
-    if len(maps) != len(logits):
-        raise ValueError(
-            f'decisions must be {len(logits)} maps (B, rows, cols), of the largest nodes first, got {len(maps)}'
-        )
-    return as_maps([check_decisions(*pair) for pair in zip(maps, logits, strict=True)])
-
-
-def check_decisions(given: Tensor, gate_logits: Tensor, words: str = '0 (fine) or 1 (coarse)') -> Tensor:
-    """Decisions as numbers of the logits' type.
-
-    Args:
-        words: The two values, for the error.
-
-    Raises:
-        ValueError: If they have another shape than the logits, or other values than 0 and 1.
-    """
-    if given.shape != gate_logits.shape:
-        wanted = tuple(gate_logits.shape)
-        raise ValueError(f'decisions must have shape (B, rows, cols) = {wanted}, got {tuple(given.shape)}')
-    if not ((given == 0) | (given == 1)).all():
-        raise ValueError(f'decisions must be {words}, got {torch.unique(given).tolist()[:8]}')
-    return given.to(gate_logits)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from .checks import check_batch, check_maps
 from .packing import Packing
-from .tiling import Maps, Tiling, active_slots, gather_patches, pad_to_regions, position_table
+from .tiling import Maps, Tiling, active_slots, as_maps, gather_patches, pad_to_regions, position_table
 
 
 def to_naflex(images: Tensor, decisions: Maps, patch_sizes: tuple[int, ...] = (16, 32)) -> dict[str, Tensor]:
@@ -20,13 +21,18 @@ def to_naflex(images: Tensor, decisions: Maps, patch_sizes: tuple[int, ...] = (1
         an image's own. ``patch_coord``: (y, x) of their centres in fine patches, the first fine one being at (0, 0), so
         that a coarse one lies between integers, shape (B, N, 2). ``patch_valid``: which are patches, boolean (B, N).
 
+    Raises:
+        ValueError: If images, decisions or patch sizes have the wrong shape, type or values.
+
     Example:
         >>> patches = to_naflex(torch.rand(1, 3, 32, 64), torch.tensor([[[1.0, 0.0]]]))
         >>> patches['patches'].shape, patches['patch_coord'][0].tolist()
         (torch.Size([1, 5, 768]), [[0.5, 0.5], [0.0, 2.0], [0.0, 3.0], [1.0, 2.0], [1.0, 3.0]])
     """
+    check_batch(images, 3)
     tiling = Tiling(images.shape[-2], images.shape[-1], tuple(patch_sizes))
-    active = Packing.select(active_slots(decisions, tiling).flatten(1))
+    wanted = as_maps([images.new_empty(len(images), scale.rows, scale.cols) for scale in tiling.scales[:-1]])
+    active = Packing.select(active_slots(check_maps(decisions, wanted), tiling).flatten(1))
     patches = gather_patches(pad_to_regions(images, tiling.region_size), tiling, active)
     ys, xs = (torch.arange(n, device=images.device, dtype=images.dtype) for n in (tiling.cell_rows, tiling.cell_cols))
     cells = torch.stack(torch.meshgrid(ys, xs, indexing='ij'), dim=-1).flatten(0, 1)  # (h * w, 2)

@@ -48,14 +48,12 @@ class Tiling:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f'an image needs at least one pixel, got (height, width) {(self.height, self.width)}')
-        if len(self.patch_sizes) < 2 or any(large <= small or large % small for small, large in self._pairs):
+        sides = self.patch_sizes
+        whole = len(sides) >= 2 and all(isinstance(side, int) and side > 0 for side in sides)
+        if not whole or any(large <= small or large % small for small, large in pairwise(sides)):
             raise ValueError(
-                f'patch sizes must be at least two, each a larger multiple of the one before, got {self.patch_sizes}'
+                f'patch sizes must be whole pixels, at least two, each a larger multiple of the one before, got {sides}'
             )
-
-    @property
-    def _pairs(self) -> list[tuple[int, int]]:
-        return list(pairwise(self.patch_sizes))
 
     @property
     def patch_size(self) -> int:

@@ -27,9 +27,12 @@ def test_products_of_rotated_tokens_know_their_distance_alone():
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (dict(num_registers=-1), 'num_registers: wanted at least 0, got -1'),
+        (dict(num_registers=-1), 'num_registers: wanted a whole number of at least 0, got -1'),
+        (dict(num_registers=1.5), 'num_registers: wanted a whole number of at least 0, got 1.5'),
         (dict(rope=dict(base=3.0)), r"rope: wanted dict\(temperature=...\) above 0, got {'base': 3.0}"),
         (dict(rope=dict(temperature=0.0)), 'above 0, got'),
+        (dict(rope=dict(temperature='100')), "above 0, got {'temperature': '100'}"),
+        (dict(rope=True), r'rope: wanted dict\(temperature=...\) above 0, got True'),
         (dict(num_registers=2, attention_scope='region', with_cls_token=False), "attention_scope='region' needs"),
     ],
 )

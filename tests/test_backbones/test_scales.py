@@ -127,10 +127,15 @@ def test_identical_pixels_embed_alike_in_any_tree(make_scales):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (dict(patch_sizes=(16, 24)), r'patch sizes must be at least two, each a larger multiple .* got \(16, 24\)'),
+        (dict(patch_sizes=(16, 24)), r'patch sizes must be whole pixels, at least two, .* got \(16, 24\)'),
         (dict(patch_sizes=(8, 16, 24)), r'got \(8, 16, 24\)'),
         (dict(patch_sizes=(16,)), r'got \(16,\)'),
         (dict(patch_sizes=(32, 16)), r'got \(32, 16\)'),
+        (dict(patch_sizes=(0, 16, 32)), r'patch sizes must .* got \(0, 16, 32\)'),
+        (dict(patch_sizes=(-16, 32)), r'patch sizes must .* got \(-16, 32\)'),
+        (dict(patch_sizes=(16.0, 32.0)), r'patch sizes must .* got \(16.0, 32.0\)'),
+        (dict(patch_sizes=(16, '32')), r"patch sizes must .* got \(16, '32'\)"),
+        (dict(patch_sizes=32), r'patch sizes must .* got \(32,\)'),
         (dict(patch_sizes=SIDES, gate=dict(type='NestedGate', gates=[dict(type='EdgeGate')])), 'gates: wanted 2, for'),
         (dict(patch_sizes=SIDES, gate=dict(type='SharedScaleGate', sample_size=32)), 'sample_size must divide the sm'),
     ],

@@ -186,3 +186,27 @@ def test_mixed_patches_without_positions_are_msvits_tokens(naflex, images):
     features = tokens_of(source.forward_features(**patches))
     (tokens,) = model(images, decisions)
     torch.testing.assert_close(features[patches['patch_valid']], tokens.active, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (dict(decisions=torch.zeros(2, 1, 1)), r'shape \(B, rows, cols\) = \(2, 2, 3\), got \(2, 1, 1\)'),
+        (dict(decisions=torch.zeros(1, 2, 3)), r'= \(2, 2, 3\), got \(1, 2, 3\)'),
+        (dict(decisions=torch.zeros(2, 6)), r'= \(2, 2, 3\), got \(2, 6\)'),
+        (dict(decisions=torch.full((2, 2, 3), 0.5)), r'must be 0 \(fine\) or 1 \(coarse\), got \[0.5\]'),
+        (dict(decisions=torch.full((2, 2, 3), 2)), r'must be 0 \(fine\) or 1 \(coarse\), got \[2\]'),
+        (dict(decisions=[torch.zeros(2, 2, 3)] * 2), r'must be 1 maps \(B, rows, cols\), .* got 2'),
+        (dict(patch_sizes=(8, 16, 32)), r'must be 2 maps \(B, rows, cols\), .* got 1'),
+        (dict(patch_sizes=(0, 16)), r'patch sizes must be .* got \(0, 16\)'),
+        (dict(images=torch.zeros(3, 64, 96)), r'of shape \(B, 3, H, W\), got torch.float32 of shape \(3, 64, 96\)'),
+        (
+            dict(images=torch.zeros(2, 3, 64, 96, dtype=torch.uint8)),
+            r'images must be floating point .* got torch.uint8',
+        ),
+    ],
+)
+def test_wrong_words_for_naflex(words, message):
+    given = dict(images=torch.zeros(2, 3, 64, 96), decisions=torch.zeros(2, 2, 3)) | words
+    with pytest.raises(ValueError, match=message):
+        msvit_mm.timm.to_naflex(**given)

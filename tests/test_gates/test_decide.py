@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from msvit_mm.gates import decide
-from msvit_mm.gates.decide import check_decisions
+from msvit_mm.ops.checks import check_decisions
 from msvit_mm.ops.gating import budget_decisions
 from msvit_mm.ops.tiling import Tiling
 
