@@ -3,7 +3,8 @@
     bash tools/dist_train.sh configs/msswin_classifier_imagenet.py 8 --amp
 
 The short recipe: a pretrained backbone, gate and backbone trained jointly, the first two epochs under random decisions.
-It starts from Swin-T of mmpretrain's model zoo, downloaded the first time.
+It starts from Swin-T of mmpretrain's model zoo, downloaded the first time; from the file of Swin's authors, or of timm,
+with the ``--cfg-options`` that msswin_tiny_upernet_ade20k.py states.
 
 Not trained yet.
 """

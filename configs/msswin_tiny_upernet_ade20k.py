@@ -3,7 +3,10 @@
     bash tools/dist_train.sh configs/msswin_tiny_upernet_ade20k.py 8 --amp
 
 Starts from Swin-T of mmpretrain's model zoo, downloaded the first time; ``--cfg-options model.backbone.init_cfg=None``
-from random weights.
+from random weights; from the file of Swin's authors, or of timm, with ``--cfg-options``:
+
+    model.backbone.init_cfg.checkpoint=swin_tiny_patch4_window7_224.pth
+    model.backbone.init_cfg.convert=True model.backbone.init_cfg.prefix=None
 
 Not trained yet.
 """

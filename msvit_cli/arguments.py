@@ -101,10 +101,9 @@ def add_convert_checkpoint(parser: ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument('--config', help='config, or its name, whose backbone is the target')
     group.add_argument('--arch', help="name of the host's architecture; default: the one that has the weights' sizes")
-    parser.add_argument(
-        '--img-size', type=int, nargs='+', help="H [W] in pixels; default: keeps the source's positions"
-    )
-    parser.add_argument('--patch-size', type=int, help='pixels; default 16')
+    size = "H [W] in pixels; default: keeps the source's positions, of a Swin as its windows say"
+    parser.add_argument('--img-size', type=int, nargs='+', help=size)
+    parser.add_argument('--patch-size', type=int, help='pixels, of plain ones; default 16')
     parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
     parser.add_argument('--patch-sizes', type=int, nargs='+', help='of all scales, ascending, instead of these two')
     grid = "rows and columns of the source's positions; default: by the kept config, or else square"

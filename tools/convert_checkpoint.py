@@ -1,8 +1,9 @@
-"""Convert the weights of a plain vision transformer into those of MSViT: timm, DeiT, DINOv2, mmseg or mmpretrain.
+"""Convert weights of a plain or a Swin transformer, whoever saved them, into those of MSViT or MSSwin.
 
 python tools/convert_checkpoint.py deit_small_patch16_224.pth deit-small.pth --img-size 512
 
-PVTv2, timm's or its authors', becomes a DynamicTokenRoutingTransformer.
+Plain ones of timm, DeiT, DINOv2, DINOv3, mmseg and mmpretrain; Swin V1 of timm, of its authors and of the hosts. PVTv2,
+timm's or its authors', becomes a DynamicTokenRoutingTransformer.
 """
 
 from msvit_cli import run

@@ -25,7 +25,7 @@ from .embedding import embed_patches
 from .layers import draw_drop_path
 from .region import Counterfactual, GateOutput, RegionBackbone
 from .swin_layers import DenseSwin, Stream, layer_of, run_stages, take_drop_path
-from .swin_windows import StageGrid, StageTokens, count_pairs
+from .swin_windows import StageGrid, StageTokens, count_pairs, resize_bias_table
 
 
 class Encoding(NamedTuple):
@@ -96,6 +96,7 @@ class MSSwin(RegionBackbone, SwinTransformer):
 
     train_executions = ('masked', 'counterfactual', 'packed')
     test_executions = ('masked', 'packed')
+    weight_families = ('Swin', 'timm Swin', 'mmpretrain Swin')
     collection = 'MSSwin'
     paper: ClassVar[dict[str, str]] = dict(
         Title='MSViT: Dynamic Mixed-Scale Tokenization for Vision Transformers', URL='https://arxiv.org/abs/2307.02321'
@@ -215,10 +216,7 @@ class MSSwin(RegionBackbone, SwinTransformer):
         for name, own in self.named_parameters():
             key, given = prefix + name, state_dict.get(prefix + name)
             if name.endswith('relative_position_bias_table') and given is not None and len(given) != len(own):
-                side = math.isqrt(len(given))
-                table = given.T.unflatten(1, (side, side)).unsqueeze(0)
-                table = F.interpolate(table, size=math.isqrt(len(own)), mode='bicubic')
-                state_dict[key] = table[0].flatten(1).T
+                state_dict[key] = resize_bias_table(given, len(own))
                 index = name.replace('bias_table', 'index')
                 state_dict[prefix + index] = self.get_buffer(index)
 

@@ -1,5 +1,6 @@
 """Tokens of two scales in a Swin transformer: the candidates of a stage, their windows, attention in these, merging."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -264,6 +265,20 @@ class Windows:
     def _place(self) -> Tensor:
         """Where each token stands, (T,)."""
         return _inverse(self.order)
+
+
+def resize_bias_table(table: Tensor, count: int) -> Tensor:
+    """Biases of one window for another, as Swin's authors resize them, shape (offsets, heads) -> (count, heads).
+
+    Raises:
+        ValueError: If the offsets are not those of a square window.
+    """
+    side = math.isqrt(len(table))
+    if table.ndim != 2 or side**2 != len(table):
+        got = f'got shape {tuple(table.shape)}'
+        raise ValueError(f'relative_position_bias_table: wanted the offsets of a square window, {got}')
+    grid = table.T.unflatten(1, (side, side)).unsqueeze(0)
+    return F.interpolate(grid, size=math.isqrt(count), mode='bicubic')[0].flatten(1).T
 
 
 def half_step_table(table: Tensor, window_size: int, coarse_weight: float = 0.0) -> Tensor:

@@ -1,7 +1,8 @@
-"""Turn the weights of a plain vision transformer, whoever saved them, into those of ``MSViT``; PVTv2's into a router's.
+"""Turn weights of a plain vision transformer, whoever saved them, into ``MSViT``'s; PVTv2's and Swin's likewise.
 
 Every key of the source is renamed or dropped by a rule of the tables below; a key that no rule explains is an error.
-What the names cannot tell is not guessed: the number of heads, the epsilon of the norms, the input normalisation.
+What the names cannot tell is not guessed: the number of heads, which only Swin's biases tell, the epsilon of the norms,
+the input normalisation.
 """
 
 import math
@@ -12,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.backbones import SwinTransformer, VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..backbones.swin_windows import resize_bias_table
 from .loading import _first, check_shapes, check_values, metadata_of
 
 _MM = (  # mmpretrain's names are MSViT's own; mmseg's differ in attention and pre-norm
@@ -28,6 +30,17 @@ _MM = (  # mmpretrain's names are MSViT's own; mmseg's differ in attention and p
 )
 _BLOCK = r'(\d+)\.(norm[12]|attn\.(?:q|kv|proj|sr|norm)|mlp\.(?:fc[12]|dwconv))(?:\.dwconv)?\.(weight|bias)'
 _EMBED = r'(proj|norm)\.(weight|bias)'  # PVTv2's patch embeddings: the stem and those between its stages
+_TABLE = r'relative_position_bias_table'
+_SWIN = (  # what Swin's authors and timm name alike
+    (r'patch_embed\.proj\.(weight|bias)', r'patch_embed.projection.\1'),
+    (r'(patch_embed\.norm|norm\d)\.(weight|bias)|absolute_pos_embed', r'\g<0>'),
+    (r'layers\.(\d)\.blocks\.(\d+)\.norm([12])\.(weight|bias)', r'stages.\1.blocks.\2.norm\3.\4'),
+    (r'layers\.(\d)\.blocks\.(\d+)\.attn\.(qkv|proj)\.(weight|bias)', r'stages.\1.blocks.\2.attn.w_msa.\3.\4'),
+    (rf'layers\.(\d)\.blocks\.(\d+)\.attn\.{_TABLE}', rf'stages.\1.blocks.\2.attn.w_msa.{_TABLE}'),
+    (r'layers\.(\d)\.blocks\.(\d+)\.mlp\.fc1\.(weight|bias)', r'stages.\1.blocks.\2.ffn.layers.0.0.\3'),
+    (r'layers\.(\d)\.blocks\.(\d+)\.mlp\.fc2\.(weight|bias)', r'stages.\1.blocks.\2.ffn.layers.1.\3'),
+)
+_MERGING = r'downsample\.(norm|reduction)\.(weight|bias)'
 # Family: (a key that tells it, ordered pairs of a pattern of the whole key and its replacement).
 RULES = {
     'timm': (  # also the names of DeiT, DeiT III, DINOv2 and DINOv3
@@ -75,8 +88,27 @@ RULES = {
             *((rf'norm{i + 1}\.(weight|bias)', rf'norms.{i}.\1') for i in range(4)),
         ),
     ),
+    'Swin': (  # its authors' names, with a merging at the end of a stage
+        r'layers\.0\.downsample\.reduction\.weight',
+        (*_SWIN, (rf'layers\.(\d)\.{_MERGING}', r'stages.\1.downsample.\2.\3')),
+    ),
+    'timm Swin': (  # with a merging at the begin of the next one
+        rf'layers\.\d+\.blocks\.\d+\.attn\.{_TABLE}',
+        (*_SWIN, *((rf'layers\.{i + 1}\.{_MERGING}', rf'stages.{i}.downsample.\1.\2') for i in range(3))),
+    ),
+    'mmpretrain Swin': (  # MSSwin's own names; also mmseg's and mmdet's
+        rf'stages\.\d+\.blocks\.\d+\.attn\.w_msa\.{_TABLE}',
+        (
+            (r'(patch_embed\.(projection|norm)|norm\d)\.(weight|bias)|absolute_pos_embed', r'\g<0>'),
+            (r'stages\.\d\.blocks\.\d+\.(norm[12]|ffn\.layers\.(0\.0|1))\.(weight|bias)', r'\g<0>'),
+            (rf'stages\.\d\.blocks\.\d+\.attn\.w_msa\.((qkv|proj)\.(weight|bias)|{_TABLE})', r'\g<0>'),
+            (rf'stages\.\d\.{_MERGING}', r'\g<0>'),
+        ),
+    ),
 }
-PYRAMIDS = ('timm PVTv2', 'PVTv2')  # for DynamicTokenRoutingTransformer
+SWINS = ('Swin', 'timm Swin', 'mmpretrain Swin')  # for MSSwin
+PYRAMIDS = ('timm PVTv2', 'PVTv2', *SWINS)  # the others for DynamicTokenRoutingTransformer
+SWIN_V2 = r'.+\.attn\.(w_msa\.)?(logit_scale|cpb_mlp\..+)'
 DROPS = (
     (r'(head|head_dist|pre_logits|attn_pool|dino_head|ibot_head|decode_head|auxiliary_head|neck)\..+', 'a head'),
     (r'(fc_norm|ln2)\.(weight|bias)', 'norm after pooling, part of a head'),
@@ -85,6 +117,7 @@ DROPS = (
     (r'mask_token|decoder_.+', 'for masked pretraining only'),
     (r'dist_token', 'MSViT has no distillation token: features differ from the source'),
     (r'rope_embed\.periods', 'computed from the temperature'),
+    (r'(layers|stages)\..+\.(attn_mask|relative_position_index)', 'computed from the windows'),
 )
 REGISTERS = ('reg_token', 'register_tokens', 'storage_tokens')
 # What no source has: gates, coarse pixels and detail, and what a routing space has beyond PVTv2.
@@ -98,7 +131,7 @@ class Conversion:
     """Weights under the target's names, and what became of every key of the source.
 
     Attributes:
-        state_dict: Weights by MSViT's or DynamicTokenRoutingTransformer's names.
+        state_dict: Weights by the names of MSViT, DynamicTokenRoutingTransformer or MSSwin.
         family: Whose names the source had, a key of `RULES`.
         extra_tokens: How many tokens beside the patches the source has, of each kind: class, distillation, register.
         renamed: New name of every used key, also where it is the old one.
@@ -120,7 +153,7 @@ class Conversion:
 
     @property
     def is_pyramid(self) -> bool:
-        """Whether the weights are PVTv2's, for DynamicTokenRoutingTransformer."""
+        """Whether the weights are of a network whose maps shrink, PVTv2 or Swin."""
         return self.family in PYRAMIDS
 
     def report(self) -> dict[str, Any]:
@@ -141,14 +174,14 @@ class Conversion:
 
 
 def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Conversion:
-    """Give the weights of a plain vision transformer MSViT's names, those of PVTv2 a routing space's.
+    """Give the weights of a plain vision transformer MSViT's names, those of PVTv2 a routing space's, Swin's MSSwin's.
 
     Args:
         weights: Tensors by name; a leading ``module.`` of all of them is ignored.
         prefix: Which of several backbones in the file, such as ``'backbone'``; found where there is one.
 
     Raises:
-        ValueError: If there is no plain vision transformer, more than one, or a key that no rule explains.
+        ValueError: If there is none of them, more than one, a Swin V2, or a key that no rule explains.
 
     Example:
         >>> names = ['patch_embed.proj.weight', 'blocks.0.attn.qkv.weight', 'blocks.0.ls1.gamma', 'head.weight']
@@ -164,14 +197,16 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
     weights, joined = join_parts(weights)
     chosen = _choose_prefix(weights, prefix)
     inner = {key: key.removeprefix(chosen) for key in weights if key.startswith(chosen)}
+    if second := [key for key in inner.values() if re.fullmatch(SWIN_V2, key)]:
+        raise ValueError(f'wanted a Swin V1, whose biases are a table, got a Swin V2: {_first(second)}.')
     families = (name for name, (mark, _) in RULES.items() if any(re.fullmatch(mark, key) for key in inner.values()))
     if (family := next(families, None)) is None:
         raise ValueError(f'wanted a plain vision transformer of {", ".join(RULES)}, got {_first(inner)}.')
 
-    state_dict, renamed, dropped, unexplained = {}, {}, {}, []
+    rules, state_dict, renamed, dropped, unexplained = _rules_of(family, inner.values()), {}, {}, {}, []
     for key, tensor in weights.items():
         name = inner.get(key, key)
-        new = next((m.expand(to) for rule, to in RULES[family][1] if (m := re.fullmatch(rule, name))), None)
+        new = next((m.expand(to) for rule, to in rules if (m := re.fullmatch(rule, name))), None)
         reason = next((reason for rule, reason in DROPS if re.fullmatch(rule, name)), None)
         if prefix is not None and key not in inner:
             dropped[key] = f"outside of the chosen prefix '{chosen}'"
@@ -186,6 +221,10 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
             f'no rule of {family} explains {len(unexplained)} of {len(weights)} keys: {_first(unexplained)}.'
         )
     check_values(state_dict, 'the weights')
+    if family in ('Swin', 'timm Swin'):
+        merged = [key for key in state_dict if re.fullmatch(rf'stages\.\d\.{_MERGING}', key)]
+        state_dict |= {key: order_siblings(state_dict[key]) for key in merged}
+        joined += [f"{key} in the host's order of siblings" for key in merged]
     tensors = {name: weights[key] for key, name in inner.items()}
     registers = [tensors[name].shape[1] for name in REGISTERS if name in tensors]
     extra_tokens = int('cls_token' in tensors), int('dist_token' in tensors), sum(registers)
@@ -225,6 +264,26 @@ def join_parts(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[s
     return weights, joined
 
 
+def order_siblings(x: Tensor) -> Tensor:
+    r"""Bring the channels of 2 x 2 merged cells from the order of Swin's authors to that of ``nn.Unfold``.
+
+    .. math:: (x, y, c) \to (c, y, x)
+
+    Args:
+        x: Shape (..., 4 C): C channels of the upper left cell, of the lower left, the upper right, the lower right.
+
+    Raises:
+        ValueError: If the last dimension is no multiple of 4.
+
+    Example:
+        >>> order_siblings(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]))  # of two channels
+        tensor([0, 4, 2, 6, 1, 5, 3, 7])
+    """
+    if x.shape[-1] % 4:
+        raise ValueError(f'downsample: wanted the channels of 2 x 2 merged cells, got {x.shape[-1]}.')
+    return x.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)
+
+
 def describe_backbone(
     conversion: Conversion, patch_size: int = 16, arch: str | None = None, source_grid: tuple[int, int] | None = None
 ) -> dict[str, Any]:
@@ -232,6 +291,7 @@ def describe_backbone(
 
     Args:
         conversion: Of :func:`rename_keys`. Of a pyramid, the sizes are read off the weights, the heads are PVTv2's.
+            A Swin's image is as large as makes its last map one window.
         patch_size: Of the MSViT, in pixels.
         arch: Name of the host's architecture; by default the one that has the weights' sizes.
         source_grid: Rows and columns of the source's positions; by default as the file says, or else square.
@@ -240,6 +300,8 @@ def describe_backbone(
         ValueError: If no architecture of the host has these sizes: the number of heads is not in the weights.
     """
     state = conversion.state_dict
+    if conversion.family in SWINS:
+        return _describe_swin(state, arch)
     if conversion.is_pyramid:
         return dict(arch=_pyramid_arch(state) if arch is None else arch)
     gated = len(state.get('layers.0.ffn.w12.weight', ()))  # twice what the host makes of two thirds of its channels
@@ -283,15 +345,17 @@ def fit_weights(
 
     Args:
         conversion: Of :func:`rename_keys`; its state dict afterwards holds every key of the target but ``gate.*``.
-        target: State dict of an MSViT, or for PVTv2 of a DynamicTokenRoutingTransformer.
+        target: State dict of an MSViT, for PVTv2 of a DynamicTokenRoutingTransformer, for Swin of an MSSwin.
         grid: Rows and columns of the target's position embedding; a pyramid has none.
         source_grid: Rows and columns of the source's; by default as the file says, or else square.
 
     Raises:
         ValueError: If keys are missing or unexpected, one has rotary positions and the other has not, the registers
-            differ in number, or a shape other than that of patches and positions differs.
+            differ in number, or a shape other than that of patches, positions and bias tables differs.
     """
     state = conversion.state_dict
+    if conversion.family in SWINS:
+        _fit_swin(conversion, target)
     if not conversion.is_pyramid:
         _check_kind(target, state)
     for key in target:
@@ -318,6 +382,25 @@ def fit_weights(
         state[name] = resize_patch_kernel(state[name], (new[0], new[1]))
         conversion.resampled.append(f'{name}, {_by(old)} to {_by(new)} pixels')
     check_shapes(target, state)
+
+
+def _fit_swin(conversion: Conversion, target: Mapping[str, Tensor]) -> None:
+    """What depends on windows and on which maps are returned."""
+    state, earlier = conversion.state_dict, tuple(f'norm{i}.' for i in range(_count_stages(target) - 1))
+    for old, new in list(conversion.renamed.items()):
+        if re.fullmatch(r'norm\d\..+', new) and new not in target:
+            del state[new], conversion.renamed[old]
+            conversion.dropped[old] = 'norm of a map that the backbone does not return'
+    for key, own in target.items():
+        if key in state and key.endswith(_TABLE) and len(state[key]) != len(own):
+            conversion.resampled.append(f'{key}, windows of {_window_size(state[key])} to {_window_size(own)} cells')
+            state[key] = resize_bias_table(state[key], len(own))
+        elif key not in state and key.endswith('relative_position_index'):
+            state[key] = own
+            conversion.filled.append(f'{key} by the windows')
+        elif key not in state and key.startswith(earlier):
+            state[key] = own
+            conversion.filled.append(f'{key} as it begins: a classifier has none')
 
 
 def _check_kind(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
@@ -379,6 +462,16 @@ def _choose_prefix(keys: Iterable[str], wanted: str | None) -> str:
     return wanted
 
 
+def _rules_of(family: str, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The rules of a family; a classifier's norm is in a Swin that of the last map."""
+    rules: tuple[tuple[str, str], ...] = RULES[family][1]
+    return (*rules, (r'norm\.(weight|bias)', rf'norm{_count_stages(names) - 1}.\1')) if family in SWINS else rules
+
+
+def _count_stages(names: Iterable[str]) -> int:
+    return len({key.split('.')[1] for key in names if key.startswith(('layers.', 'stages.'))})
+
+
 def _position_grid(conversion: Conversion, grid: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
     """Rows and columns of the source's positions, and how many other tokens come before them."""
     rows = conversion.state_dict.get('pos_embed', torch.empty(0))
@@ -404,6 +497,35 @@ def _pyramid_arch(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     depths = tuple(len({key.split('.')[2] for key in state if key.startswith(f'nodes.{i}_{i}.')}) for i in range(4))
     ratios = tuple(h // c for h, c in zip(hidden, dims, strict=True))
     return dict(embed_dims=dims, depths=depths, mlp_ratios=ratios)
+
+
+def _describe_swin(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Any]:
+    count, kernel = _count_stages(state), state['patch_embed.projection.weight']
+    tables = [state.get(f'stages.{i}.blocks.0.attn.w_msa.{_TABLE}', torch.empty(0)) for i in range(count)]
+    if any(table.ndim != 2 for table in tables):
+        raise ValueError(f'{_TABLE}: wanted one of shape (offsets, heads) in each of {count} stages, got others.')
+    names = [f'stages.{i}.blocks.' for i in range(count)]
+    sizes = dict(
+        embed_dims=len(kernel),
+        depths=[len({key.split('.')[3] for key in state if key.startswith(name)}) for name in names],
+        num_heads=[table.shape[1] for table in tables],
+    )
+    named = (name for name, known in SwinTransformer.arch_zoo.items() if known == sizes and len(name) > 1)
+    patch_size, window_size = kernel.shape[-1], _window_size(tables[0])
+    stride = patch_size * 2 ** (count - 1)
+    words = dict(
+        arch=arch or next(named, sizes),
+        img_size=(stride * window_size, stride * window_size),
+        patch_size=patch_size,
+        region_size=stride,
+        window_size=window_size,
+        out_indices=tuple(i for i in range(count) if f'norm{i}.weight' in state),
+    )
+    return words | dict(use_abs_pos_embed=True) if 'absolute_pos_embed' in state else words
+
+
+def _window_size(table: Tensor) -> int:
+    return (math.isqrt(len(table)) + 1) // 2
 
 
 def _by(size: Iterable[int]) -> str:

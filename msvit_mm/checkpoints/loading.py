@@ -72,13 +72,26 @@ def load_weights_safely(path: str | PathLike) -> tuple['OrderedDict[str, Tensor]
         ValueError: If the file is missing, damaged, holds code, or no tensors by name.
     """
     content = _load_safetensors(path) if Path(path).suffix == '.safetensors' else _load(path)
+    return find_weights(content, f"checkpoint '{path}'")
+
+
+def find_weights(content: Any, where: str) -> tuple['OrderedDict[str, Tensor]', str]:
+    """The weights in what a file holds, and the entry that has them, as :func:`load_weights_safely` returns them.
+
+    Args:
+        content: Tensors by name, alone or as one of `WEIGHT_ENTRIES`.
+        where: Begins the message.
+
+    Raises:
+        ValueError: If there are none.
+    """
     entries: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
     entry = next((name for name in WEIGHT_ENTRIES if isinstance(entries.get(name), Mapping)), '')
     weights: Any = entries[entry] if entry else entries
     if not any(isinstance(tensor, Tensor) for tensor in weights.values()):
-        where = f"in '{entry}'" if entry else 'by name'
+        place = f"in '{entry}'" if entry else 'by name'
         got = f'the keys {_first(weights) or "of an empty dict"}' if entries else type(content).__name__
-        raise ValueError(f"checkpoint '{path}': wanted weights {where}, got {got}.")
+        raise ValueError(f'{where}: wanted weights {place}, got {got}.')
     return carry_metadata({str(name): tensor for name, tensor in weights.items()}, weights), entry
 
 

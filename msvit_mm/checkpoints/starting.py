@@ -14,7 +14,7 @@ from ..backbones import GatedBackbone
 from ..backbones.embedding import source_grid
 from ..datasets.configs import type_name
 from .convert import LACKED, RULES, fit_weights, rename_keys
-from .loading import _first, carry_metadata, check_shapes, metadata_of
+from .loading import _first, carry_metadata, check_shapes, find_weights, metadata_of
 
 # Weights whose shape is the number of classes: of these another number is no mistake.
 CLASS_WEIGHTS = r'(.+\.)?(conv_seg|cls_emb|mask_norm|fc_cls|fc_reg|conv_logits|head\.fc|layers\.head)(\..+)?'
@@ -147,8 +147,11 @@ class CheckedPretrained(PretrainedInit):
             weights = weights_below(checkpoint, self.prefix)
             adopted = module.adopt(weights) if isinstance(module, GatedBackbone) else weights
             return weights if adopted is weights else carry_metadata(adopted, weights)
-        conversion = rename_keys(weights_below(checkpoint, None), self.prefix)
-        state = module.state_dict()
+        where = f"init_cfg '{self.checkpoint}'"
+        conversion, state = rename_keys(find_weights(checkpoint, where)[0], self.prefix), module.state_dict()
+        if conversion.family not in (families := getattr(module, 'weight_families', ())):
+            wanted = f'weights of {" or ".join(families) or "nothing that is converted"} for {type(module).__name__}'
+            raise ValueError(f'{where}: wanted {wanted}, got those of {conversion.family}.')
         fit_weights(conversion, state, None if conversion.is_pyramid else module.patch_resolution)
         return carry_metadata(conversion.state_dict, state)
 

@@ -9,6 +9,7 @@ import torch
 from mmengine.registry import MODELS
 from safetensors.torch import save_file
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
 from msvit_mm.checkpoints import load_checkpoint_safely
@@ -174,7 +175,7 @@ def test_pvt_becomes_a_router(convert, tmp_path):
     model.init_weights()
     assert torch.equal(model.nodes['2_2'][0].attn.kv.weight, weights['stages.2.blocks.0.attn.kv.weight'])
     assert not model.nodes['2_3'][0].attn.proj.weight.any()
-    with pytest.raises(SystemExit, match='weights of PVTv2: wanted no patch sizes and no --source-grid, got some'):
+    with pytest.raises(SystemExit, match='weights of timm PVTv2: wanted no patch sizes and no --source-grid, got some'):
         convert(source, tmp_path / 'other.pth', '--patch-size', 8)
 
 
@@ -184,3 +185,25 @@ def test_pvt_and_the_config_of_a_plain_transformer(check_fails, tmp_path, config
     )
     message = 'wanted a model.backbone of type DynamicTokenRoutingTransformer, got MSViT'
     check_fails(message, 'p.pth', '--config', config)
+
+
+def test_swin_becomes_a_mixed_scale_one(convert, check_fails, tmp_path, weights, config):
+    torch.manual_seed(0)
+    sizes = dict(embed_dim=8, depths=(1, 1, 1), num_heads=(1, 2, 2), window_size=4)
+    source, target = SwinTransformer(img_size=64, **sizes).state_dict(), tmp_path / 'msswin.pth'
+    save_file(source, tmp_path / 'swin.safetensors')
+    printed = convert(tmp_path / 'swin.safetensors', target, '--img-size', 64, 96)
+    assert "'type': 'MSSwin', 'arch': {'embed_dims': 8, 'depths': [1, 1, 1], 'num_heads': [1, 2, 2]}" in printed
+    assert "'img_size': [64, 96], 'patch_size': 4, 'region_size': 16, 'window_size': 4" in printed
+    arch = dict(embed_dims=8, depths=[1, 1, 1], num_heads=[1, 2, 2])
+    words = dict(arch=arch, region_size=16, window_size=4, out_indices=(2,))
+    model = MODELS.build(dict(type='MSSwin', **words, init_cfg=dict(type='Pretrained', checkpoint=str(target))))
+    model.init_weights()
+    assert torch.equal(model.stages[1].blocks[0].ffn.layers[1].weight, source['layers.1.blocks.0.mlp.fc2.weight'])
+    assert torch.equal(model.norm2.weight, source['norm.weight'])
+
+    check_fails('wanted a model.backbone of type MSSwin, got MSViT', 'swin.safetensors', '--config', config)
+    check_fails('weights of timm Swin: wanted no patch sizes and no', 'swin.safetensors', '--patch-size', 8)
+    torch.save(weights, tmp_path / 'vit.pth')
+    config.write_text(f"model = dict(type='EncoderDecoder', backbone=dict(type='MSSwin', arch={arch}))")
+    check_fails('wanted a model.backbone of type MSViT, got MSSwin', 'vit.pth', '--config', config)

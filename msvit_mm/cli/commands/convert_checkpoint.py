@@ -1,8 +1,9 @@
-"""Convert the weights of a plain vision transformer into those of MSViT: timm, DeiT, DINOv2, mmseg or mmpretrain.
+"""Convert weights of a plain or a Swin transformer, whoever saved them, into those of MSViT or MSSwin.
 
 msvit convert-checkpoint deit_small_patch16_224.pth deit-small.pth --img-size 512
 
-PVTv2, timm's or its authors', becomes a DynamicTokenRoutingTransformer.
+Plain ones of timm, DeiT, DINOv2, DINOv3, mmseg and mmpretrain; Swin V1 of timm, of its authors and of the hosts. PVTv2,
+timm's or its authors', becomes a DynamicTokenRoutingTransformer.
 """
 
 from argparse import Namespace
@@ -46,7 +47,7 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
         raise ValueError('--patch-sizes: wanted no further patch size beside, got some.')
     wanted = next(name for name, cls in registered_backbones().items() if conversion.family in cls.weight_families)
     if conversion.is_pyramid and (given.keys() - {'img_size'} or args.source_grid):
-        raise ValueError('weights of PVTv2: wanted no patch sizes and no --source-grid, got some.')
+        raise ValueError(f'weights of {conversion.family}: wanted no patch sizes and no --source-grid, got some.')
     if len(given.get('img_size', (0,))) > 2:
         raise ValueError(f'--img-size: wanted H or H W, got {args.img_size}.')
     if 'img_size' in given:
