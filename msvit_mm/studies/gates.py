@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ..models import GatedModel
-from ..visualization import WRONG, add_legend, draw_errors, draw_objects, draw_panel, legend_of
+from ..visualization import WRONG, add_legend, draw_errors, draw_objects, draw_panel, legend_of, pale
 
 LEARNED = 'learned'
 MAX_CLASSES = 20  # of a legend that can be read
@@ -57,7 +57,7 @@ def evaluate_own(runner: Runner) -> dict[str, float]:
 def draw_gates(contenders: Mapping[str, Contender], dataset: Any, num_images: int) -> Figure:
     """Two rows of pictures per image, a column for each contender: what its gate chose, and what it then predicted.
 
-    Of segmentors red is wrong; of detectors the objects that it is sure of are drawn.
+    Of segmentors the classes are pale and red is wrong; of detectors the objects that it is sure of are drawn.
 
     Args:
         contenders: By name; all segmentors or all detectors.
@@ -65,6 +65,7 @@ def draw_gates(contenders: Mapping[str, Contender], dataset: Any, num_images: in
         num_images: How many images.
     """
     samples = [dataset[i * len(dataset) // num_images] for i in range(num_images)]
+    names, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
     height, width = samples[0]['inputs'].shape[1:]
     columns = len(contenders) + 1
     fig = Figure(figsize=(2 * columns, 4 * height / width * num_images + 1.2), layout='constrained')
@@ -75,8 +76,9 @@ def draw_gates(contenders: Mapping[str, Contender], dataset: Any, num_images: in
         ax.set_title(_title(name, contender.metrics), fontsize=9)
     legend: dict[str, Any] = {}
     for rows, sample in zip(axes.reshape(num_images, 2, columns), samples, strict=True):
-        legend |= _draw_image(rows, sample, contenders.values(), dataset.metainfo['palette'])
-    classes = dict(zip(dataset.metainfo['classes'], dataset.metainfo['palette'], strict=False))  # COCO's has 80 colours
+        legend |= _draw_image(rows, sample, contenders.values(), palette)
+    colours = pale(palette) if 'gt_sem_seg' in samples[0]['data_samples'] else palette
+    classes = dict(zip(names, colours, strict=False))  # COCO's has 80 colours
     add_legend(fig, legend | (classes if len(classes) <= MAX_CLASSES else {}))
     return fig
 

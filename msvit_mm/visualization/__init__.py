@@ -4,7 +4,7 @@ from .choices import draw_choices, draw_panel, draw_summary, has_choices, legend
 from .objects import draw_objects
 from .routes import depth_map, draw_route_summary, draw_routes
 from .scale_map import draw_scale_map
-from .segmentation import WRONG, add_legend, draw_errors, draw_segmentation, draw_sheet
+from .segmentation import WRONG, add_legend, draw_errors, draw_segmentation, draw_sheet, pale
 from .tradeoff import draw_tradeoff, pareto_front
 from .visualizer import GatedSegLocalVisualizer, gated_visualizer
 
@@ -28,6 +28,7 @@ __all__ = [
     'has_choices',
     'legend_of',
     'maps_of_kind',
+    'pale',
     'pareto_front',
     'route_maps',
 ]

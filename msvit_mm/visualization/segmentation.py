@@ -11,7 +11,7 @@ WRONG = np.array([255, 0, 0], dtype=np.uint8)
 
 
 def draw_segmentation(
-    image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float = 0.5
+    image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray, opacity: float = 0.5
 ) -> np.ndarray:
     """Lay the colours of the classes over an image; labels that are no class are black.
 
@@ -46,12 +46,12 @@ def draw_errors(
     opacity: float = 0.7,
     ignore_index: int = 255,
 ) -> np.ndarray:
-    """Lay the predicted classes over an image, and pure red where they are wrong.
+    """Lay the predicted classes over an image, both pale, and pure red where they are wrong.
 
     Args:
-        image: RGB, uint8, shape (H, W, 3).
+        image: RGB, uint8, shape (H, W, 3); drawn grey.
         predicted, labels: Numbers of classes, shape (H, W).
-        palette: RGB of each class.
+        palette: RGB of each class; drawn as :func:`pale` makes them.
         opacity: Of the classes, in [0, 1].
         ignore_index: Label of pixels that are neither right nor wrong.
 
@@ -59,12 +59,29 @@ def draw_errors(
         RGB, uint8, shape (H, W, 3).
 
     Example:
-        >>> draw_errors(np.zeros((1, 2, 3), np.uint8), np.array([[0, 0]]), np.array([[0, 1]]), [[0, 100, 0]]).tolist()
-        [[[0, 70, 0], [255, 0, 0]]]
+        >>> draw_errors(np.zeros((1, 2, 3), np.uint8), np.array([[0, 0]]), np.array([[0, 1]]), [[255, 0, 0]]).tolist()
+        [[[178, 88, 88], [255, 0, 0]]]
     """
-    canvas = draw_segmentation(image, predicted, palette, opacity)
+    grey = image.mean(-1, keepdims=True).repeat(3, -1)
+    canvas = draw_segmentation(grey, predicted, pale(palette), opacity)
     canvas[(predicted != labels) & (labels != ignore_index)] = WRONG
     return canvas
+
+
+def pale(palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Colours half-way to white, of which none is the red of what is wrong.
+
+    Args:
+        palette: RGB of each class.
+
+    Returns:
+        RGB, uint8, shape (classes, 3).
+
+    Example:
+        >>> pale([[255, 0, 0], [40, 90, 230]]).tolist()
+        [[255, 127, 127], [147, 172, 242]]
+    """
+    return ((np.asarray(palette, dtype=int) + 255) // 2).astype(np.uint8)
 
 
 def draw_sheet(

@@ -11,6 +11,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from msvit_mm.cli.commands import compare_gates
+from msvit_mm.datasets import ScenesDataset
+from msvit_mm.visualization import WRONG, pale
+from msvit_mm.visualization.scale_map import COARSE, FINE
+
 ROOT = Path(__file__).parents[2]
 
 CONFIG = ROOT / 'configs' / 'msvit_upernet_scenes.py'
@@ -26,6 +31,37 @@ def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('gate') / 'random.pth'
     torch.save({'state_dict': MODELS.build(cfg.model).state_dict(), 'meta': {}}, path)
     return path
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that compare-gates writes."""
+    written = []
+    png_bytes = compare_gates.png_bytes
+    monkeypatch.setattr(
+        compare_gates, 'png_bytes', lambda figure, dpi: written.append(figure) or png_bytes(figure, dpi)
+    )
+    return written
+
+
+def check_words(figure, gates, choices):
+    """Check titles, legend and what is red in a figure of two scenes; returns its pictures, (4, 1 + gates)."""
+    axes = np.array(figure.axes).reshape(4, 1 + len(gates))
+    titles = [f'{name}\n{row["mIoU"]:.3g} mIoU, {row["gmacs"]:.3g} GMACs' for name, row in gates.items()]
+    assert [ax.get_title() for ax in axes[0]] == ['', *titles]
+    classes = dict(zip(ScenesDataset.METAINFO['classes'], pale(ScenesDataset.METAINFO['palette']), strict=True))
+    (legend,) = figure.legends
+    shown = zip(legend.get_texts(), legend.get_patches(), strict=True)
+    colours = {text.get_text(): np.multiply(patch.get_facecolor()[:3], 255) for text, patch in shown}
+    assert list(colours) == [*choices, 'wrong', *classes]
+    for name, colour in {**choices, 'wrong': WRONG, **classes}.items():
+        np.testing.assert_allclose(colours[name], colour, atol=1e-6)
+    pictures = np.vectorize(lambda ax: ax.images[0].get_array().data, otypes=[object])(axes)
+    for ax, picture in zip(axes[1::2].flat, pictures[1::2].flat, strict=True):
+        share = (picture == WRONG).all(-1).mean()
+        (text,) = ax.texts
+        assert share == 0 if text.get_text() == 'labels' else text.get_text().endswith(f' tokens, {share:.0%} wrong')
+    return pictures
 
 
 def test_visualize_gate_draws_every_image_of_a_folder(run, checkpoint, write_photos, tmp_path):
@@ -46,7 +82,7 @@ def test_visualize_gate_without_images(fail, checkpoint, tmp_path, images, messa
     assert not (tmp_path / 'out').exists()
 
 
-def test_compare_gates_writes_table_and_picture(run, checkpoint, tmp_path):
+def test_compare_gates_writes_table_and_picture(run, checkpoint, figures, tmp_path):
     options = ('--out-dir', tmp_path, '--work-dir', tmp_path / 'work', '--num-images', 2)
     few = ('test_dataloader.dataset.num_images=8', 'test_dataloader.num_workers=0', 'randomness.seed=3')
     few += ('test_dataloader.persistent_workers=False',)
@@ -62,7 +98,11 @@ def test_compare_gates_writes_table_and_picture(run, checkpoint, tmp_path):
     assert abs(gates['random']['coarse_ratio'] - gates['learned']['coarse_ratio']) < 1 / 36
     assert written['seed'] == 3
     assert all(name in printed for name in gates)
-    assert cv2.imread(str(tmp_path / 'gates.png')).std() > 10
+    pictures = check_words(*figures, gates, {'coarse token': COARSE, 'fine token': FINE})
+    for name, *outlined in (('all fine', 0, 1), ('all coarse', 1, 0)):
+        picture = pictures[0, 1 + list(gates).index(name)]
+        assert [(picture == colour).all(-1).any() for colour in (COARSE, FINE)] == outlined
+    assert cv2.imread(str(tmp_path / 'gates.png')).shape == (920, 1400, 3)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +145,7 @@ def test_visualize_gate_draws_routes(run, routed_checkpoint, tmp_path):
     assert saved['cost_ratio'] > 0.5
 
 
-def test_compare_gates_on_routes(run, routed_checkpoint, tmp_path):
+def test_compare_gates_on_routes(run, routed_checkpoint, figures, tmp_path):
     few = ('test_dataloader.dataset.num_images=4', 'test_dataloader.num_workers=0')
     few += ('test_dataloader.persistent_workers=False',)
     options = ('--out-dir', tmp_path, '--work-dir', tmp_path / 'work', '--num-images', 2, '--cfg-options', *few)
@@ -117,7 +157,8 @@ def test_compare_gates_on_routes(run, routed_checkpoint, tmp_path):
     assert ratios['random'] == pytest.approx(ratios['learned'], abs=0.05)
     assert ratios['shuffled'] == pytest.approx(ratios['learned'], abs=0.1)  # other features, other logits
     assert ratios['all closed'] < 0.2 < ratios['learned'] < ratios['all open'] - 0.2
-    assert cv2.imread(str(tmp_path / 'gates.png')).std() > 10
+    depths = check_words(*figures, gates, {})[0, 1:]
+    assert depths[-1].max() < depths[0].mean() < depths[3].mean()
 
 
 @pytest.mark.parametrize(

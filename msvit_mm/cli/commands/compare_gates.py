@@ -2,8 +2,8 @@
 
 msvit compare-gates CONFIG CHECKPOINT --out-dir work_dirs/gates
 
-The picture shows test images: tokens as outlines, the prediction, and of segmentors wrong pixels in red. Further
-networks, each under its own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
+The picture shows test images: tokens as outlines, the prediction, of segmentors pale, with wrong pixels in red.
+Further networks, each under its own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
 """
 
 from argparse import Namespace
