@@ -11,10 +11,10 @@ try:
 except ImportError as error:
     raise ImportError('msvit_mm.hub needs huggingface_hub; install with `pip install msvit_mm[hub]`.') from error
 
-from .backbones import DynamicTokenRoutingTransformer, MSViT
+from .backbones import DynamicTokenRoutingTransformer, MSSwin, MSViT
 from .checkpoints.hub import check_types, load_from_hub
 
-__all__ = ['HubDynamicTokenRoutingTransformer', 'HubMSViT', 'load_from_hub']
+__all__ = ['HubDynamicTokenRoutingTransformer', 'HubMSSwin', 'HubMSViT', 'load_from_hub']
 CARD = dict(library_name='msvit_mm', pipeline_tag='image-feature-extraction')
 
 
@@ -39,6 +39,10 @@ class HubMSViT(CheckedHubMixin, MSViT, tags=['msvit'], paper_url=MSViT.paper['UR
         Loading weights from local directory
         0.75
     """
+
+
+class HubMSSwin(CheckedHubMixin, MSSwin, tags=['msvit'], paper_url=MSSwin.paper['URL'], **CARD):
+    """:class:`~msvit_mm.backbones.MSSwin` with the Hub's methods."""
 
 
 class HubDynamicTokenRoutingTransformer(

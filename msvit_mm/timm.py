@@ -193,6 +193,9 @@ def quiet_initialisation() -> Iterator[None]:
 
 def _create(variant: str, arch: str, pretrained: bool, words: dict[str, Any]) -> nn.Module:
     feature_cfg = dict(out_indices=3, feature_cls='getter')
+    wanted = words.get('feature_cls', 'getter')
+    if wanted != 'getter':
+        raise ValueError(f"feature_cls: wanted 'getter', the maps of forward_intermediates, got {wanted!r}")
     return build_model_with_cfg(TimmMSViT, variant, pretrained, feature_cfg=feature_cfg, arch=arch, **words)
 
 

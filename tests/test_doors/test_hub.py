@@ -14,9 +14,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from safetensors.torch import load_file
 
+import msvit_mm.hub
+from msvit_mm.backbones import registered_backbones
 from msvit_mm.checkpoints import load_from_hub
 from msvit_mm.checkpoints.hub import _from_json, _to_json, check_types, hub_files
-from msvit_mm.hub import HubDynamicTokenRoutingTransformer, HubMSViT
+from msvit_mm.hub import HubMSViT
 from msvit_mm.models import GatedEncoderDecoder
 
 CONFIG = dict(
@@ -170,12 +172,15 @@ def test_bare_backbones(tiny_arch, perturb, tmp_path):
 
 
 @torch.no_grad()
-def test_bare_routed_backbone(tmp_path):
-    backbone = HubDynamicTokenRoutingTransformer().eval()
+@pytest.mark.parametrize('name', [name for name in registered_backbones() if name in vars(msvit_mm.backbones)])
+def test_every_bare_backbone(perturb, tmp_path, name):
+    cls = getattr(msvit_mm.hub, f'Hub{name}')
+    backbone = perturb(cls(**cls.examples()['plain'])).eval()
     backbone.save_pretrained(tmp_path)
-    loaded = HubDynamicTokenRoutingTransformer.from_pretrained(tmp_path).eval()
-    images = torch.randn(1, 3, 64, 64)
+    loaded = cls.from_pretrained(tmp_path).eval()
+    images = torch.randn(2, 3, 64, 96)
     assert all(torch.equal(x, y) for x, y in zip(loaded(images), backbone(images), strict=True))
+    assert cls.paper['URL'] in (tmp_path / 'README.md').read_text()
 
 
 def test_missing_packages_are_named(folder, monkeypatch, model):

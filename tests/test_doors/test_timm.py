@@ -95,6 +95,30 @@ def test_features_only(make, images, indices):
     assert all(torch.equal(x, y) for x, y in zip(features, wanted, strict=True))
 
 
+@torch.no_grad()
+def test_feature_info_is_of_the_features(make, images):
+    wrapped = make(patch_size=8, features_only=True)  # without out_indices: the last three
+    model = wrapped.model
+    maps = model.forward_intermediates(images, intermediates_only=True)
+    for info, features in zip(model.feature_info, maps, strict=True):
+        assert features.shape == (2, info['num_chs'], 64 / info['reduction'], 96 / info['reduction'])
+        assert model.get_submodule(info['module'])
+    assert tuple(wrapped.feature_info.out_indices) == tuple(wrapped.out_indices) == (9, 10, 11)
+    assert wrapped.feature_info.channels() == [192] * 3 and wrapped.feature_info.reduction() == [8] * 3
+
+
+@pytest.mark.parametrize('name', ['hook', 'list', 'dict', 'fx'])
+def test_other_ways_to_features_are_refused(name):
+    """Hooks would see packed tokens, and the layers are not children of the model."""
+    with pytest.raises(ValueError, match=f"^feature_cls: wanted 'getter', the maps .*, got '{name}'$"):
+        timm.create_model('msvit_tiny_patch16_512', features_only=True, feature_cls=name)
+
+
+def test_there_are_no_weights():
+    with pytest.raises(RuntimeError, match='^No pretrained weights exist for msvit_tiny_patch16_512'):
+        timm.create_model('msvit_tiny_patch16_512', img_size=64, pretrained=True)
+
+
 def test_classifier(make, images):
     model = make(global_pool='avg')
     assert model.get_classifier().out_features == 5
