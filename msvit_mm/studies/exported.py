@@ -1,7 +1,7 @@
 """Time exported networks beside their exported dense host, on one thread of the CPU."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,12 @@ def dense_engine(model: GatedModel, image_size: tuple[int, int], backbone: bool 
 
 
 def time_engines(
-    files: Mapping[str, Path], gmacs: Mapping[str, float], dense: Engine, images: Tensor, rounds: int
+    files: Mapping[str, Path],
+    gmacs: Mapping[str, float],
+    dense: Engine,
+    images: Tensor,
+    rounds: int,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> dict[str, dict[str, float]]:
     """Time files in turns with the dense network, which is exported for it; ``'dense'`` is among the rows.
 
@@ -43,6 +48,7 @@ def time_engines(
         dense: What they are compared with.
         images: What they are run on, (B, 3, H, W).
         rounds: That count.
+        progress: Wraps the range of rounds, to show how far it is.
 
     Returns:
         What :func:`~msvit_mm.studies.timing.compare` says of each; processor time of a batch.
@@ -56,12 +62,20 @@ def time_engines(
         runs = {name: load_graph(file, threads=1) for name, file in {'dense': path, **files}.items()}
         calls = {name: partial(run, images) for name, run in runs.items()}
         references = dict.fromkeys(runs, 'dense')
-        return compare_calls(calls, {'dense': described['gmacs'], **gmacs}, references, process_ms, rounds)
+        gmacs = {'dense': described['gmacs'], **gmacs}
+        return compare_calls(calls, gmacs, references, process_ms, rounds, progress)
 
 
-def add_times(rows: Sequence[dict], files: Sequence[Path], dense: Engine, images: Tensor, rounds: int) -> list[dict]:
+def add_times(
+    rows: Sequence[dict],
+    files: Sequence[Path],
+    dense: Engine,
+    images: Tensor,
+    rounds: int,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> list[dict]:
     """The rows of :func:`describe_engine` with times, the dense network's first; the gate alone stays as it is."""
     timed = {row['file']: file for row, file in zip(rows, files, strict=True) if row['num_tokens'] is not None}
     gmacs = {row['file']: row['gmacs'] for row in rows}
-    times = time_engines(timed, gmacs, dense, images, rounds)
+    times = time_engines(timed, gmacs, dense, images, rounds, progress)
     return [dict(file='dense', **times['dense']), *(row | times.get(row['file'], {}) for row in rows)]

@@ -92,7 +92,8 @@ def test_times_beside_the_dense_network(run, tmp_path, config):
 
 def test_the_backbone_alone(run, checkpoint, tmp_path):
     options = ('--token-budget', 60, *SIZE, '--backbone', '--time', 1)
-    run('export', CONFIG, checkpoint, tmp_path / 'maps.pt2', *options)
+    printed = run('export', CONFIG, checkpoint, tmp_path / 'maps.pt2', *options)
+    assert [printed.count(word) for word in ('exporting', 'timing')] == [1, 1]
     cfg = load_config(CONFIG)
     model = build_gated_model(cfg, str(checkpoint), 'cpu')
     images, _ = load_inputs(cfg, model, 1, (96, 96))

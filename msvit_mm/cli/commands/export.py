@@ -7,6 +7,7 @@ Networks take normalised images and return class scores at the images' size.
 """
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ def main(args: Namespace) -> None:
         check_new([*files, listing], args.overwrite, [args.config, args.checkpoint])
         images, source = load_inputs(cfg, model, args.batch_size, size, args.images)
         with one_line_errors(ImportError):
-            progress = track(engines, 'exporting')
-            contents = [export_graph(engine.network, images, form, engine.outputs) for engine in progress]
+            contents = [
+                export_graph(engine.network, images, form, engine.outputs) for engine in track(engines, 'exporting')
+            ]
 
     rows = [
         describe_engine(engine, file.name, images, differences(engine.network, content, form, images))
@@ -60,7 +62,8 @@ def main(args: Namespace) -> None:
     with one_line_errors():
         write_files(dict(zip(files, contents, strict=True)))
     if args.time:
-        dense, *rows = add_times(rows, files, dense_engine(model, size, args.backbone), images, args.time)
+        progress = partial(track, description='timing')
+        dense, *rows = add_times(rows, files, dense_engine(model, size, args.backbone), images, args.time, progress)
     inputs = dict(batch_size=args.batch_size, image_size=size, preprocessing=preprocessing(cfg), compared_on=source)
     if args.time:
         inputs |= dict(dense=dense, clock='processor time of a batch, 1 thread')
