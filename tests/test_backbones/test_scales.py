@@ -1,20 +1,23 @@
 """Trees of three scales: what the laws of tests/conformance do not say of them. There they are the same law for law."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, PixelData
-from mmpretrain.models.backbones import VisionTransformer
 from mmseg.structures import SegDataSample
 
+from msvit_mm.backbones.extended_vit import ExtendedViT
 from msvit_mm.engine.calibration import asked_ratios, calibrate_gate
 from msvit_mm.evaluation import ComplexityMetric
 from msvit_mm.export import make_engines
 from msvit_mm.gates import NestedGate
 from msvit_mm.ops.tiling import Tiling, active_slots, map_scales, other_slots, reached_nodes, reached_ratios
-from msvit_mm.visualization import draw_choices
+from msvit_mm.studies.sweep import setting_of
+from msvit_mm.visualization import draw_choices, draw_panel, draw_scale_map, legend_of
+from msvit_mm.visualization.scale_map import BETWEEN, COARSE, FINE
 
 SIDES = (8, 16, 32)
 
@@ -59,14 +62,17 @@ def random_trees(tiling, batch=4, seed=0):
     return tuple((torch.rand(batch, x.rows, x.cols, generator=generator) < 0.5).float() for x in tiling.scales[:-1])
 
 
-def test_all_whole_is_the_host_on_the_shrunk_image(make_scales, tiny_arch):
+@pytest.mark.parametrize('words', [{}, dict(rope=dict(temperature=100.0), num_registers=2)], ids=['added', 'rotary'])
+def test_all_whole_is_the_host_on_the_shrunk_image(make_scales, tiny_arch, words):
     """With the mean positions of the cells, in double precision."""
-    model = make_scales().double()
-    host = VisionTransformer(arch=tiny_arch, img_size=(16, 24), patch_size=8, out_type='featmap').double()
+    model = make_scales(**words).double()
+    host = ExtendedViT(arch=tiny_arch, img_size=(16, 24), patch_size=8, out_type='featmap', **words).double()
     state = {name: x for name, x in model.state_dict().items() if not name.startswith('gate.')}
-    positions = state['pos_embed'][:, 1:].unflatten(1, (8, 12)).permute(0, 3, 1, 2)
-    means = F.avg_pool2d(positions, 4).flatten(2).mT
-    host.load_state_dict(state | dict(pos_embed=torch.cat([state['pos_embed'][:, :1], means], dim=1)))
+    if not words:
+        positions = state['pos_embed'][:, 1:].unflatten(1, (8, 12)).permute(0, 3, 1, 2)
+        means = F.avg_pool2d(positions, 4).flatten(2).mT
+        state['pos_embed'] = torch.cat([state['pos_embed'][:, :1], means], dim=1)
+    host.load_state_dict(state)
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     host.eval()  # returns nothing
     with torch.no_grad():
@@ -74,6 +80,52 @@ def test_all_whole_is_the_host_on_the_shrunk_image(make_scales, tiny_arch):
         whole = map_scales(torch.ones_like, model.dense_decisions(images))
         (features,) = model(images, whole)
     torch.testing.assert_close(features, wanted.repeat_interleave(4, 2).repeat_interleave(4, 3), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('parts', [{}, dict(coarse_embedding='own', detail=dict(hidden_dims=8))], ids=['plain', 'own'])
+def test_two_scales_are_the_same_by_either_spelling(make_segmentor, parts):
+    """Bit for bit, in training: keys, losses of task and gate, gradients, and features afterwards."""
+    found = []
+    for words in (dict(patch_size=16, coarse_patch_size=32), dict(patch_sizes=(16, 32))):
+        torch.manual_seed(1)
+        model = make_segmentor(backbone=words | parts).train()
+        losses = model.loss(**model.data_preprocessor(make_batch(), training=True))
+        sum(x.sum() for name, x in losses.items() if 'loss' in name).backward()
+        gradients = {f'gradient of {name}': p.grad for name, p in model.named_parameters()}
+        with torch.no_grad():
+            (features,) = model.eval().backbone(torch.randn(2, 3, 64, 96))
+        found.append(model.state_dict() | losses | gradients | dict(features=features))
+    first, second = found
+    assert list(first) == list(second) and 'loss_gate_prior' in first
+    assert all(torch.equal(x, second[name]) for name, x in first.items())
+
+
+def test_train_ratios_rank_the_nodes_of_each_scale(make_scales):
+    """The share that an image draws holds for both; whatever is coarse has the higher logit."""
+    model = make_scales(train_ratios=(0.2, 0.9)).train()
+    _, choices = model.forward_gated(torch.randn(8, 3, 64, 96))
+    for logits, decisions in zip(choices.gate_logits, choices.decisions, strict=True):
+        for own, coarse in zip(logits.detach(), decisions.bool(), strict=True):
+            assert coarse.all() or own[coarse].min() > own[~coarse].max()
+    regions, nodes = (x.mean((1, 2)) for x in choices.decisions)
+    assert ((regions - nodes).abs() <= 1 / 12 + 1 / 48 + 1e-6).all()  # half of a region, and of a node, is rounded
+    assert nodes.min() >= 0.2 - 1 / 48 and nodes.max() <= 0.9 + 1 / 48 and nodes.max() - nodes.min() > 0.2
+
+
+def test_sweeps_set_all_scales(make_scales):
+    """A budget bounds the tokens; random nodes and those without edges have the share at each scale."""
+    model, images = make_scales(), torch.randn(4, 3, 64, 96)
+    images[..., :48] = 0
+    for kind, value in (('budgets', 40), ('random', 0.25), ('edges', 0.25), ('edges', 0.5)):
+        with torch.no_grad(), model.configured(**setting_of(dict(kind=kind, value=value), model)):
+            _, choices = model.forward_gated(images)
+        if kind == 'budgets':
+            assert choices.num_tokens.tolist() == [39] * 4  # 6 and 3 for each split
+            continue
+        shares = [x.sum((1, 2)) - value * x[0].numel() for x in choices.decisions]
+        assert all((x.abs() <= (1 if kind == 'random' else 0.5)).all() for x in shares)
+        if kind == 'edges':
+            assert not choices.decisions[1][..., 3:].any()
 
 
 def test_tokens_are_regions_and_three_for_each_split(make_scales):
@@ -174,15 +226,21 @@ def test_the_gate_alone_counts_the_nodes_that_it_splits(make_segmentor):
 def test_one_gate_for_each_scale_or_one_for_all(make_scales):
     """Both say the same of nodes that look the same; a scale's own gate costs as in a network of two scales."""
     image = torch.randn(1, 3, 8, 8)
-    images = image.repeat_interleave(4, 2).repeat_interleave(4, 3).repeat(1, 1, 2, 3)
+    large = image.repeat_interleave(4, 2).repeat_interleave(4, 3).repeat(1, 1, 2, 3)  # each region is the image
+    small = image.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat(1, 1, 4, 6)  # each node within is
     shared = make_scales(dict(type='SharedScaleGate', initial_ratio=0.3)).gate
     shared.scale_biases.data.copy_(torch.tensor([0.0, 1.0]))
     flat = torch.ones(1, 3, 64, 96)
     regions, nodes = shared(flat)
     torch.testing.assert_close(nodes, regions.mean().expand_as(nodes) + 1)
     assert regions.shape == (1, 2, 3) and nodes.shape == (1, 4, 6)
-    assert shared(images)[0].flatten().unique(dim=0).numel() <= 6
     model = make_scales()
+    own, other = model.gate.gates
+    other.load_state_dict(own.state_dict())
+    for gate, bias in ((shared, 1), (model.gate, 0)):
+        logit = gate(large)[0][0, 0, 0]
+        torch.testing.assert_close(gate(large)[0], logit.expand(1, 2, 3))
+        torch.testing.assert_close(gate(small)[1], (logit + bias).expand(1, 4, 6))
     per_node = model.gate.gates[0].macs_per_region()
     assert model.gate.macs(model.tile((64, 96))) == per_node * (6 + 24)
     assert [gate.coarse_patch_size for gate in model.gate.gates] == [32, 16]
@@ -340,4 +398,14 @@ def test_predictions_are_drawn_in_three_tones(make_segmentor):
     assert isinstance(sample, BaseDataElement)
     kinds = {name: cell for name, (kind, cell) in sample.choice_maps.items() if kind == 'scale'}
     assert kinds == dict(scale_map_32=32, scale_map_16=16)
-    assert draw_choices(torch.zeros(64, 96, 3, dtype=torch.uint8).numpy(), sample, 'photo').axes
+    image = np.zeros((64, 96, 3), np.uint8)
+    maps = [torch.tensor([[1.0, 0, 0], [0, 0, 1]]), torch.tensor([[0.0, 0, 1, 0, 1, 1]] * 4)]
+    for name, own in zip(kinds, maps, strict=True):
+        sample.get(name).data = own[None]
+    drawn = draw_scale_map(image, [own.numpy() for own in maps], [32, 16], 8)
+    assert np.array_equal(draw_panel(image, sample)[0], drawn)
+    assert np.array_equal(draw_choices(image, sample, 'photo').axes[0].get_images()[0].get_array(), drawn)
+    legend = {name: colour.tolist() for name, colour in legend_of(sample).items()}
+    wanted = {'token of 32': COARSE, 'token of 16': BETWEEN, 'token of 8': FINE}
+    assert legend == {name: colour.tolist() for name, colour in wanted.items()}
+    assert {(0, 0, 0), *map(tuple, legend.values())} == set(map(tuple, drawn.reshape(-1, 3).tolist()))
