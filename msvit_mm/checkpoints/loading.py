@@ -71,8 +71,7 @@ def load_weights_safely(path: str | PathLike) -> tuple['OrderedDict[str, Tensor]
     Raises:
         ValueError: If the file is missing, damaged, holds code, or no tensors by name.
     """
-    content = _load_safetensors(path) if Path(path).suffix == '.safetensors' else _load(path)
-    return find_weights(content, f"checkpoint '{path}'")
+    return find_weights(_load(path), f"checkpoint '{path}'")
 
 
 def find_weights(content: Any, where: str) -> tuple['OrderedDict[str, Tensor]', str]:
@@ -248,6 +247,8 @@ def _sha256(file: BinaryIO) -> str:
 
 def _load(path: str | PathLike, map_location: Any = 'cpu') -> Any:
     path = _check_file(path)
+    if path.suffix == '.safetensors':
+        return _load_safetensors(path)
     try:
         _check_archive(path)
         with _allow_list():
@@ -279,7 +280,7 @@ def _state_grids(content: Any) -> Any:
     return content
 
 
-def _load_safetensors(path: str | PathLike) -> dict[str, Tensor]:
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         from safetensors import SafetensorError  # noqa: PLC0415  # optional dependency
         from safetensors.torch import load_file  # noqa: PLC0415  # optional dependency
@@ -287,7 +288,6 @@ def _load_safetensors(path: str | PathLike) -> dict[str, Tensor]:
         raise ValueError(
             f"checkpoint '{path}': wanted the package safetensors, got none; pip install safetensors."
         ) from error
-    path = _check_file(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -12,7 +12,7 @@ from mmseg.models.backbones import VisionTransformer
 from safetensors.torch import save_file
 from timm.models import vision_transformer as timm_vit
 
-from msvit_mm.checkpoints.loading import HASH_IN_NAME
+from msvit_mm.checkpoints.loading import HASH_IN_NAME, use_safe_loader
 from msvit_mm.checkpoints.starting import (
     CheckedPretrained,
     absent_parts,
@@ -171,6 +171,7 @@ def test_recipes_start_from_a_licensed_file(name, tmp_path, monkeypatch):
     backbone.out_indices, backbone.detail, backbone.img_size = [1], None, (64, 96)
     module = MODELS.build(backbone)
     recipe = CheckedPretrained(**{key: value for key, value in backbone.init_cfg.items() if key != 'type'})
+    use_safe_loader()
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, OSError), match='vit_small_patch16_dinov3.lvd1689m.safetensors'):
         recipe(module)
