@@ -18,6 +18,7 @@ from .loading import _first, carry_metadata, check_shapes, find_weights, metadat
 
 # Weights whose shape is the number of classes: of these another number is no mistake.
 CLASS_WEIGHTS = r'(.+\.)?(conv_seg|cls_emb|mask_norm|fc_cls|fc_reg|conv_logits|head\.fc|layers\.head)(\..+)?'
+SCALE_WEIGHTS = r'(.+\.)?gate\.(gates\.\d+\..+|scale_biases)'  # of a gate that decides several scales
 PRETRAINED = ('Pretrained', 'PretrainedInit')  # by name, and by class in pure-Python configs
 
 # Parts that begin as zero, so that a network may start without them, and what asks for them.
@@ -47,6 +48,7 @@ def check_start(module: nn.Module, weights: Mapping[str, Tensor], where: str) ->
         wanted = f'some of the {len(state)} weights of {type(module).__name__}, such as {next(iter(state), None)}'
         raise ValueError(f'{where}: wanted {wanted}, got {_first(weights) or "none"}.')
     check_parts(state, weights, where)
+    check_scales(state, weights, where)
     if missing := _missing(module, state, weights):
         raise ValueError(f'{where}: wanted whole parts of {type(module).__name__}, got none of {_first(missing)}.')
     of_classes = {key for key in shared if re.fullmatch(CLASS_WEIGHTS, key)}
@@ -73,6 +75,21 @@ def check_parts(state: Iterable[str], weights: Iterable[str], where: str) -> Non
     for part in absent_parts(weights, state):
         words = ZERO_PARTS[part.rpartition('.')[2]]
         raise ValueError(f'{where}: wanted a model with {part}, which the weights have, got one without; set {words}.')
+
+
+def check_scales(state: Iterable[str], weights: Iterable[str], where: str) -> None:
+    """Check that a model with a learned gate decides every scale that weights have a gate for.
+
+    Raises:
+        ValueError: If one of these gates would be left out.
+    """
+    gates = {key for key in state if 'gate' in key.split('.')}
+    left = [key for key in weights if re.fullmatch(SCALE_WEIGHTS, key) and key not in gates]
+    if gates and left:
+        raise ValueError(
+            f'{where}: wanted a gate of no more scales than the model, got {_first(left)}; '
+            'set model.backbone.patch_sizes as in the training of the weights.'
+        )
 
 
 def adopt_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

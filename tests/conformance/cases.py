@@ -50,7 +50,7 @@ class GateCase(NamedTuple):
     words: dict
 
     def __str__(self) -> str:
-        return f'{self.case.backbone.__name__}, {self.gate.__name__}({self.words})'
+        return f'{self.case}, {self.gate.__name__}({self.words})'
 
     def build(self) -> GatedBackbone:
         return self.case.build(gate=dict(type=self.gate, **self.words))
@@ -61,9 +61,12 @@ def cases(backbone: type[GatedBackbone]) -> list[Case]:
 
 
 def gate_cases(backbone: type[GatedBackbone]) -> list[GateCase]:
-    """All gates that can stand alone; the others need one of them."""
+    """All gates that can stand alone, the others need one of them; those of all scales also over three."""
     gates = gates_of(backbone.gate_family).values()
-    return [GateCase(cases(backbone)[0], gate, words) for gate in gates for words in gate.examples]
+    plain = [GateCase(cases(backbone)[0], gate, words) for gate in gates for words in gate.examples]
+    three = [case for case in cases(backbone) if len(case.words().get('patch_sizes', ())) == 3][:1]
+    nested = [gate for gate in gates if getattr(gate, 'nested', False)]
+    return plain + [GateCase(case, gate, words) for case in three for gate in nested for words in gate.examples]
 
 
 def all_cases() -> list[Case]:

@@ -27,8 +27,9 @@ from msvit_mm.cli.config import load_config
 ROOT = Path(__file__).parents[2]
 
 
-def make(arch, classes=3, channels=32, gate='ScaleGate', **backbone):
-    words = dict(type='MSViT', arch=arch | dict(embed_dims=channels), img_size=(64, 96), gate=dict(type=gate))
+def make(arch, classes=3, channels=32, gate='ScaleGate', scale_gate=None, **backbone):
+    gate = scale_gate or dict(type=gate)
+    words = dict(type='MSViT', arch=arch | dict(embed_dims=channels), img_size=(64, 96), gate=gate)
     head = dict(type='FCNHead', in_channels=channels, channels=8, num_convs=1, num_classes=classes)
     return MODELS.build(dict(type='GatedEncoderDecoder', backbone=words | backbone, decode_head=head))
 
@@ -91,6 +92,19 @@ def test_what_begins_as_zero_may_lack_in_a_start_and_not_in_the_model(model, tin
     some = {key: value for key, value in own.state_dict().items() if 'detail.outputs' not in key}
     with pytest.raises(ValueError, match='wanted whole parts .*, got none of backbone.detail.outputs'):
         check_start(own, some, 'file')
+
+
+@pytest.mark.parametrize('gate', [dict(type='ScaleGate', sample_size=8), dict(type='SharedScaleGate')], ids=str)
+def test_a_gate_of_more_scales_is_no_start(tiny_arch, gate):
+    """The perceptron of the regions would be left out, or meant for other nodes; with none to learn it is a start."""
+    three, two = make(tiny_arch, patch_sizes=(8, 16, 32), scale_gate=gate), make(tiny_arch, patch_size=8)
+    for own, weights in ((two, three.state_dict()), (two.backbone, three.backbone.state_dict())):
+        with pytest.raises(
+            ValueError, match=r'file: wanted a gate of no more scales .*; set model.backbone.patch_sizes'
+        ):
+            check_start(own, weights, 'file')
+    check_start(three, three.state_dict(), 'file')
+    check_start(make(tiny_arch, patch_size=8, gate='EdgeGate'), three.state_dict(), 'file')
 
 
 def test_a_plain_segmentor_of_mmseg_is_a_start(tiny_arch, perturb):

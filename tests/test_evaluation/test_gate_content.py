@@ -97,6 +97,23 @@ def test_maps_are_found_by_their_kind():
     assert evaluate(GateContentMetric(), sample)['coarse.sky'] == 0.25
 
 
+def test_each_of_three_scales_has_its_own_curve():
+    """Against the boundaries within its own nodes; what is coarse at either scale counts as coarse."""
+    labels = torch.zeros(32, 64, dtype=torch.long)
+    labels[:16, 40:48] = 1  # road crosses a node of 16 pixels in the right region
+    nodes, node_logits = torch.tensor([[1.0, 1, 0, 1], [1, 1, 1, 1]]), torch.tensor([[2.0, 2, 1, 2], [2, 0, 2, 2]])
+    sample = content_sample(labels, [[0, 0]], [[1, -1]], (32, 64))
+    sample['scale_map_32'], sample['gate_logits_32'] = sample.pop('scale_map'), sample.pop('gate_logits')
+    sample |= dict(scale_map_16=dict(data=nodes[None]), gate_logits_16=dict(data=node_logits[None]))
+    sides = dict(scale=('scale_map_32', 'scale_map_16'), logits=('gate_logits_32', 'gate_logits_16'))
+    sample['choice_maps'] = {
+        name: (kind, side) for kind, names in sides.items() for name, side in zip(names, (32, 16), strict=True)
+    }
+    metrics = evaluate(GateContentMetric(), sample)
+    assert metrics['auc_32'] == 1 and metrics['auc_16'] == pytest.approx(6 / 7)  # one of seven has a lower logit
+    assert metrics['coarse.road'] == 0 and metrics['coarse.sky'] == pytest.approx(1 - 128 / (32 * 64 - 128))
+
+
 @pytest.mark.parametrize(
     ('sample', 'got'),
     [
