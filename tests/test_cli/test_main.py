@@ -31,7 +31,7 @@ test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(num
 WRITTEN = dict(
     train='work_dirs/example/last_checkpoint',
     test='work_dirs/example/20*/20*.json',
-    export='exported/scenes.json',
+    export='exported/scenes.onnx.json',
     get_flops='flops.json',
     benchmark='benchmark.json',
     calibrate_gate='calibrated.pth',
@@ -113,9 +113,10 @@ def test_help_keeps_the_lines_of_the_docstring(capsys):
     assert f'\n{docstring("export")}\n' in capsys.readouterr().out
 
 
-def test_device_auto():
-    assert choose_device('cpu') == 'cpu'
-    assert choose_device('auto') == ('cuda' if torch.cuda.is_available() else 'cpu')
+@pytest.mark.parametrize(('there', 'chosen'), [(True, 'cuda'), (False, 'cpu')])
+def test_device_auto(monkeypatch, there, chosen):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: there)
+    assert [choose_device(device) for device in ('auto', 'cpu', 'cuda')] == [chosen, 'cpu', 'cuda']
 
 
 @pytest.mark.parametrize('spelling', ['get-flops', 'get_flops'])

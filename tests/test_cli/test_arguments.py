@@ -1,0 +1,38 @@
+"""Words that several commands take mean the same in all of them."""
+
+from argparse import ArgumentParser
+
+import pytest
+
+from msvit_cli import arguments, command_names
+
+WORDS = ('--cfg-options', '--device', '--images', '--launcher', '--work-dir')
+
+
+def options_of(command):
+    """Options of a command by their words."""
+    parser = ArgumentParser()
+    getattr(arguments, f'add_{command}')(parser)
+    return {word: action for action in parser._actions for word in action.option_strings}
+
+
+@pytest.mark.parametrize('word', WORDS)
+def test_a_shared_word_is_one_everywhere(word):
+    found = {command: options[word] for command in command_names() if word in (options := options_of(command))}
+    assert len(found) > 1
+    for command, action in found.items():
+        described = {name: getattr(action, name) for name in arguments.SHARED[word] if name != 'action'}
+        assert described == {name: x for name, x in arguments.SHARED[word].items() if name != 'action'}, command
+
+
+def test_auto_is_the_default_of_every_device():
+    for command in command_names():
+        for word, action in options_of(command).items():
+            if 'device' in word:
+                assert (word, action.default) == ('--device', 'auto'), command
+
+
+def test_images_have_no_other_word():
+    for command in command_names():
+        words = {word for word in options_of(command) if word.startswith(('--im', '--photo', '--picture'))}
+        assert words <= {'--images', '--img-size'}, command
