@@ -122,7 +122,7 @@ def add_demo(parser: ArgumentParser) -> None:
 def add_export(parser: ArgumentParser) -> None:
     add_shared(parser, 'config', '--cfg-options')
     parser.add_argument('checkpoint')
-    parser.add_argument('output', metavar='OUT', help='NAME.onnx; written are NAME-<budget>.onnx and NAME.json')
+    parser.add_argument('output', metavar='OUT', help='NAME.onnx; written are NAME-<budget>.onnx and NAME.onnx.json')
     parser.add_argument('--format', choices=['onnx', 'pt2'], help='default: by the suffix of OUT')
     parser.add_argument('--token-budget', type=float, nargs='+', metavar='N', help='patch tokens of every image')
     parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the images in pixels')

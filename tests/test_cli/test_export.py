@@ -48,7 +48,7 @@ def test_a_ladder_with_its_gate(run, checkpoint, tmp_path):
     out = tmp_path / 'out' / 'scenes.pt2'
     printed = run('export', CONFIG, checkpoint, out, '--token-budget', 120, 60, *SIZE, '--with-gate')
     assert 'written     3 files' in printed
-    listed = json.loads(out.with_suffix('.json').read_text())
+    listed = json.loads(out.with_suffix('.pt2.json').read_text())
     assert [row['num_fine'] for row in listed['engines']] == [8, 28]
     assert [row['num_tokens'] for row in listed['engines']] == [60, 120]
     assert listed['engines'][0]['gmacs'] < listed['engines'][1]['gmacs']
@@ -80,7 +80,7 @@ def test_a_ladder_with_its_gate(run, checkpoint, tmp_path):
 def test_times_beside_the_dense_network(run, tmp_path, config):
     weights = save(CONFIGS / f'{config}.py', tmp_path / 'random.pth')
     run('export', config, weights, tmp_path / 'x.pt2', '--token-budget', 60, 144, *SIZE, '--with-gate', '--time', 2)
-    listed = json.loads((tmp_path / 'x.json').read_text())
+    listed = json.loads((tmp_path / 'x.pt2.json').read_text())
     small, full = listed['engines']
     assert listed['dense']['time_ratio'] == listed['dense']['efficiency'] == 1
     for row in (small, full):
@@ -92,6 +92,7 @@ def test_times_beside_the_dense_network(run, tmp_path, config):
 
 def test_the_backbone_alone(run, checkpoint, tmp_path):
     options = ('--token-budget', 60, *SIZE, '--backbone', '--time', 1)
+    (tmp_path / 'maps.onnx.json').write_text('of another form')
     printed = run('export', CONFIG, checkpoint, tmp_path / 'maps.pt2', *options)
     assert [printed.count(word) for word in ('exporting', 'timing')] == [1, 1]
     cfg = load_config(CONFIG)
@@ -105,7 +106,7 @@ def test_the_backbone_alone(run, checkpoint, tmp_path):
 
 def test_without_a_budget_it_masks(run, checkpoint, tmp_path):
     run('export', CONFIG, checkpoint, tmp_path / 'scenes', '--format', 'pt2', *SIZE, '--batch-size', 2)
-    listed = json.loads((tmp_path / 'scenes.json').read_text())
+    listed = json.loads((tmp_path / 'scenes.pt2.json').read_text())
     assert listed['engines'] == []
     assert listed['masked']['file'] == 'scenes-masked.pt2'
     cfg = load_config(CONFIG)
@@ -144,6 +145,6 @@ def test_routed_backbones_are_refused(fail, tmp_path):
 
 
 def test_existing_files_stay(fail, checkpoint, tmp_path):
-    (tmp_path / 'x.json').write_text('mine')
+    (tmp_path / 'x.pt2.json').write_text('mine')
     message = fail('export', CONFIG, checkpoint, tmp_path / 'x.pt2', '--token-budget', 60, *SIZE)
     assert 'wanted a new file, got an existing one' in message

@@ -47,7 +47,7 @@ def main(args: Namespace) -> None:
         model = build_gated_model(cfg, args.checkpoint, 'cpu')
         engines = make_engines(model, size, args.token_budget or [None], args.with_gate, args.backbone)
         files = [output.with_name(f'{output.stem}-{engine.name}.{form}') for engine in engines]
-        listing = output.with_suffix('.json')
+        listing = output.with_name(f'{output.stem}.{form}.json')  # that of another form stays beside it
         check_new([*files, listing], args.overwrite, [args.config, args.checkpoint])
         images, source = load_inputs(cfg, model, args.batch_size, size, args.images)
         with one_line_errors(ImportError):
