@@ -101,8 +101,8 @@ def test_each_of_three_scales_has_its_own_curve():
     """Against the boundaries within its own nodes; what is coarse at either scale counts as coarse."""
     labels = torch.zeros(32, 64, dtype=torch.long)
     labels[:16, 40:48] = 1  # road crosses a node of 16 pixels in the right region
-    nodes, node_logits = torch.tensor([[1.0, 1, 0, 1], [1, 1, 1, 1]]), torch.tensor([[2.0, 2, 1, 2], [2, 0, 2, 2]])
-    sample = content_sample(labels, [[0, 0]], [[1, -1]], (32, 64))
+    nodes, node_logits = torch.tensor([[1.0, 1, 0, 1], [0, 1, 1, 1]]), torch.tensor([[2.0, 2, 1, 2], [2, 0, 2, 2]])
+    sample = content_sample(labels, [[1, 0]], [[1, -1]], (32, 64))
     sample['scale_map_32'], sample['gate_logits_32'] = sample.pop('scale_map'), sample.pop('gate_logits')
     sample |= dict(scale_map_16=dict(data=nodes[None]), gate_logits_16=dict(data=node_logits[None]))
     sides = dict(scale=('scale_map_32', 'scale_map_16'), logits=('gate_logits_32', 'gate_logits_16'))
