@@ -10,7 +10,8 @@ from msvit_mm.export import export_graph, load_graph, make_engines
 from msvit_mm.export.graphs import FORMATS, require
 
 SIZE = (96, 128)  # 12 regions, 48 cells
-THREE = dict(patch_sizes=(8, 16, 32), coarse_embedding='own', detail=dict(hidden_dims=8))
+PIXELS = dict(coarse_embedding='own', detail=dict(hidden_dims=8))
+THREE = dict(patch_sizes=(8, 16, 32), **PIXELS)
 BUDGETS = (12, 30, 48)
 OLD = pytest.mark.skipif(torch.__version__ < '2.6', reason='export to ONNX needs torch >= 2.6')
 FORMS = [pytest.param('onnx', marks=OLD), 'pt2']
@@ -37,6 +38,19 @@ def write(tmp_path_factory, make_segmentor, real_images):
 def eager(model, images, budget):
     with torch.no_grad(), model.backbone.configured(token_budget=budget):
         return model.inference(images, [dict(img_shape=SIZE)] * len(images))
+
+
+def graph_of(path):
+    return onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True).graph
+
+
+def check_static(path):
+    """Check that no operator and no shape of a file depends on values."""
+    graph = graph_of(path)
+    used = {node.op_type for node in graph.node}
+    assert used and not used & DYNAMIC and not any('Sequence' in name for name in used)
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        assert all(dim.HasField('dim_value') for dim in value.type.tensor_type.shape.dim), value.name
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -66,7 +80,7 @@ def test_exported_is_eager(write, make_segmentor, real_images, form, kind, batch
 
 
 @pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize('words', [dict(num_registers=2, rope=dict(temperature=100.0)), THREE], ids=str)
+@pytest.mark.parametrize('words', [dict(num_registers=2, rope=dict(temperature=100.0)), PIXELS, THREE], ids=str)
 def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form, words):
     model = make_msvit(**words, gate=dict(type='FixedGate', scale='coarse'))
     images, path = real_images('scenes')[:1], tmp_path / f'tied.{form}'
@@ -74,32 +88,28 @@ def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form
     regions = torch.tensor([0.0] * 4 + [1.0] * 8).view(1, 3, 4)
     decisions = (regions, torch.ones(1, 6, 8)) if words is THREE else regions
     torch.testing.assert_close(load_graph(path)(images)[0], model(images, decisions)[0], atol=1e-4, rtol=1e-4)
+    if form == 'onnx':
+        check_static(path)
 
 
-def graph_of(path):
-    return onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True).graph
-
-
+@OLD
 @pytest.mark.parametrize(
-    ('kind', 'budget'), [*(('maps', budget) for budget in BUDGETS), ('tokens', 30), ('detailed tokens', 30)]
+    ('kind', 'budget'),
+    [*(('maps', budget) for budget in BUDGETS), ('tokens', 30), ('detailed tokens', 30)],
 )
 def test_nothing_in_the_graph_depends_on_values(write, kind, budget):
-    graph = graph_of(write(kind, 'onnx', 1, budget))
-    used = {node.op_type for node in graph.node}
-    assert 'MatMul' in used
-    assert not used & DYNAMIC and not any('Sequence' in name for name in used)
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        assert all(dim.HasField('dim_value') for dim in value.type.tensor_type.shape.dim), value.name
+    check_static(write(kind, 'onnx', 1, budget))
 
 
 def macs_of(graph):
-    """Multiply-adds of the matrix products of a graph; it has no convolutions."""
+    """Multiply-adds of the matrix products and convolutions of a graph."""
     values = [*graph.input, *graph.output, *graph.value_info]
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     total = 0
     for node in graph.node:
-        assert node.op_type != 'Conv'
+        if node.op_type == 'Conv':
+            total += prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])  # kernel (C, C / groups, h, w)
         if node.op_type in ('MatMul', 'Gemm'):
             length = shapes[node.input[0]][0 if any(a.name == 'transA' and a.i for a in node.attribute) else -1]
             total += prod(shapes[node.output[0]]) * length
@@ -115,6 +125,17 @@ def test_multiply_adds_of_the_graph(make_msvit, real_images, tmp_path, budget):
     assert macs_of(graph_of(tmp_path / 'graph.onnx')) == costs.total.item()
 
 
+@OLD
+@pytest.mark.parametrize('budget', BUDGETS)
+def test_multiply_adds_of_a_whole_segmentor(write, make_segmentor, real_images, budget):
+    """Whose neck and head are convolutions."""
+    model, images = make_segmentor('maps'), real_images('scenes')[:1]
+    with torch.no_grad(), model.backbone.configured(token_budget=budget):
+        _, _, costs, _, decoder = model.inference_gated(images, [dict(img_shape=SIZE)])
+    assert decoder.item() > 0
+    assert macs_of(graph_of(write('maps', 'onnx', 1, budget))) == costs.total.item() + decoder.item()
+
+
 def test_the_gate_alone_counts_fine_regions(make_segmentor, real_images, tmp_path):
     model, images = make_segmentor(), real_images('scenes')[:4]
     *_, gate = make_engines(model, SIZE, [12, 30], with_gate=True)
@@ -124,6 +145,7 @@ def test_the_gate_alone_counts_fine_regions(make_segmentor, real_images, tmp_pat
         _, choices = model.backbone.forward_gated(images)
     torch.testing.assert_close(gate_logits, choices.gate_logits, atol=1e-4, rtol=1e-4)
     assert torch.equal(num_fine, choices.decisions.eq(0).sum((1, 2)))
+    check_static(tmp_path / 'gate.onnx')
 
 
 @pytest.mark.parametrize('form', FORMS)
