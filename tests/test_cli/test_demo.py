@@ -85,13 +85,25 @@ def test_in_a_browser(model, tmp_path):
             page.locator('input[type=file]').first.set_input_files(str(photo))
             budget = page.locator('input[type=number]').first
             api.expect(budget).to_have_value('90', timeout=600_000)  # the middle of 36 to 144 for this image
-            for tokens in (60, 99):
-                budget.fill(str(tokens))
-                budget.press('Enter')
-                page.get_by_role('button', name='Segment').click()
-                api.expect(page.locator('table')).to_contain_text(f'{tokens}', timeout=600_000)
-                api.expect(page.locator('table')).to_contain_text('dense, same weights')
-            assert page.locator('img').count() >= 3 and not failures
+            slider, tokens = page.locator('input[type=range]').first, page.locator('table tbody tr').first.locator('td')
+            pictures = []
+            for share in (0.2, 0.7):
+                box = slider.bounding_box()
+                page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+                page.mouse.down()
+                page.mouse.move(box['x'] + share * box['width'], box['y'] + box['height'] / 2, steps=5)
+                page.mouse.up()  # lets the network run
+                chosen = int(budget.input_value())
+                assert abs(chosen - (36 + share * 108)) < 10
+                api.expect(tokens.nth(1)).to_have_text(str(chosen - chosen % 3), timeout=600_000)  # 36 and 3 a split
+                pictures.append([x.get_attribute('src') for x in page.locator('img').all()])
+            assert sum(before != after for before, after in zip(*pictures, strict=True)) == 2  # not the photograph
+            budget.fill('60')
+            budget.press('Enter')
+            page.get_by_role('button', name='Segment').click()
+            api.expect(tokens.nth(1)).to_have_text('60', timeout=600_000)
+            api.expect(page.locator('table')).to_contain_text('dense, same weights')
+            assert not failures
             page.screenshot(path=str(tmp_path / 'page.png'))
             browser.close()
     finally:
