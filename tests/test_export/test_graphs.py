@@ -95,7 +95,7 @@ def test_equal_logits_go_in_raster_order(make_msvit, real_images, tmp_path, form
 @OLD
 @pytest.mark.parametrize(
     ('kind', 'budget'),
-    [*(('maps', budget) for budget in BUDGETS), ('tokens', 30), ('detailed tokens', 30)],
+    [*(('maps', budget) for budget in [*BUDGETS, None]), ('tokens', 30), ('detailed tokens', 30)],
 )
 def test_nothing_in_the_graph_depends_on_values(write, kind, budget):
     check_static(write(kind, 'onnx', 1, budget))
