@@ -4,7 +4,7 @@
 
 Runs on two CPU cores.
 
-Not trained yet.
+80.76 and 82.83 mIoU, 0.0307 and 0.0313 GMACs (seeds 0 and 1, 2026-11-28, docs/swin.md).
 """
 
 _base_ = [

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. The dense baseline of msswin_upernet_scenes.py.
 
-Not trained yet.
+86.09 and 86.40 mIoU, 0.0495 GMACs (seeds 0 and 1, 2026-11-28, docs/swin.md).
 """
 
 _base_ = ['../../msswin_upernet_scenes.py', '../../_base_/gates/fine.py']

@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. A baseline of msswin_upernet_scenes.py.
 
-Not trained yet.
+77.90 and 79.91 mIoU, 0.0297 GMACs (seeds 0 and 1, 2026-11-28, docs/swin.md).
 """
 
 _base_ = ['../../msswin_upernet_scenes.py', '../../_base_/gates/random.py']
