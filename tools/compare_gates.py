@@ -1,6 +1,6 @@
 """Evaluate one trained network under its own gate and under stand-ins of its cost or fixed ones, in one table.
 
-msvit compare-gates CONFIG CHECKPOINT --out-dir work_dirs/gates
+python tools/compare_gates.py CONFIG CHECKPOINT --out-dir work_dirs/gates
 
 The picture shows test images: tokens as outlines, the prediction, of segmentors pale, with wrong pixels in red.
 Further networks, each under its own gate, stand beside: --beside dense DENSE_CONFIG DENSE_CHECKPOINT
