@@ -96,7 +96,7 @@ RULES = {
         rf'layers\.\d+\.blocks\.\d+\.attn\.{_TABLE}',
         (*_SWIN, *((rf'layers\.{i + 1}\.{_MERGING}', rf'stages.{i}.downsample.\1.\2') for i in range(3))),
     ),
-    'mmpretrain Swin': (  # MSSwin's own names; also mmseg's and mmdet's
+    'mmpretrain Swin': (  # MSSwin's own names; also mmseg's
         rf'stages\.\d+\.blocks\.\d+\.attn\.w_msa\.{_TABLE}',
         (
             (r'(patch_embed\.(projection|norm)|norm\d)\.(weight|bias)|absolute_pos_embed', r'\g<0>'),
