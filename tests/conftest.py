@@ -1,5 +1,6 @@
 """Tiny models for every test: two layers, 32 channels, non-square images, and no parameter at a special value."""
 
+import copy
 import logging
 import os
 import subprocess
@@ -105,6 +106,18 @@ def random_decisions():
         return (torch.rand(shape, generator=generator) < thresholds).float()
 
     return draw
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Give the config of a network a file of weights to load."""
+
+    def store(config):
+        path = tmp_path / 'trained.pth'
+        torch.save(dict(state_dict=MODELS.build(copy.deepcopy(config)).state_dict()), path)
+        return config | dict(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+
+    return store
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import inspect
 import re
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -95,6 +96,7 @@ BACKBONE = (
     'out_type',
     'init',
 )
+FOLDER = TemporaryDirectory()
 HEADS = ('neck', 'decode_head', 'auxiliary_head', 'head', 'teacher_loss')
 
 
@@ -131,8 +133,6 @@ def load(path, shrink=True):
     """The leaf's config, and by how much its crops are divided to be fast."""
     cfg = copy.deepcopy(read(path))
     cfg.factor = 1
-    if 'teacher_loss' in cfg.model:
-        cfg.model.teacher_loss.teacher.init_cfg = None  # its file is the user's
     cfg.model.backbone.drop_path_rate = 0.0  # a branch that both images of a batch drop would not learn
     if shrink and 'pad_small_map' in cfg.model.backbone:
         cfg.model.backbone.pad_small_map = True  # windows are as large as ever
@@ -145,7 +145,15 @@ def load(path, shrink=True):
     if 'stride' in cfg.model.get('test_cfg', {}):
         cfg.model.test_cfg.stride = tuple(side // cfg.factor for side in cfg.model.test_cfg.stride)
     init_default_scope(cfg.default_scope)
+    if 'teacher_loss' in cfg.model:
+        store_weights(cfg.model.teacher_loss.teacher)  # its file is the user's
     return cfg
+
+
+def store_weights(model):
+    path = Path(FOLDER.name) / 'trained.pth'
+    torch.save(dict(state_dict=MODELS.build(copy.deepcopy(model)).state_dict()), path)
+    model.init_cfg.checkpoint = str(path)
 
 
 def replace(value, old, new):

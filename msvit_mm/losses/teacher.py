@@ -30,12 +30,12 @@ class TeacherLoss(BaseModule):
 
     Args:
         teacher: Config of a segmentor or a classifier of the same classes, with ``init_cfg=dict(type='Pretrained',
-            checkpoint=...)`` or ``backbone.init_cfg`` and the like.
+            checkpoint=...)``.
         weight: :math:`w`. A schedule may move this attribute.
         temperature: :math:`\tau`.
 
     Raises:
-        ValueError: If the temperature is not above 0.
+        ValueError: If the temperature is not above 0, or the teacher's config names no weights of the whole network.
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531.
     """
@@ -44,6 +44,12 @@ class TeacherLoss(BaseModule):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f'temperature must be above 0, got {temperature}')
+        init_cfg = teacher.get('init_cfg')
+        if (init_cfg or {}).get('type') != 'Pretrained':
+            raise ValueError(
+                "teacher: wanted a trained network, init_cfg=dict(type='Pretrained', checkpoint=...) beside its type, got "
+                f'init_cfg={init_cfg}'
+            )
         self.config = teacher
         self.weight = weight
         self.temperature = temperature

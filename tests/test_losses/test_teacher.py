@@ -13,7 +13,7 @@ from msvit_mm.losses import TeacherLoss
 class MeanColour(nn.Module):
     """Scores of a pixel, or of an image, that are multiples of its colours."""
 
-    def __init__(self, num_classes=4, as_maps=True, data_preprocessor=None):
+    def __init__(self, num_classes=4, as_maps=True, data_preprocessor=None, init_cfg=None):
         super().__init__()
         self.conv = nn.Conv2d(3, num_classes, 2, stride=2)
         self.norm = nn.BatchNorm2d(num_classes)
@@ -29,7 +29,8 @@ class MeanColour(nn.Module):
 
 
 def make(loss_words=(), **words):
-    return TeacherLoss(dict(type='MeanColour', **words), **dict(loss_words))
+    stored = dict(type='Pretrained', checkpoint='of the colours')
+    return TeacherLoss(dict(type='MeanColour', init_cfg=stored, **words), **dict(loss_words))
 
 
 IMAGES = torch.randn(2, 3, 8, 12)
@@ -97,6 +98,12 @@ def test_weights_of_a_file(tmp_path, tiny_arch):
 def test_what_does_not_fit():
     with pytest.raises(ValueError, match='temperature must be above 0, got 0'):
         make(dict(temperature=0))
+    on_backbone = dict(type='GatedEncoderDecoder', backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='x.pth')))
+    for untrained in (on_backbone, dict(init_cfg=dict(type='Normal', layer='Conv2d'))):
+        with pytest.raises(
+            ValueError, match=r"wanted a trained network, init_cfg=.*'Pretrained'.*, got init_cfg=(None|{)"
+        ):
+            TeacherLoss(untrained)
     message = 'wanted scores like those of the model, maps of 5 classes, got maps of 4 classes'
     with pytest.raises(ValueError, match=message):
         make()(torch.zeros(2, 5, 4, 6), IMAGES)

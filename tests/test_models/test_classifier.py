@@ -108,14 +108,14 @@ def test_the_task_alone_teaches_the_gate(make_classifier, batch, backbone):
 UTILITY = dict(type='UtilityGateLoss', coarse_ratio=0.5)
 
 
-def test_a_teacher_changes_no_other_loss(make_classifier, batch, tiny_arch):
+def test_a_teacher_changes_no_other_loss(make_classifier, batch, tiny_arch, trained):
     gate = dict(type='FixedGate', scale='fine')
     teacher = dict(
         type='GatedImageClassifier',
         backbone=dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=gate),
         head=dict(type='LinearClsHead', num_classes=5, in_channels=32),
     )
-    models = make_classifier(), make_classifier(teacher_loss=dict(type='TeacherLoss', teacher=teacher))
+    models = make_classifier(), make_classifier(teacher_loss=dict(type='TeacherLoss', teacher=trained(teacher)))
     plain, taught = (losses_of(model, batch) for model in models)
     assert taught.pop('loss_teacher') > 0 and taught.keys() == plain.keys()
     for name, value in plain.items():

@@ -82,9 +82,9 @@ def record(monkeypatch, owner, name):
 
 
 @pytest.fixture
-def teacher(tiny_arch):
+def teacher(tiny_arch, trained):
     """Words of a teacher whose regions are all fine."""
-    return dict(
+    words = dict(
         type='GatedEncoderDecoder',
         data_preprocessor=dict(
             type='SegDataPreProcessor', mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0], bgr_to_rgb=True
@@ -92,6 +92,7 @@ def teacher(tiny_arch):
         backbone=dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), gate=dict(type='FixedGate', scale='fine')),
         decode_head=dict(type='FCNHead', in_channels=32, channels=8, num_classes=5, norm_cfg=dict(type='BN')),
     )
+    return trained(words)
 
 
 @pytest.mark.parametrize('head', ['FCNHead', 'UPerHead'])
