@@ -47,8 +47,8 @@ class TeacherLoss(BaseModule):
         init_cfg = teacher.get('init_cfg')
         if (init_cfg or {}).get('type') != 'Pretrained':
             raise ValueError(
-                "teacher: wanted a trained network, init_cfg=dict(type='Pretrained', checkpoint=...) beside its type, got "
-                f'init_cfg={init_cfg}'
+                "teacher: wanted a trained network, init_cfg=dict(type='Pretrained', checkpoint=...) beside its type, "
+                f'got init_cfg={init_cfg}'
             )
         self.config = teacher
         self.weight = weight
