@@ -152,10 +152,24 @@ class CheckedPretrained(PretrainedInit):
 
     def __call__(self, module: nn.Module) -> None:
         weights = self.read(module)
-        check_start(module, weights, f"init_cfg '{self.checkpoint}'")
+        try:
+            check_start(module, weights, f"init_cfg '{self.checkpoint}'")
+        except ValueError as error:
+            if self.convert or (family := self._family(module)) is None:
+                raise
+            raise ValueError(f'{error} The file holds weights of {family}: add convert=True to init_cfg.') from None
         load_state_dict(module, weights, strict=False, logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
+
+    def _family(self, module: Any) -> str | None:
+        """The library whose weights the file holds, if they can be converted to the module's."""
+        checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
+        try:
+            family = rename_keys(find_weights(checkpoint, '')[0], self.prefix).family
+        except ValueError:
+            return None
+        return family if family in getattr(module, 'weight_families', ()) else None
 
     def read(self, module: Any) -> 'OrderedDict[str, Tensor]':
         """The weights that a module starts from, by its names."""

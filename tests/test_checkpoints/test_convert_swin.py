@@ -186,6 +186,10 @@ def test_init_cfg(make_swin, images, tmp_path):
     source, path = make_swin(), str(tmp_path / 'swin.pth')
     torch.save(dict(model=authors_names(source.state_dict()), epoch=299), path)
     model = MODELS.build(dict(type='MSSwin', **WORDS))
+    with pytest.raises(
+        ValueError, match=r'wanted some of .* The file holds weights of Swin: add convert=True to init_cfg'
+    ):
+        CheckedPretrained(path)(model)
     CheckedPretrained(path, convert=True)(model)
     check_same_maps(model, source, images)
     CheckedPretrained(path, convert=True)(MODELS.build(dict(type='MSSwin', **WORDS | dict(window_size=7))))
@@ -198,6 +202,8 @@ def test_init_cfg(make_swin, images, tmp_path):
     torch.save(VisionTransformer(img_size=64, embed_dim=24, depth=2, num_heads=2).state_dict(), path)
     with pytest.raises(ValueError, match='wanted weights of Swin or timm Swin .* for MSSwin, got those of timm'):
         CheckedPretrained(path, convert=True)(model)
+    with pytest.raises(ValueError, match='wanted whole parts of MSSwin, (?!.*convert=True)'):  # would not help
+        CheckedPretrained(path)(model)
 
 
 @pytest.mark.slow
