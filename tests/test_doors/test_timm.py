@@ -48,8 +48,9 @@ def test_create_model(make, images, name, dims):
     with torch.no_grad():
         features = model.forward_features(images)
         assert features.shape == (2, dims, 4, 6)
-        assert model.forward_head(features, pre_logits=True).shape == (2, dims)
-        assert torch.equal(model(images), model.forward_head(features))
+        pooled = model.forward_head(features, pre_logits=True)
+        torch.testing.assert_close(pooled, features.flatten(2).mean(2))
+        assert torch.equal(model(images), model.head(pooled))
         assert model(images).shape == (2, 5)
     assert model.num_features == dims
     assert isinstance(model, msvit_mm.timm.TimmMSViT)
@@ -124,6 +125,11 @@ def test_classifier(make, images):
     assert model.get_classifier().out_features == 5
     model.reset_classifier(7)
     assert (model(images).shape, model.num_classes) == ((2, 7), 7)
+    assert model.prune_intermediate_layers([2, -1], prune_head=False) == [2, 11]
+    assert model(images).shape == (2, 7)
+    model.prune_intermediate_layers([2, -1])
+    assert torch.equal(model(images), model.forward_features(images))
+    model.reset_classifier(7)
     model.reset_classifier(0, '')
     assert torch.equal(model(images), model.forward_features(images))
     with pytest.raises(ValueError, match="global_pool: wanted one of 'avg', '', got 'token'"):
@@ -155,7 +161,11 @@ def test_groups(make):
     scale = {name: scales[id(p)] for name, p in model.named_parameters()}
     assert scale['backbone.gate.layers.0.weight'] == scale['backbone.pos_embed']
     assert scale['backbone.layers.0.ln1.weight'] < scale['backbone.layers.1.ln1.weight'] < scale['head.weight'] == 1
-    assert create_optimizer_v2(model, 'adamw', weight_decay=0.05).param_groups
+    groups = create_optimizer_v2(model, 'adamw', weight_decay=0.05).param_groups
+    decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    decay = {name: decay[id(p)] for name, p in model.named_parameters()}
+    assert decay['backbone.pos_embed'] == decay['backbone.cls_token'] == decay['head.bias'] == 0
+    assert decay['backbone.layers.0.attn.qkv.weight'] == decay['head.weight'] == 0.05
 
 
 def test_without_timm_it_is_named(monkeypatch):
