@@ -10,7 +10,7 @@ Not trained yet.
 _base_ = [
     '../../_base_/models/dense_tiny_upernet.py',
     '../../_base_/datasets/scenes_192x192_at_48x48.py',
-    '../../_base_/schedules/adamw_scratch_short.py',
+    '../../_base_/schedules/adamw_scratch.py',
     '../../_base_/runtime/default_runtime.py',
 ]
 model = dict(

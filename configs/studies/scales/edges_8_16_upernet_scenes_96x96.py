@@ -11,7 +11,7 @@ Not trained yet.
 _base_ = [
     '../../_base_/models/edge_tiny_upernet.py',
     '../../_base_/datasets/scenes_192x192_at_96x96.py',
-    '../../_base_/schedules/adamw_scratch_short.py',
+    '../../_base_/schedules/adamw_scratch.py',
     '../../_base_/runtime/default_runtime.py',
 ]
 model = dict(
