@@ -9,16 +9,5 @@ detail learn as fast as there.
 and 82.82 (seeds 0 and 1, 2026-11-28, docs/ablations.md).
 """
 
-_base_ = ['from_dense_upernet_scenes.py']
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-4),
-    paramwise_cfg=dict(
-        custom_keys={
-            'backbone.gate': dict(lr_mult=30.0),
-            'backbone.coarse_pixels': dict(lr_mult=40.0),
-            'backbone.detail': dict(lr_mult=40.0),
-            'mean_logits': dict(lr_mult=100.0),
-            'log_temperatures': dict(lr_mult=10.0),
-        }
-    ),
-)
+_base_ = ['from_dense_upernet_scenes.py', '../../_base_/schedules/slow_host.py']
+optim_wrapper = {{_base_.slow_host}}
