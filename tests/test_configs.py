@@ -300,7 +300,8 @@ def test_configs_are_found():
     assert [path.stem for path in OPTIONAL] == names
     folders = {leaf.relative_to(CONFIGS).parts[0] for leaf in LEAVES if leaf.parent != CONFIGS}
     assert folders == {'custom', 'detection', 'studies'}
-    assert {base.parent.name for base in BASES} == {'models', 'weights', 'gates', 'datasets', 'schedules', 'runtime'}
+    kinds = {'models', 'heads', 'weights', 'gates', 'datasets', 'schedules', 'runtime'}
+    assert {base.parent.name for base in BASES} == kinds
 
 
 @parametrize(BASES)

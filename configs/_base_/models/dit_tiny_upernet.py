@@ -1,15 +1,7 @@
-"""Token-routed PVTv2-b0 from scratch under a slim UPerNet: small enough for two CPU cores.
+"""Token-routed PVTv2-b0 from scratch under a slim UPerNet: small enough for two CPU cores."""
 
-GroupNorm, so that a result depends neither on batch mates nor on the number of processes.
-"""
-
-_base_ = ['../gates/routes_at_full_cost.py']
-norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
+_base_ = ['../gates/routes_at_full_cost.py', '../heads/slim_upernet.py']
 model = dict(
-    type='GatedEncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor', mean=[127.5] * 3, std=[63.75] * 3, bgr_to_rgb=True, pad_val=0, seg_pad_val=255
-    ),
     backbone=dict(
         type='DynamicTokenRoutingTransformer',
         arch='b0',
@@ -18,19 +10,6 @@ model = dict(
         gate={{_base_.gate}},
         init='scratch',
     ),
-    decode_head=dict(
-        type='UPerHead',
-        in_channels=[32, 64, 160, 256],
-        in_index=[0, 1, 2, 3],
-        pool_scales=(1, 2, 3),
-        channels=16,
-        dropout_ratio=0.0,
-        num_classes=10,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-    ),
+    decode_head=dict(in_channels=[32, 64, 160, 256], in_index=[0, 1, 2, 3]),
     gate_loss={{_base_.gate_loss}},
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )

@@ -1,17 +1,7 @@
 """Token-routed PVTv2-b2 under UPerNet, to cost 0.875 of plain PVTv2."""
 
-_base_ = ['../gates/routes.py']
-norm_cfg = dict(type='SyncBN', requires_grad=True)
+_base_ = ['../gates/routes.py', '../heads/upernet.py']
 model = dict(
-    type='GatedEncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-    ),
     backbone=dict(
         type='DynamicTokenRoutingTransformer',
         arch='b2',
@@ -20,32 +10,7 @@ model = dict(
         gate={{_base_.gate}},
         init='pvtv2',
     ),
-    decode_head=dict(
-        type='UPerHead',
-        in_channels=[64, 128, 320, 512],
-        in_index=[0, 1, 2, 3],
-        pool_scales=(1, 2, 3, 6),
-        channels=512,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-    ),
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=320,
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
-    ),
+    decode_head=dict(in_channels=[64, 128, 320, 512]),
+    auxiliary_head=dict(in_channels=320),
     gate_loss={{_base_.gate_loss}},
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
