@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. One of the pairs of patch and image size that docs/scales.md compares; scored at 192x192.
 
-Not trained yet.
+76.27 and 79.53 mIoU at 144 tokens (seeds 0 and 1, 2026-11-28, docs/scales.md).
 """
 
 _base_ = [

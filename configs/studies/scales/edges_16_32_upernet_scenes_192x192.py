@@ -5,7 +5,7 @@
 Runs on two CPU cores. Patches of 16 and 32 pixels, 36 to 144 tokens in training; docs/scales.md
 compares it with dense pairs of patch and image size under token budgets; scored at 192x192.
 
-Not trained yet.
+57.22 and 65.27 mIoU at 63 tokens (seeds 0 and 1, 2026-11-28, docs/scales.md).
 """
 
 _base_ = [

@@ -5,7 +5,7 @@
 Runs on two CPU cores. Patches of 8, 16 and 32 pixels, 36 to about 150 tokens in training; docs/scales.md
 compares it with dense pairs of patch and image size under token budgets; scored at 192x192.
 
-Not trained yet.
+79.47 and 77.71 mIoU at 94 tokens (seeds 0 and 1, 2026-11-28, docs/scales.md).
 """
 
 _base_ = [

@@ -5,7 +5,7 @@
 Runs on two CPU cores. Patches of 8 and 16 pixels, 36 to 144 tokens in training; docs/scales.md
 compares it with dense pairs of patch and image size under token budgets; scored at 192x192.
 
-Not trained yet.
+75.80 and 68.69 mIoU at 63 tokens (seeds 0 and 1, 2026-11-28, docs/scales.md).
 """
 
 _base_ = [
