@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule, revert_sync_batchnorm
-from mmengine.registry import MODELS
+from mmengine.model import BaseModule, PretrainedInit, revert_sync_batchnorm
+from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 NORMALISATION = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')
@@ -45,7 +45,7 @@ class TeacherLoss(BaseModule):
         if not temperature > 0:
             raise ValueError(f'temperature must be above 0, got {temperature}')
         init_cfg = teacher.get('init_cfg')
-        if (init_cfg or {}).get('type') != 'Pretrained':
+        if not _is_pretrained(init_cfg):
             raise ValueError(
                 "teacher: wanted a trained network, init_cfg=dict(type='Pretrained', checkpoint=...) beside its type, "
                 f'got init_cfg={init_cfg}'
@@ -102,6 +102,12 @@ class TeacherLoss(BaseModule):
         if class_weight is not None:
             loss = loss * torch.einsum('bk...,k->b...', probabilities, class_weight.float())
         return {'loss_teacher': self.weight * self.temperature**2 * loss.mean()}
+
+
+def _is_pretrained(init_cfg: Any) -> bool:
+    kind = init_cfg.get('type') if isinstance(init_cfg, Mapping) else None
+    kind = WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind  # a class in pure-Python configs
+    return isinstance(kind, type) and issubclass(kind, PretrainedInit)
 
 
 def _form(scores: Tensor) -> str:
