@@ -138,13 +138,15 @@ def add_fit_gate(parser: ArgumentParser) -> None:
     add_shared(parser, 'config', '--cfg-options')
     parser.add_argument('checkpoint', help='of the network that the gate is for, dense or with a gate')
     parser.add_argument('output', metavar='OUT', help='the checkpoint to write, for load_from, its report beside it')
-    targets = ['boundary', 'utility', 'both', 'uncertainty', 'scales']
+    targets = ['boundary', 'utility', 'uncertainty', 'scales']
     parser.add_argument(
         '--target',
+        nargs='+',
         choices=targets,
-        default='boundary',
-        help='fine is where a class boundary lies; where fine wins most of the loss; both; without labels: where the '
-        'dense network is uncertain; where its features differ most from those of coarse tokens. Default %(default)s',
+        default=targets[:1],
+        help='fine is where a class boundary lies; where fine wins most of the loss; without labels: where the dense '
+        'network is uncertain; where its features differ most from those of coarse tokens. Several: their losses add '
+        f'up. Default {targets[0]}',
     )
     parser.add_argument('--coarse-ratio', type=float, metavar='R', help="default: what the config's losses ask for")
     parser.add_argument('--steps', type=int, default=500, help='default %(default)s')

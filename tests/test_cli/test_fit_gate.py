@@ -25,15 +25,14 @@ def dense(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('target', ['both', 'uncertainty'])
-def test_a_fitted_gate_starts_a_training(run, dense, tmp_path, target):
+@pytest.mark.parametrize('targets', [['boundary', 'utility'], ['uncertainty']])
+def test_a_fitted_gate_starts_a_training(run, dense, tmp_path, targets):
     output = tmp_path / 'fitted.pth'
-    words = (*QUICK, '--target', target, '--coarse-ratio', 0.6)
+    words = (*QUICK, '--target', *targets, '--coarse-ratio', 0.6)
     printed = run('fit-gate', OWN, dense, output, *words, '--cfg-options', *FEW)
-    names = ['boundary', 'utility'] if target == 'both' else [target]
-    assert all(f'against {name}, 6 validation images' in printed for name in names)
+    assert all(f'against {name}, 6 validation images' in printed for name in targets)
     record = json.loads(output.with_suffix('.json').read_text())
-    assert list(record['auc']) == names and record['coarse_ratio'] == 0.6
+    assert list(record['auc']) == record['target'] == targets and record['coarse_ratio'] == 0.6
     assert f'load_from = {str(output)!r}' in printed
     written = load_checkpoint_safely(output)
     model = MODELS.build(load_config(OWN).model)

@@ -48,7 +48,6 @@ def main(args: Namespace) -> None:
     console = Console()
     output = Path(args.output)
     paths = output, output.with_suffix('.json')
-    targets = LABELLED if args.target == 'both' else (args.target,)
     with one_line_errors():
         if output.suffix == '.json':
             raise ValueError(f"OUT: wanted the name of a checkpoint, got '{output}', the name of its report.")
@@ -60,12 +59,12 @@ def main(args: Namespace) -> None:
         torch.manual_seed(seed_of(cfg))
         model = build_gated_model(cfg, None, args.device)
         check_regions(model, cfg)
-        check_target(model, targets)
+        check_target(model, args.target)
         ratios = choose_ratios(args.coarse_ratio, asked_ratios(model), len(sides_of(model)))
         ratio = fmean(ratios)
         weights = load_target_weights(model, args.checkpoint)
         model.load_state_dict(weights, strict=False)
-        with_labels = bool(set(targets) & set(LABELLED))
+        with_labels = bool(set(args.target) & set(LABELLED))
         images = load_split(cfg, 'train', with_labels=with_labels)
         judged = load_split(cfg, 'val', args.num_val_images, with_labels=with_labels)
 
@@ -76,8 +75,8 @@ def main(args: Namespace) -> None:
         model.backbone.gate.requires_grad_(True)  # a gate that the config freezes is fitted, too
         losses = fit_gate(
             model,
-            track(loader, f'fitting to {args.target}', total=len(sampler), console=console),
-            targets,
+            track(loader, f'fitting to {" and ".join(args.target)}', total=len(sampler), console=console),
+            args.target,
             ratios,
             args.batch_size,
             args.steps,
@@ -88,7 +87,7 @@ def main(args: Namespace) -> None:
         calibration = calibrate_gate(
             model, track(chosen, 'calibrating', console=console), 'coarse_ratio', ratio, with_decoder=False
         )
-        auc = judge_gate(model, track(judged, 'judging', console=console), targets, ratios)
+        auc = judge_gate(model, track(judged, 'judging', console=console), args.target, ratios)
 
     gate = {f'{GATE}{name}': x.cpu() for name, x in model.backbone.gate.state_dict().items()}
     report = dict(target=args.target, coarse_ratio=ratio, auc=auc, num_val_images=len(judged))
