@@ -260,6 +260,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
                     for layer in (block.attn.proj, block.mlp.fc2):
                         nn.init.zeros_(layer.weight)
 
+    @torch.compiler.disable  # every edge would be compiled again, and its tokens' number depends on values
     def forward_gated(
         self, images: Tensor, decisions: Mapping[Edge, Tensor] | None = None
     ) -> tuple[Features, RouteOutput]:

@@ -236,6 +236,7 @@ class Windows:
     key_begins: Tensor | None
 
     @classmethod
+    @torch.compiler.disable  # nothing to fuse, and shapes that depend on values
     def of(cls, tokens: StageTokens, layer: Layer, keys: 'Windows | None' = None) -> 'Windows':
         """Windows in which tokens attend to one another, or to the tokens of other windows of the same layer."""
         window, lengths = assign_windows(tokens, layer)
@@ -298,6 +299,7 @@ def half_step_table(table: Tensor, window_size: int, coarse_weight: float = 0.0)
     return torch.cat([steps, steps + coarse_weight], dim=1)
 
 
+@torch.compiler.disable  # it would be compiled again for every set of windows
 def window_attention(
     query: Tensor,
     key: Tensor,

@@ -10,6 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from torch._dynamo.testing import CompileCounter
 from torch.nn.parallel import DistributedDataParallel
 
 from msvit_mm.backbones import DynamicTokenRoutingTransformer
@@ -494,3 +495,14 @@ def test_bad_decisions(edge, decisions, message):
 
 if __name__ == '__main__':
     run_process(int(sys.argv[1]), sys.argv[2])
+
+
+def test_compilation_leaves_the_routes_as_they_are():
+    """Every edge would be compiled apart, for minutes, until dynamo gives up."""
+    torch._dynamo.reset()
+    model, counter, images = build(route_patch=4), CompileCounter(), torch.rand(2, 3, 64, 96)
+    compiled = torch.compile(model, backend=counter)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), model(images))
+    torch._dynamo.reset()
+    assert counter.frame_count <= 2

@@ -60,7 +60,7 @@ def points_of(folder):
 
 def test_all_points_are_evaluated_once(plot, checkpoints, tmp_path):
     learned = dict(
-        name='learned', budgets=[60, 90.0], coarse_ratios=[0.5], random=[0.5], edges=[0.5], checkpoint='', config=''
+        name='learned', budgets=[60, 90.0], coarse_ratios=[0.2], random=[0.5], edges=[0.5], checkpoint='', config=''
     )
     learned |= dict(config=str(CONFIGS['learned']), checkpoint=str(checkpoints['learned']))
     (tmp_path / 'models.yml').write_text(yaml.safe_dump([learned]))
@@ -70,7 +70,7 @@ def test_all_points_are_evaluated_once(plot, checkpoints, tmp_path):
     printed = plot(folder, *arguments, *bootstrap)
     assert printed.count(' ...\n') == 7
     points = points_of(folder)
-    names = ['learned', *(f'learned, {x}' for x in ('60 tokens', '90 tokens', 'coarse ratio 0.5'))]
+    names = ['learned', *(f'learned, {x}' for x in ('60 tokens', '90 tokens', 'coarse ratio 0.2'))]
     names += ['learned, random 0.5', 'learned, edges 0.5', 'fine']
     assert sorted(points) == sorted(names)
 
@@ -79,8 +79,10 @@ def test_all_points_are_evaluated_once(plot, checkpoints, tmp_path):
         assert points[name]['num_tokens'] == num_tokens
     for name in ('learned, random 0.5', 'learned, edges 0.5'):
         assert points[name]['coarse_ratio'] == 0.5
-    assert abs(points['learned, coarse ratio 0.5']['coarse_ratio'] - 0.5) < 0.2
-    assert points['learned, coarse ratio 0.5']['threshold'] != 0
+    assert (
+        abs(points['learned, coarse ratio 0.2']['coarse_ratio'] - 0.2) < 0.1 < 0.3 < points['learned']['coarse_ratio']
+    )
+    assert points['learned, random 0.5']['areas'] != points['learned, edges 0.5']['areas']
     model = MODELS.build(Config.fromfile(CONFIGS['fine']).model)
     all_fine = model.backbone.dense_costs((96, 96)).total.item() / 1e9
     assert points['fine']['backbone_gmacs'] == pytest.approx(all_fine)
@@ -92,6 +94,12 @@ def test_all_points_are_evaluated_once(plot, checkpoints, tmp_path):
     assert 'time_ms' not in rows[0]
     assert cv2.imread(str(folder / 'tradeoff.png')).std() > 5
     assert re.search(r'learned, 60 tokens minus learned, random 0.5: [+-]\d.* 95 % interval .* over 6 images', printed)
+
+    alone = dict(learned, budgets=[], coarse_ratios=[], edges=[])
+    (tmp_path / 'alone.yml').write_text(yaml.safe_dump([alone]))
+    plot(tmp_path / 'alone', '--list', tmp_path / 'alone.yml')
+    name = 'learned, random 0.5'
+    assert points_of(tmp_path / 'alone')[name]['areas'] == points[name]['areas']  # whatever else is evaluated
 
     (folder / 'tradeoff.csv').unlink()
     before = points

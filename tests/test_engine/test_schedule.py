@@ -39,7 +39,7 @@ class Record(Hook):
         self.seen[runner.iter] = (runner.model.gate_phase, runner.model.gate_loss.weight)
 
 
-def train(work_dir, resume=False, stop=None, max_iters=MAX_ITERS):
+def train(work_dir, resume=False, stop=None, max_iters=MAX_ITERS, weights=(0.2, 3.0)):
     record = Record(stop)
     runner = Runner(
         model=ToyModel(),
@@ -53,7 +53,7 @@ def train(work_dir, resume=False, stop=None, max_iters=MAX_ITERS):
         train_cfg=dict(by_epoch=False, max_iters=max_iters),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=dict(logger=None, timer=None, checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=6)),
-        custom_hooks=[record, dict(type='GateScheduleHook', warmup=0.3, weights=(0.2, 3.0), ramp=(0.4, 0.9))],
+        custom_hooks=[record, dict(type='GateScheduleHook', warmup=0.3, weights=weights, ramp=(0.4, 0.9))],
         experiment_name=f'{work_dir}-{resume}-{max_iters}'.replace('/', '-'),
         log_level='WARNING',
         resume=resume,
@@ -137,6 +137,12 @@ def test_a_longer_run_never_sends_the_gate_back(tmp_path):
     assert sorted(weight for _, weight in ahead.values()) == [weight for _, weight in ahead.values()]
     beyond = train(tmp_path / 'again', resume=True, max_iters=41)
     assert {phase for phase, _ in beyond.values()} == {'learn'}
+
+
+def test_a_weight_that_falls_never_rises_again_in_a_longer_run(tmp_path):
+    train(tmp_path / 'run', weights=(3.0, 0.2))
+    after = train(tmp_path / 'run', resume=True, max_iters=100, weights=(3.0, 0.2))
+    assert [weight for _, weight in after.values()] == pytest.approx([0.2] * len(after)) and after
 
 
 def test_wrapped_models_and_models_without_gate_loss():

@@ -79,6 +79,14 @@ def test_it_is_no_part_of_the_model():
     assert torch.equal(network.norm.running_mean, before)
 
 
+def test_a_training_draws_what_it_would_draw_without_a_teacher():
+    torch.manual_seed(0)
+    make().init_weights()
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3))
+
+
 def test_weights_of_a_file(tmp_path, tiny_arch):
     """What ``init_cfg`` names is loaded when a training begins, and a missing file is named."""
     use_checked_init()

@@ -72,6 +72,14 @@ def test_every_target_lowers_its_loss(make_model, targets):
     assert list(auc) == targets and all(0 <= x <= 1 for x in auc.values())
 
 
+def test_losses_of_several_targets_add_up(make_model):
+    firsts = []
+    for targets in (['boundary'], ['uncertainty'], ['boundary', 'uncertainty']):
+        torch.manual_seed(0)
+        firsts += fit_gate(make_model(), make_batches(4), targets, 0.6, batch_size=4, steps=1)
+    assert firsts[2] == pytest.approx(firsts[0] + firsts[1]) and min(firsts) > 0
+
+
 def test_each_scale_of_three_has_scores_and_learns(make_model):
     model, batches = make_model(patch_sizes=(8, 16, 32)), make_batches(8)
     view, fine = take_view(model, batches[0]), (torch.zeros(1, 2, 3), torch.zeros(1, 4, 6))
