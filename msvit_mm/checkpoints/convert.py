@@ -120,8 +120,6 @@ DROPS = (
     (r'(layers|stages)\..+\.(attn_mask|relative_position_index)', 'computed from the windows'),
 )
 REGISTERS = ('reg_token', 'register_tokens', 'storage_tokens')
-# What no source has: gates, coarse pixels and detail, and what a routing space has beyond PVTv2.
-LACKED = r'(?:gate|coarse_pixels|detail)\..+|merge_scales\..+|nodes\.(\d)_(?!\1\.).+'
 # An absent bias and a zero one are the same function.
 ZERO_BIASES = r'(patch_embed\.projection|layers\.\d+\.attn\.qkv)\.bias'
 
@@ -337,23 +335,23 @@ def describe_backbone(
 
 def fit_weights(
     conversion: Conversion,
-    target: Mapping[str, Tensor],
+    backbone: Any,
     grid: tuple[int, int] | None,
     source_grid: tuple[int, int] | None = None,
 ) -> None:
     """Bring converted weights to the sizes of a backbone, in place.
 
     Args:
-        conversion: Of :func:`rename_keys`; its state dict afterwards holds every key of the target but ``gate.*``.
-        target: State dict of an MSViT, for PVTv2 of a DynamicTokenRoutingTransformer, for Swin of an MSSwin.
-        grid: Rows and columns of the target's position embedding; a pyramid has none.
+        conversion: Of :func:`rename_keys`; its state dict afterwards holds what the backbone has but its ``additions``.
+        backbone: An MSViT, for PVTv2 a DynamicTokenRoutingTransformer, for Swin an MSSwin.
+        grid: Rows and columns of its position embedding; a pyramid has none.
         source_grid: Rows and columns of the source's; by default as the file says, or else square.
 
     Raises:
         ValueError: If keys are missing or unexpected, one has rotary positions and the other has not, the registers
             differ in number, or a shape other than that of patches, positions and bias tables differs.
     """
-    state = conversion.state_dict
+    state, target = conversion.state_dict, backbone.state_dict()
     if conversion.family in SWINS:
         _fit_swin(conversion, target)
     if not conversion.is_pyramid:
@@ -363,7 +361,7 @@ def fit_weights(
         if key not in state and weight in state and re.fullmatch(ZERO_BIASES, key):
             state[key] = torch.zeros_like(target[key])
             conversion.filled.append(f'{key} with zeros')
-    conversion.missing = [key for key in target if re.fullmatch(LACKED, key)]
+    conversion.missing = [key for key in target if re.fullmatch(backbone.additions, key)]
     missing = [key for key in target if key not in state and key not in conversion.missing]
     unexpected = [key for key in state if key not in target]
     if missing or unexpected:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..backbones import GatedBackbone
 from ..backbones.embedding import source_grid
 from ..datasets.configs import type_name
-from .convert import LACKED, RULES, fit_weights, rename_keys
+from .convert import RULES, fit_weights, rename_keys
 from .loading import _first, carry_metadata, check_shapes, find_weights, metadata_of
 
 # Weights whose shape is the number of classes: of these another number is no mistake.
@@ -27,6 +27,15 @@ ZERO_PARTS = dict(
     detail='model.backbone.detail=dict(hidden_dims=..., levels=...), of a head that works on tokens its own',
 )
 OPTIONAL = ('gate', 'gate_loss', 'utility_loss', *ZERO_PARTS)  # what a network may lack that starts another
+
+
+def needed_keys(model: nn.Module) -> list[str]:
+    """Names of a model's weights without those that a network may lack that starts it, dense or with another gate."""
+    return [
+        key
+        for key in model.state_dict()
+        if not set(key.split('.')) & set(OPTIONAL) and not re.fullmatch(_additions(model), key)
+    ]
 
 
 def check_start(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -64,6 +73,13 @@ def absent_parts(state: Iterable[str], weights: Iterable[str]) -> list[str]:
         ['backbone.detail']
     """
     return sorted(_zero_parts(state) - _zero_parts(weights))
+
+
+def fresh_parts(module: nn.Module, weights: Iterable[str]) -> list[str]:
+    """Further parts that a dense network lacks and of which weights know nothing, of a gated model."""
+    known, additions = {'gate', *ZERO_PARTS}, _additions(module)
+    missing = [key.split('.') for key in set(module.state_dict()) - set(weights) if re.fullmatch(additions, key)]
+    return sorted({'.'.join(names[:2]) for names in missing if not known & set(names)})
 
 
 def check_parts(state: Iterable[str], weights: Iterable[str], where: str) -> None:
@@ -108,7 +124,7 @@ def adopt_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[st
     conversion, own = rename_keys(inner), tuple(backbone.patch_resolution)
     stated = metadata_of(weights).get('backbone', {}).get('position_grid')
     count = inner['pos_embed'].shape[1] - conversion.extra_tokens[0] if 'pos_embed' in inner else 0
-    fit_weights(conversion, backbone.state_dict(), own, source_grid(count, own, stated))
+    fit_weights(conversion, backbone, own, source_grid(count, own, stated))
     others = {key: value for key, value in weights.items() if not key.startswith('backbone.')}
     adopted: Any = carry_metadata(
         others | {f'backbone.{key}': value for key, value in conversion.state_dict.items()}, weights
@@ -183,7 +199,7 @@ class CheckedPretrained(PretrainedInit):
         if conversion.family not in (families := getattr(module, 'weight_families', ())):
             wanted = f'weights of {" or ".join(families) or "nothing that is converted"} for {type(module).__name__}'
             raise ValueError(f'{where}: wanted {wanted}, got those of {conversion.family}.')
-        fit_weights(conversion, state, None if conversion.is_pyramid else module.patch_resolution)
+        fit_weights(conversion, module, None if conversion.is_pyramid else module.patch_resolution)
         return carry_metadata(conversion.state_dict, state)
 
 
@@ -217,7 +233,7 @@ def _missing(module: nn.Module, state: Iterable[str], weights: Mapping[str, Tens
     is_backbone = isinstance(module, GatedBackbone)
     whole = {'gate', *ZERO_PARTS}
     started = {_part(key, is_backbone) for key in state if key in weights}
-    lacked = rf'(.+\.)?({LACKED})|.*num_batches_tracked'
+    lacked = rf'{_additions(module)}|.*num_batches_tracked'
     # the keys of gates and of what begins as zero are lacked by nature as well, but not some of them
     return [
         key
@@ -226,6 +242,13 @@ def _missing(module: nn.Module, state: Iterable[str], weights: Mapping[str, Tens
         and _part(key, is_backbone) in started
         and (whole & set(key.split('.')) or not re.fullmatch(lacked, key))
     ]
+
+
+def _additions(module: nn.Module) -> str:
+    """What a dense network lacks of a gated one or of its backbone: a regular expression of names of weights."""
+    backbone = getattr(module, 'backbone', module)
+    prefix = '' if backbone is module else r'backbone\.'
+    return rf'{prefix}(?:{getattr(backbone, "additions", "(?!)")})'  # of another backbone nothing
 
 
 def _zero_parts(keys: Iterable[str]) -> set[str]:

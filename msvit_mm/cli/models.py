@@ -30,13 +30,14 @@ from ..checkpoints import (
     load_kept_config,
 )
 from ..checkpoints.starting import (
-    OPTIONAL,
     PRETRAINED,
     CheckedPretrained,
     absent_parts,
     adopt_weights,
     check_parts,
     check_start,
+    fresh_parts,
+    needed_keys,
     use_checked_init,
     weights_below,
 )
@@ -268,7 +269,7 @@ def load_target_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     weights = weights_below(load_checkpoint_safely(path), None)
     state = model.state_dict()
     check_parts(state, weights, f"checkpoint '{path}'")
-    check_coverage(state, weights, allowed_missing=OPTIONAL)
+    check_coverage(needed_keys(model), weights)
     check_shapes(state, weights)
     if unexpected := [key for key in weights if key not in state]:
         raise ValueError(f"checkpoint '{path}': wanted weights of the target, got {len(unexpected)}: {unexpected[0]}.")
@@ -320,6 +321,8 @@ class _CheckWeightsHook(Hook):
                     checkpoint['state_dict'] = weights
                 check_start(model, weights, f"load_from '{runner._load_from}'")
                 say_absent_parts(model, weights)
+                if fresh := fresh_parts(model, weights):
+                    print_log(f'No weights of {", ".join(fresh)}: as the config initialises them.', 'current')
             else:
                 check_fits(model, weights)
 

@@ -7,6 +7,8 @@ import re
 from conformance.cases import ODD_SIZE, Case, close, is_equal, random_images, run, tensors_of
 
 from msvit_mm.backbones import GatedBackbone
+from msvit_mm.checkpoints import check_coverage
+from msvit_mm.checkpoints.starting import check_start, needed_keys
 
 
 def law_a_state_dict_makes_another_the_same(case: Case) -> None:
@@ -20,8 +22,10 @@ def law_a_state_dict_makes_another_the_same(case: Case) -> None:
 def law_dense_weights_lack_the_additions_alone(case: Case) -> None:
     """The dense twin's weights load with nothing unexpected, and nothing missing but what ``additions`` names."""
     backbone = case.build()
-    fresh = case.backbone(**case.words()).double()
-    missing, unexpected = fresh.load_state_dict(backbone.dense_twin(_laid_out_size(case)).state_dict(), strict=False)
+    fresh, dense = case.backbone(**case.words()).double(), backbone.dense_twin(_laid_out_size(case)).state_dict()
+    check_start(fresh, dense, 'the dense network')
+    check_coverage(needed_keys(fresh), dense)
+    missing, unexpected = fresh.load_state_dict(dense, strict=False)
     assert not unexpected
     for key in fresh.state_dict():
         assert (key in missing) == bool(re.fullmatch(backbone.additions, key)), key

@@ -30,7 +30,7 @@ def convert(weights, source_grid=None, prefix=None, **words):
     """Convert `weights` and load them, as strictly as the result promises: only the gate may be missing."""
     conversion = rename_keys(weights, prefix)
     model = MODELS.build(dict(type='MSViT') | words).eval()
-    fit_weights(conversion, model.state_dict(), model.patch_resolution, source_grid)
+    fit_weights(conversion, model, model.patch_resolution, source_grid)
     missing, unexpected = model.load_state_dict(conversion.state_dict, strict=False)
     assert missing == conversion.missing and all(key.startswith('gate.') for key in missing)
     assert not unexpected
@@ -349,7 +349,7 @@ def test_pvt(perturb, family, prefix):
 
     config = dict(type='DynamicTokenRoutingTransformer', arch=words, gate=dict(type='FixedRoutes', routes='staircase'))
     model = MODELS.build(config).eval()
-    fit_weights(conversion, model.state_dict(), None)
+    fit_weights(conversion, model, None)
     missing, unexpected = model.load_state_dict(conversion.state_dict, strict=False)
     assert missing == conversion.missing and not unexpected
     assert all(key.startswith(('merge_scales.', 'nodes.')) for key in missing) and 'nodes.0_1.0.norm1.bias' in missing
@@ -367,7 +367,7 @@ def test_pvt_of_other_sizes_or_kinds_is_refused():
     source = PyramidVisionTransformerV2(num_classes=0, num_heads=(1, 2, 5, 8), **words).state_dict()
 
     def target(**changes):
-        return MODELS.build(dict(type='DynamicTokenRoutingTransformer', arch=words | changes)).state_dict()
+        return MODELS.build(dict(type='DynamicTokenRoutingTransformer', arch=words | changes))
 
     with pytest.raises(ValueError, match=r'keys 20 missing: nodes.0_0.1'):
         fit_weights(rename_keys(source), target(depths=(2, 1, 1, 1)), None)

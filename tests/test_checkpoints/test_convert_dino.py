@@ -42,7 +42,7 @@ def convert(weights, **words):
     conversion = rename_keys(weights)
     words = describe_backbone(conversion, **words)
     model = MODELS.build(dict(type='MSViT', **words)).eval()
-    fit_weights(conversion, model.state_dict(), model.patch_resolution)
+    fit_weights(conversion, model, model.patch_resolution)
     missing, unexpected = model.load_state_dict(conversion.state_dict, strict=False)
     assert missing == conversion.missing and not unexpected
     return model, conversion
@@ -118,7 +118,7 @@ def test_dinov2_with_registers_by_the_authors_names(perturb):
     conversion = rename_keys(weights)
     described = describe_backbone(conversion, 14, arch) | dict(gate=dict(type='ScaleGate', sample_size=14))
     model = MODELS.build(dict(type='MSViT', coarse_patch_size=28, **described)).eval()
-    fit_weights(conversion, model.state_dict(), model.patch_resolution)
+    fit_weights(conversion, model, model.patch_resolution)
     model.load_state_dict(conversion.state_dict, strict=False)
     images = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_weights_of_another_kind(make_dinov3, words, message):
     conversion = rename_keys(make_dinov3().state_dict())
     model = MODELS.build(dict(type='MSViT', **describe_backbone(conversion) | words))
     with pytest.raises(ValueError, match=message):
-        fit_weights(conversion, model.state_dict(), model.patch_resolution)
+        fit_weights(conversion, model, model.patch_resolution)
     fit = MODELS.build(dict(type='MSViT', **describe_backbone(conversion)))
     message = message.replace('weights', 'the weights').split(', as')[0].split(', .*')[0]
     with pytest.raises(ValueError, match=message.replace('weights of', 'weights of a network of')):

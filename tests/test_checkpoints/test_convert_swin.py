@@ -64,7 +64,7 @@ def convert(weights, prefix=None, **words):
     """Convert and load, as strictly as the result promises: only the gate may be missing."""
     conversion = rename_keys(weights, prefix)
     model = MODELS.build(dict(type='MSSwin') | (words or describe_backbone(conversion)))
-    fit_weights(conversion, model.state_dict(), None)
+    fit_weights(conversion, model, None)
     missing, unexpected = model.load_state_dict(conversion.state_dict, strict=False)
     assert missing == conversion.missing and all(key.startswith('gate.') for key in missing) and not unexpected
     return model, conversion

@@ -112,7 +112,7 @@ def test_the_grid_of_a_foreign_checkpoint_is_that_of_its_kept_config(of_a_host):
     weights, entry = load_weights_safely(path)
     conversion = rename_keys(weights)
     assert (entry, conversion.grid) == ('state_dict', (4, 16))
-    fit_weights(conversion, target.state_dict(), (8, 8))
+    fit_weights(conversion, target, (8, 8))
     torch.testing.assert_close(conversion.state_dict['pos_embed'], wanted)
 
 

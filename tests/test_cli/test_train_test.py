@@ -181,6 +181,24 @@ def test_the_road_from_a_dense_network(run, fail, tmp_path):
     assert "detail: wanted levels among the 3 maps of out_type='featmap', got levels (0, 7)" in message
 
 
+@pytest.mark.parametrize(
+    ('start', 'goal', 'word', 'parts'),
+    [
+        ('baselines/dense_fine_upernet', 'studies/merging/exits_upernet', [], 'backbone.exits'),
+        ('routes/pvt_upernet', 'dit_upernet', ['model.backbone.init=pvtv2'], 'backbone.merge_scales, backbone.nodes'),
+    ],
+)
+def test_a_dense_network_starts_what_has_more(run, tmp_path, start, goal, word, parts):
+    dense = MODELS.build(load_config(f'studies/{start}_scenes').model)
+    torch.save(dict(state_dict=dense.state_dict()), tmp_path / 'dense.pth')
+    words = ('num_workers=0', 'persistent_workers=False', 'batch_size=2', 'dataset.num_images=2')
+    few = [f'{split}_dataloader.{x}' for split in ('train', 'val') for x in words]
+    options = ('--cfg-options', *few, 'train_cfg.max_iters=1', f'load_from={tmp_path / "dense.pth"}', *word)
+    run('train', f'{goal}_scenes', '--work-dir', tmp_path / 'new', *options)
+    said = ''.join(path.read_text() for path in (tmp_path / 'new').rglob('*.log'))
+    assert f'No weights of {parts}: as the config initialises them.' in said
+
+
 def test_a_token_budget_out_of_reach(fail, tmp_path):
     config, checkpoint = ROOT / 'configs' / 'msvit_upernet_scenes.py', tmp_path / 'random.pth'
     torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), checkpoint)

@@ -211,7 +211,7 @@ def test_mixed_patches_without_positions_are_msvits_tokens(naflex, images):
     conversion = rename_keys(weights | dict(pos_embed=torch.zeros(1, 24, 32)))
     arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
     model = MSViT(arch=arch, img_size=(64, 96), with_cls_token=False, out_type='tokens').eval()
-    fit_weights(conversion, model.state_dict(), model.patch_resolution, (4, 6))
+    fit_weights(conversion, model, model.patch_resolution, (4, 6))
     model.load_state_dict(conversion.state_dict, strict=False)
     decisions = torch.tensor([[[1.0, 0, 1], [0, 0, 1]], [[1.0, 1, 1], [1, 0, 1]]])
     patches = msvit_mm.timm.to_naflex(images, decisions)

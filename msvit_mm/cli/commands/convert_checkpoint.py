@@ -79,7 +79,7 @@ def main(args: Namespace) -> None:
         config = target_config(args, conversion)
         backbone = MODELS.build(config)
         grid = None if conversion.is_pyramid else backbone.patch_resolution
-        fit_weights(conversion, backbone.state_dict(), grid, args.source_grid)
+        fit_weights(conversion, backbone, grid, args.source_grid)
 
     meta = dict(source=Path(args.source).name, entry=entry, family=conversion.family, report=conversion.report())
     with one_line_errors():

@@ -20,7 +20,7 @@ from ...checkpoints import (
     load_checkpoint_safely,
     use_safe_loader,
 )
-from ...checkpoints.starting import OPTIONAL, addresses, adopt_weights, forget_addresses
+from ...checkpoints.starting import addresses, adopt_weights, forget_addresses, needed_keys
 from ...datasets.configs import type_name
 from ...datasets.named import SampleError
 from ...engine import NonFiniteError
@@ -101,7 +101,7 @@ def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
             else:
                 # A dense model may start a gated one, and its head may have other classes.
                 weights = adopt_weights(model, checkpoint['state_dict'])
-                check_coverage(model.state_dict(), weights, allowed_missing=OPTIONAL)
+                check_coverage(needed_keys(model), weights)
         del checkpoint
     with one_line_errors(NonFiniteError, SampleError, ImageMemoryError):
         runner.train()
