@@ -31,6 +31,8 @@ from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
+from msvit_mm.checkpoints import check_coverage
+from msvit_mm.checkpoints.starting import check_start, needed_keys
 from msvit_mm.cli.config import allow_package_bases
 from msvit_mm.cli.config_index import render
 
@@ -42,6 +44,7 @@ LEAVES = [path for path in FILES if path not in BASES]
 OPTIONAL = [path for path in LEAVES if path.parent.name == 'detection']  # inherit from mmdet's own files
 LOADED = [path for path in LEAVES if path not in OPTIONAL]
 FAST_PIXELS = 10_000
+STARTS = r'\.pth: of (studies/\S+\.py)'
 DATA = {
     'ADE20KDataset': ['../shared/data/ade20k_sample'],
     'CityscapesDataset': ['../shared/data/cityscapes_sample'],
@@ -437,6 +440,15 @@ def test_numbers_agree(path):
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))
     assert cfg.log_processor.by_epoch == ('max_epochs' in cfg.train_cfg)
     assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval
+
+
+@parametrize([path for path in LEAVES if re.search(STARTS, docstring(path))])
+def test_what_a_leaf_starts_from_fits(path):
+    """The network whose checkpoint its command takes has all that it needs, before a gate is fitted or without."""
+    start = CONFIGS / re.search(STARTS, docstring(path))[1]
+    model, weights = build_model(read(path)), build_model(read(start)).state_dict()
+    check_coverage(needed_keys(model), weights)
+    check_start(model, weights, path.stem)
 
 
 def test_a_gate_fits_classifier_and_segmentor_of_the_scenes():
