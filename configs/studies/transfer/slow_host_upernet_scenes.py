@@ -5,8 +5,8 @@
 Runs on two CPU cores. CONTINUED.pth: of studies/baselines/dense_continued_upernet_scenes.py. Gate, coarse pixels and
 detail learn as fast as there.
 
-79.38 and 79.52 mIoU at 69 tokens, 81.45 and 82.24 all fine, where the dense network trained on for as long has 82.10
-and 82.82 (seeds 0 and 1, 2026-11-28, docs/ablations.md).
+79.38, 79.52 and 78.97 mIoU at 69 tokens, 81.45, 82.24 and 81.85 all fine, where the dense network trained on for as
+long has 82.10, 82.82 and 82.10 (seeds 0, 1 and 2, 2026-11-29, docs/ablations.md).
 """
 
 _base_ = ['from_dense_upernet_scenes.py', '../../_base_/schedules/slow_host.py']
