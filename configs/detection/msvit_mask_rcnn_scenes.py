@@ -1,4 +1,4 @@
-"""A small MSViT from scratch under a small Mask R-CNN on generated scenes, target coarse ratio 0.75. Optional.
+"""A small MSViT under a small Mask R-CNN on generated scenes, target coarse ratio 0.75. Optional.
 
     msvit scenes-to-coco data/scenes_coco --num-images 2000 256
     python tools/train.py configs/detection/msvit_mask_rcnn_scenes.py

@@ -62,7 +62,8 @@ class MSSwin(RegionBackbone, SwinTransformer):
         img_size: Image size in pixels for which a budget and the gate's priors are laid out; any other size does.
         region_size: Side of a region in pixels, the stride of the last stage or twice as much: 32 or 64 for the named
             architectures. At 32 the last stage has one token per region, whatever the gate says.
-        gate: Config of the gate: ``ScaleGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
+        gate: Config of the gate: ``ScaleGate``, ``ContextGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or
+            ``EdgeGate``.
         gate_temperature: Temperature of the relaxed gate sample, > 0.
         train_execution: How a learnable gate trains. ``'counterfactual'``: active tokens, and in a share of the regions
             the tokens of the other scale as queries without backward. ``'masked'``: all tokens are queries, active ones

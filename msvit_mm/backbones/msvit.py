@@ -65,7 +65,8 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         coarse_patch_size: Side of a coarse patch and of a region in pixels, a larger multiple of ``patch_size``.
         patch_sizes: Sides of the patches of all scales, ascending, each a larger multiple of the one before; the first
             and the last are then ``patch_size`` and ``coarse_patch_size``, whatever these say. None: these two.
-        gate: Config of the gate: ``ScaleGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or ``EdgeGate``.
+        gate: Config of the gate: ``ScaleGate``, ``ContextGate``, ``StaticGate``, ``RandomGate``, ``FixedGate`` or
+            ``EdgeGate``.
             Of more than two scales one such gate decides each; ``NestedGate`` takes one config for each, and
             ``SharedScaleGate`` is one for all.
         gate_temperature: Temperature of the relaxed gate sample, > 0.

@@ -68,7 +68,7 @@ def models_page() -> str:
     parts = [
         '# Models',
         'Networks that were trained and published here, as `configs/metafile.yml` lists them. Their weights are not '
-        'hosted: the command in the docstring of each config makes them again.',
+        'hosted: the command in the docstring of each config trains them anew.',
     ]
     for collection in content['Collections']:
         models = [model for model in content['Models'] if model['In Collection'] == collection['Name']]

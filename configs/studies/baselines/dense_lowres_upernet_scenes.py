@@ -2,7 +2,7 @@
 
     python tools/train.py configs/studies/baselines/dense_lowres_upernet_scenes.py
 
-Runs on two CPU cores. The dense baseline of msvit_upernet_scenes.py at equal multiply-adds; scored at 96x96.
+Runs on two CPU cores. The dense baseline of msvit_upernet_scenes.py at about as many tokens; scored at 96x96.
 
 63.64 and 60.69 mIoU, 0.0365 GMACs (seeds 0 and 1, 2026-11-20, docs/results.md).
 """
