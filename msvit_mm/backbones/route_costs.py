@@ -25,10 +25,10 @@ class CostTable(NamedTuple):
         patches: Side in tokens of the squares that are open or closed as a whole, of the four rows.
     """
 
-    embedding: int
+    embedding: float
     gate: int
-    edges: dict[Edge, tuple[int, int]]
-    reference: int
+    edges: dict[Edge, tuple[float, float]]
+    reference: float
     num_tokens: tuple[int, ...]
     patches: tuple[int, ...]
 
@@ -67,6 +67,7 @@ def make_cost_table(
     depths: Mapping[Edge, int],
     gate_macs: int,
     patches: Sequence[int] = (1,) * NUM_ROWS,
+    row_weights: Sequence[float] = (1,) * NUM_ROWS,
 ) -> CostTable:
     """The table for rows of these sizes.
 
@@ -77,12 +78,14 @@ def make_cost_table(
         depths: Blocks of every node.
         gate_macs: Of all gates.
         patches: Side in tokens of the squares that are open or closed as a whole, of the four rows.
+        row_weights: How often each multiply-add counts of what makes and transforms the tokens of the four rows.
     """
     dims, cells = arch['embed_dims'], [math.prod(size) for size in sizes]
     words = zip(dims, arch['mlp_ratios'], arch['sr_ratios'], sizes, patches, strict=True)
-    blocks = [block_macs(c, int(c * mlp_ratio), sr_ratio, size, p) for c, mlp_ratio, sr_ratio, size, p in words]
-    entries = [9 * dims[i] * dims[i + 1] for i in range(NUM_ROWS - 1)]  # per token of row i + 1
-    embedding = 147 * dims[0] * cells[0] + sum(e * n for e, n in zip(entries, cells[1:], strict=True))
+    macs = [block_macs(c, int(c * mlp_ratio), sr_ratio, size, p) for c, mlp_ratio, sr_ratio, size, p in words]
+    blocks = [(w * static, w * per_token) for w, (static, per_token) in zip(row_weights, macs, strict=True)]
+    entries = [9 * dims[i] * dims[i + 1] * row_weights[i + 1] for i in range(NUM_ROWS - 1)]  # per token of row i + 1
+    embedding = 147 * dims[0] * cells[0] * row_weights[0] + sum(e * n for e, n in zip(entries, cells[1:], strict=True))
     table = {}
     for edge in edges:
         kind, row, _ = edge

@@ -37,12 +37,14 @@ class RouteOutput(NamedTuple):
         decisions: 1 = open, 0 = closed, as executed, each of shape (B, rows, cols).
         num_tokens: Tokens that blocks transformed, summed over the nodes, integers, shape (B,).
         costs: Multiply-adds of each image, with gradient where the gate learns.
+        budgeted: What budgets count of each image, relative to PVTv2, likewise, shape (B,).
     """
 
     gate_values: dict[Edge, Tensor]
     decisions: dict[Edge, Tensor]
     num_tokens: Tensor
     costs: Costs
+    budgeted: Tensor
 
     def maps(self) -> dict[str, ChoiceMap]:
         """``routes_s4`` ... ``routes_s32``, a channel per stage, and ``merges_s8`` ... ``merges_s32``, one per column.
@@ -62,8 +64,8 @@ class RouteOutput(NamedTuple):
         return maps
 
     def loss_input(self) -> Tensor:
-        """Cost of every image relative to PVTv2."""
-        return self.costs.cost_ratio
+        """Cost of every image relative to PVTv2, as budgets count it."""
+        return self.budgeted
 
     def statistics(self) -> dict[str, Tensor]:
         """Mean and deviation over the images of the cost, and the share of open tokens by row."""
@@ -108,6 +110,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         cost_budget: Multiply-adds of each image in evaluation mode, relative to PVTv2's, whatever the gate's mean: on
             every edge, in the order in which decisions fall, of the tokens that the gate wants the most wanted are open
             as long as the budget lasts. None: those that it wants. Given decisions overrule it.
+        row_weights: How much a multiply-add of each row counts in budgets, in training and in ``cost_budget``: in time,
+            say, those of row 0 cost two to three times as much as those of row 3. Reported costs are not weighted.
         train_execution: ``'masked'``: all tokens of all nodes are computed. ``'counterfactual'``: the open ones and,
             without backward, a share of the closed ones, from which the gate learns; the same features, and gradients
             that are the same in expectation.
@@ -162,6 +166,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         route_patch: int = 1,
         row_stop: bool = False,
         cost_budget: float | None = None,
+        row_weights: Sequence[float] = (1.0,) * NUM_ROWS,
         train_execution: str = 'masked',
         counterfactual_share: float = 0.1,
         test_execution: str = 'sparse',
@@ -185,6 +190,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
         if not 0 < counterfactual_share <= 1:
             raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
+        if len(row_weights) != NUM_ROWS or not all(weight > 0 for weight in row_weights):
+            raise ValueError(f'row_weights must be {NUM_ROWS} positive numbers, got {row_weights}')
         if NUM_ROWS - 1 not in out_indices or not set(out_indices) <= set(range(NUM_ROWS)):
             raise ValueError(f'out_indices must be of rows 0 to 3 with 3 among them, got {tuple(out_indices)}')
         self.arch = arch_settings(arch)
@@ -195,6 +202,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         self.patches = tuple(max(1, route_patch >> i) for i in range(NUM_ROWS))
         self.row_stop = row_stop
         self.cost_budget = cost_budget
+        self.row_weights = tuple(row_weights)
         self.train_execution = train_execution
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
@@ -372,11 +380,16 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     # What it costs
 
-    def cost_table(self, image_size: tuple[int, int]) -> CostTable:
+    def cost_table(self, image_size: tuple[int, int], row_weights: Sequence[float] = (1,) * NUM_ROWS) -> CostTable:
         """Multiply-adds of each part for images of this (height, width); norms, softmax and biases are not counted."""
         depths = {edge: len(self.nodes[f'{edge[1]}_{edge[2]}']) for edge in self.edges if edge[0] == 'row'}
         gate_macs = self.gate.macs(self._grids(image_size))
-        return make_cost_table(self.arch, row_sizes(image_size), self.edges, depths, gate_macs, self.patches)
+        sizes = row_sizes(image_size)
+        return make_cost_table(self.arch, sizes, self.edges, depths, gate_macs, self.patches, row_weights)
+
+    def budget_table(self, image_size: tuple[int, int]) -> CostTable:
+        """What budgets count of each part: its multiply-adds, weighted by rows."""
+        return self.cost_table(image_size, self.row_weights)
 
     def _grids(self, image_size: tuple[int, int]) -> list[Size]:
         """(rows, cols) of the patches of the four rows.
@@ -426,7 +439,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             ValueError: If it is none, or its budget is less than stem, entries and gates cost.
         """
         loss: Any = super().build_gate_loss(config)
-        floor = self.cost_table(self.img_size).floor
+        floor = self.budget_table(self.img_size).floor
         if loss.budget <= floor:
             raise ValueError(
                 f'budget must lie above {floor:.3f}, what stem, entries and gates cost of PVTv2 for images of '
@@ -532,7 +545,7 @@ class _Decider:
         self.decisions: dict[Edge, Tensor] = {}
         self.alive: dict[int, Tensor] = {}  # whether the row goes on, (B, 1)
         self.learnable = backbone.gate.learnable
-        self.table = backbone.cost_table(size)
+        self.table, self.budget_table = backbone.cost_table(size), backbone.budget_table(size)
         self.left: Any = None if backbone.training else self._budget(size)  # multiply-adds, of each image
 
     def decide(self, edge: Edge, tokens: Tensor) -> Tensor:
@@ -563,16 +576,16 @@ class _Decider:
         budget = self.backbone.cost_budget
         if budget is None:
             return None
-        if not budget >= self.table.floor:  # nor NaN
+        if not budget >= self.budget_table.floor:  # nor NaN
             raise ValueError(
-                f'cost_budget: wanted at least {self.table.floor:.3f}, what stem, entries and gates cost of PVTv2 for '
-                f'images of {size[0]}x{size[1]} pixels, got {budget}'
+                f'cost_budget: wanted at least {self.budget_table.floor:.3f}, what stem, entries and gates cost of '
+                f'PVTv2 for images of {size[0]}x{size[1]} pixels, got {budget}'
             )
-        return (budget - self.table.floor) * self.table.reference
+        return (budget - self.budget_table.floor) * self.budget_table.reference
 
     def _affordable(self, edge: Edge, logits: Tensor, decisions: Tensor) -> Tensor:
         """1 for the open cells that the gate wants most, as many as what is left pays for; all if they are given."""
-        static, per_token = self.table.edges[edge]
+        static, per_token = self.budget_table.edges[edge]
         per_cell = per_token * self.backbone.patches[_target_row(edge)] ** 2
         most = torch.as_tensor(self.left, dtype=torch.float64, device=logits.device).sub(static).div(per_cell)
         order = logits.masked_fill(decisions == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
@@ -587,9 +600,11 @@ class _Decider:
             {edge: self.backbone._of_tokens(edge, x, self.sizes) for edge, x in by_edge.items()}
             for by_edge in (self.gate_values, self.decisions)
         )
-        costs = self.table.costs({edge: x.flatten(1) for edge, x in decisions.items()})
+        flat = {edge: x.flatten(1) for edge, x in decisions.items()}
+        costs = self.table.costs(flat)
+        budgeted = costs if self.budget_table == self.table else self.budget_table.costs(flat)
         decisions = {edge: x.detach() for edge, x in decisions.items()}
-        return RouteOutput(values, decisions, costs.num_tokens.sum(0), costs)
+        return RouteOutput(values, decisions, costs.num_tokens.sum(0), costs, budgeted.cost_ratio)
 
 
 def _target_row(edge: Edge) -> int:

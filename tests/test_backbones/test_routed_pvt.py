@@ -163,7 +163,9 @@ def test_stopped_rows(perturb, execution):
     assert torch.equal(output.decisions['row', 1, 3][1], decisions['row', 1, 3][1])
 
 
-@pytest.mark.parametrize('words', [dict(), dict(route_patch=4), dict(row_stop=True)], ids=str)
+@pytest.mark.parametrize(
+    'words', [dict(), dict(route_patch=4), dict(row_stop=True), dict(row_weights=(3.0, 1.5, 1.0, 0.5))], ids=str
+)
 @pytest.mark.parametrize('share', [0.0, 0.3, 0.7, 9.0])
 def test_a_cost_budget_is_kept_with_the_most_wanted_tokens(perturb, words, share):
     """On every edge: none that is left out is wanted more, and one more would not have been paid for."""
@@ -171,12 +173,12 @@ def test_a_cost_budget_is_kept_with_the_most_wanted_tokens(perturb, words, share
         perturb(build(gate=dict(type='RouteGate', initial_ratio=0.5), **words), std=0.1),
         torch.randn(3, 3, 64, 64),
     )
-    table = model.cost_table((64, 64))
-    free = run(model, 'sparse', images)[1].costs.cost_ratio
+    table = model.budget_table((64, 64))
+    free = run(model, 'sparse', images)[1].budgeted
     model.cost_budget = table.floor + share * (free.min().item() - table.floor)
     outputs = [run(model, execution, images)[1] for execution in ('masked', 'sparse')]
     for output in outputs:
-        assert (output.costs.cost_ratio <= model.cost_budget + 1e-9).all()
+        assert (output.budgeted <= model.cost_budget + 1e-9).all()
         left = (model.cost_budget - table.floor) * table.reference - torch.zeros(3)
         alive = torch.ones(4, 3, dtype=torch.bool)
         for edge, opened in output.decisions.items():
@@ -194,9 +196,30 @@ def test_a_cost_budget_is_kept_with_the_most_wanted_tokens(perturb, words, share
                 if edge[0] == 'row' and model.row_stop:
                     alive[edge[1], n] &= is_open.any()
     if share == 9.0:
-        torch.testing.assert_close(outputs[0].costs.cost_ratio, free)
+        torch.testing.assert_close(outputs[0].budgeted, free)
     model.row_stop, given = False, random_decisions(model, images, 1.0)
     assert all(torch.equal(x, given[edge]) for edge, x in run(model, 'sparse', images, given)[1].decisions.items())
+
+
+def test_weights_of_rows_count_in_budgets_alone(perturb):
+    weights, images = (3.0, 1.5, 1.0, 0.5), torch.randn(2, 3, *SIZE)
+    gate = dict(type='RouteGate', initial_ratio=0.5)
+    model, plain = perturb(build(gate=gate, row_weights=weights), std=0.1), build(gate=gate)
+    plain.load_state_dict(model.state_dict())
+    (features, output), (others, beside) = (run(x, 'sparse', images) for x in (model, plain))
+    torch.testing.assert_close(features, others)
+    assert torch.equal(output.costs.total, beside.costs.total)
+    assert torch.equal(beside.loss_input(), beside.costs.cost_ratio)
+    own = [model.cost_table(SIZE, [float(i == row) for i in range(4)]) for row in range(4)]
+    table, counts = model.budget_table(SIZE), {edge: x.flatten(1).sum(1) for edge, x in output.decisions.items()}
+    for weight, x in ((weights, table), ((1.0,) * 4, model.cost_table(SIZE))):
+        assert x.reference == pytest.approx(sum(w * part.reference for w, part in zip(weight, own, strict=True)))
+        assert x.embedding == pytest.approx(sum(w * part.embedding for w, part in zip(weight, own, strict=True)))
+    wanted = torch.full((2,), table.embedding + table.gate, dtype=torch.float64)
+    for edge, (static, per_token) in model.cost_table(SIZE).edges.items():
+        weight = weights[edge[1] + (edge[0] == 'merge')]
+        wanted += weight * (static * (counts[edge] > 0) + per_token * counts[edge])
+    torch.testing.assert_close(output.loss_input(), wanted / table.reference)
 
 
 # Training
@@ -416,6 +439,8 @@ def test_two_processes_train_as_one(run_in_two_processes, tmp_path):
         (dict(test_execution='packed'), "test_execution must be one of 'masked', 'sparse', got 'packed'"),
         (dict(out_indices=(0, 1)), r'out_indices must be of rows 0 to 3 with 3 among them, got \(0, 1\)'),
         (dict(route_patch=3), 'route_patch must be one of 1, 2, 4, 8, got 3'),
+        (dict(row_weights=(1, 2, 3)), r'row_weights must be 4 positive numbers, got \(1, 2, 3\)'),
+        (dict(row_weights=(1, 0, 1, 1)), r'row_weights must be 4 positive numbers, got \(1, 0, 1, 1\)'),
         (dict(counterfactual_share=0.0), r'counterfactual_share must lie in \(0, 1\], got 0.0'),
         (dict(train_execution='sparse'), "train_execution must be one of 'masked', 'counterfactual', got 'sparse'"),
         (dict(gate_temperature=0.0), 'gate_temperature must be positive, got 0.0'),
