@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_camvid.py.
 
-52.97 and 52.98 mIoU, 0.725 GMACs (seeds 0 and 1, 2026-11-28, docs/ablations.md).
+52.97, 52.98 and 53.98 mIoU, 0.725 GMACs (seeds 0, 1 and 2, 2026-11-29, docs/ablations.md).
 """
 
 _base_ = ['../transfer/from_dense_upernet_camvid.py', '../../_base_/gates/fine.py']

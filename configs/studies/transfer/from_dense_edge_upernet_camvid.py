@@ -4,7 +4,7 @@
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_camvid.py.
 
-50.52 mIoU, 0.323 GMACs (seed 0, 2026-11-28, docs/ablations.md).
+50.52, 49.73 and 51.97 mIoU, 0.323 GMACs (seeds 0, 1 and 2, 2026-11-29, docs/ablations.md).
 """
 
 _base_ = ['from_dense_upernet_camvid.py', '../../_base_/gates/edges.py']

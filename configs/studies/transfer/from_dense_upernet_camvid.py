@@ -6,8 +6,8 @@
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_camvid.py.
 
-51.45 and 50.25 mIoU at 0.311 GMACs, where the dense network trained on for as long has 52.97 and 52.98 at 0.725
-(seeds 0 and 1, 2026-11-28, docs/ablations.md).
+51.45, 50.25 and 52.34 mIoU at 0.311 GMACs, where the dense network trained on for as long has
+52.97, 52.98 and 53.98 at 0.725 (seeds 0, 1 and 2, 2026-11-29, docs/ablations.md).
 """
 
 _base_ = [
