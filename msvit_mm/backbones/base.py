@@ -40,7 +40,7 @@ class Costs(NamedTuple):
     gate: Tensor
     embedding: Tensor
     encoder: Tensor
-    reference: int
+    reference: float
 
     @property
     def total(self) -> Tensor:

@@ -358,7 +358,7 @@ class MSSwin(RegionBackbone, SwinTransformer):
         return costs._replace(reference=int(costs.total.item()))
 
     def padding_macs(self, image_size: tuple[int, int]) -> int:
-        return self.dense_twin(image_size).count_macs(image_size) - self.dense_costs(image_size).reference
+        return self.dense_twin(image_size).count_macs(image_size) - int(self.dense_costs(image_size).reference)
 
     def _costs(self, stages: list[StageTokens], tiling: Tiling) -> Costs:
         """Costs of the tokens that run in each stage, and of the gate."""
