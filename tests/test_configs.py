@@ -489,7 +489,9 @@ def test_step_and_prediction(path, imagenet_root):
     batch = real_batch(cfg, imagenet_root) or generated_batch(cfg, cfg.crop_size)
     assert {tuple(image.shape[1:]) for image in batch['inputs']} <= {cfg.crop_size} or cfg.factor == 1
     model = check_training_step(cfg, batch)
-    check_prediction(cfg, model, (cfg.crop_size[0], cfg.crop_size[1] * 5 // 4))
+    backbone, width = cfg.model.backbone, cfg.crop_size[1] * 5 // 4
+    side = 4 * backbone.route_patch if 'route_patch' in backbone else 1  # pixels of what has to fill a row
+    check_prediction(cfg, model, (cfg.crop_size[0], -(-width // side) * side))
     assert cfg.tta_model is None or MODELS.build(dict(cfg.tta_model, module=model))
 
 
