@@ -12,7 +12,8 @@ except ImportError as error:
     raise ImportError('msvit_mm.hub needs huggingface_hub; install with `pip install msvit_mm[hub]`.') from error
 
 from .backbones import DynamicTokenRoutingTransformer, MSSwin, MSViT
-from .checkpoints.hub import check_types, load_from_hub
+from .checkpoints.hub import load_from_hub
+from .checkpoints.names import check_names
 
 __all__ = ['HubDynamicTokenRoutingTransformer', 'HubMSSwin', 'HubMSViT', 'load_from_hub']
 CARD = dict(library_name='msvit_mm', pipeline_tag='image-feature-extraction')
@@ -23,7 +24,7 @@ class CheckedHubMixin(PyTorchModelHubMixin):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **words: Any) -> 'CheckedHubMixin':
-        check_types(words, model_id)
+        check_names(words, f"'{model_id}'")
         return super()._from_pretrained(model_id=model_id, **words)
 
 

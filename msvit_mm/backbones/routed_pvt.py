@@ -111,7 +111,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             every edge, in the order in which decisions fall, of the tokens that the gate wants the most wanted are open
             as long as the budget lasts. None: those that it wants. Given decisions overrule it.
         row_weights: How much a multiply-add of each row counts in budgets, in training and in ``cost_budget``: in time,
-            say, those of row 0 cost two to three times as much as those of row 3. Reported costs are not weighted.
+            say, those of row 0 cost 1.5 to 3.5 times as much as those of rows 2 and 3 (docs/routes.md). Reported costs are not weighted.
         train_execution: ``'masked'``: all tokens of all nodes are computed. ``'counterfactual'``: the open ones and,
             without backward, a share of the closed ones, from which the gate learns; the same features, and gradients
             that are the same in expectation.

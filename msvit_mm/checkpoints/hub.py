@@ -14,11 +14,12 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, TASK_UTILS, WEIGHT_INITIALIZERS, Registry, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from .kept import parse_config
 from .loading import check_coverage, check_shapes, load_weights_safely
+from .names import check_names
 
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
 INSTALL = 'install with `pip install msvit_mm[hub]`'
@@ -99,8 +100,8 @@ def load_from_hub(source: str | PathLike, revision: str | None = None, token: st
     """
     folder = find_folder(source, revision, token)
     config, meta = read_config(folder / CONFIG)
+    check_names(config, f"'{folder / CONFIG}'")
     words = {'data_preprocessor': config.get('data_preprocessor'), **config['model']}
-    check_types(words, folder / CONFIG)
     cfg = Config(config)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = revert_sync_batchnorm(MODELS.build(Config(words)))
@@ -144,33 +145,6 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         got = ', '.join(list(content)[:3]) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"'{path}': wanted 'config' with a model, got {got}.")
     return config, content.get('meta') or {}
-
-
-def check_types(config: Any, path: str | PathLike) -> None:
-    """Check that a config from elsewhere builds registered classes alone; mmengine would import and call any name.
-
-    Raises:
-        ValueError: If a ``type`` is no registered name, with or without a scope.
-    """
-    names = {name for root in (MODELS, TASK_UTILS, WEIGHT_INITIALIZERS) for name in _registered(root.root)}
-    for wanted in _types(config):
-        scope, _, name = wanted.rpartition('.') if isinstance(wanted, str) else ('.', '', '')
-        if '.' in scope or name not in names:
-            raise ValueError(f"'{path}': wanted names of registered classes as type, got {wanted!r}.")
-
-
-def _registered(registry: Registry) -> Iterable[str]:
-    yield from registry.module_dict
-    for child in registry.children.values():
-        yield from _registered(child)
-
-
-def _types(config: Any) -> Iterable[Any]:
-    values = config.values() if isinstance(config, Mapping) else config if isinstance(config, list | tuple) else ()
-    if isinstance(config, Mapping) and 'type' in config:
-        yield config['type']
-    for value in values:
-        yield from _types(value)
 
 
 def _to_json(value: Any) -> Any:

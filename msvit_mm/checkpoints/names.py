@@ -14,8 +14,11 @@ SCOPES = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain', 'mmdet')
 OWN = 'msvit_mm'
 
 
-def check_names(config: Mapping[str, Any]) -> None:
+def check_names(config: Mapping[str, Any], where: str = 'config') -> None:
     """Check that every ``type`` of a config is registered, and that it imports nothing but known packages.
+
+    Args:
+        where: Begins the message.
 
     Raises:
         ValueError: If not.
@@ -28,20 +31,20 @@ def check_names(config: Mapping[str, Any]) -> None:
     """
     for place, key, value in _walk(config):
         if key == 'type' and not (isinstance(value, str) and value in _registered()):
-            raise ValueError(f'config: {place}: wanted a name that msvit_mm or a host registers, got {value!r}.')
+            raise ValueError(f'{where}: {place}: wanted a name that msvit_mm or a host registers, got {value!r}.')
         if key in ('_scope_', 'default_scope') and value not in (None, *SCOPES):
-            raise ValueError(f'config: {place}: wanted one of {", ".join(SCOPES)}, got {value!r}.')
+            raise ValueError(f'{where}: {place}: wanted one of {", ".join(SCOPES)}, got {value!r}.')
         if key == 'custom_imports':
-            _check_imports(value)
+            _check_imports(value, where)
 
 
-def _check_imports(value: Any) -> None:
+def _check_imports(value: Any, where: str) -> None:
     names = value.get('imports') if isinstance(value, Mapping) else value
     names = [names] if isinstance(names, str) else names or []
     known = (OWN, *SCOPES)
     unknown = [name for name in names if not isinstance(name, str) or name.partition('.')[0] not in known]
     if unknown:
-        raise ValueError(f'config: custom_imports: wanted modules of {", ".join(known)}, got {unknown[0]!r}.')
+        raise ValueError(f'{where}: custom_imports: wanted modules of {", ".join(known)}, got {unknown[0]!r}.')
 
 
 def _walk(value: Any, place: str = '') -> Iterator[tuple[str, Any, Any]]:
