@@ -165,8 +165,8 @@ class TimmMSViT(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameters lie how deep, for layer-wise learning rates."""
-        blocks = [(r'^backbone\.layers\.(\d+)', None), (r'^backbone\.ln1', (99999,))]
-        stem = r'^backbone\.(?:cls_token|reg_token|pos_embed|patch_embed|pre_norm|gate)'
+        blocks = [(r'^backbone\.layers\.(\d+)', None), (r'^backbone\.(?:ln1|detail|exits)', (99999,))]
+        stem = r'^backbone\.(?:cls_token|reg_token|pos_embed|patch_embed|pre_norm|gate|coarse_pixels)'
         return dict(stem=stem, blocks=r'^backbone\.layers\.(\d+)' if coarse else blocks)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

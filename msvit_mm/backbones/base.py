@@ -350,10 +350,13 @@ class GatedBackbone(ABC):
         Raises:
             ValueError: If this backbone has no such setting.
         """
+        module: Any = self
         settings: dict[str, Any] = {}
         if gate is not None:
-            gate = self.build_gate(gate) if isinstance(gate, Mapping) else gate
+            gate = self.build_gate(gate).to(next(module.parameters())) if isinstance(gate, Mapping) else gate
             settings['gate'] = gate.train(self.training)
+            if hasattr(self, 'train_ratios'):  # random budgets would overrule it in training
+                settings['train_ratios'] = None
         if execution is not None:
             settings |= self._execution_settings(execution)
         if token_budget is not KEEP:

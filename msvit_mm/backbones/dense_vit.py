@@ -43,14 +43,14 @@ class DenseViT(ExtendedViT):
 
     @torch.no_grad()
     def layers_alone(self, images: Tensor) -> Callable[[], object]:
-        """A call that runs the layers and the last norm and nothing else, on the tokens of these images."""
+        """A call that runs layers and last norm, if there is one, and nothing else, on the tokens of these images."""
         if self.is_extended:
             return partial(self.eval().run_dense, self.begin(images)[0])
         embedded: list[Tensor] = []
         hook = self.pre_norm.register_forward_hook(lambda module, args, tokens: embedded.append(tokens.contiguous()))
         self.eval()(images)
         hook.remove()
-        return partial(nn.Sequential(*self.layers, self.ln1), embedded[0])
+        return partial(nn.Sequential(*self.layers, *([self.ln1] if self.final_norm else [])), embedded[0])
 
     @property
     def layer_span(self) -> tuple[nn.Module, nn.Module]:

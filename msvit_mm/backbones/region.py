@@ -119,6 +119,7 @@ class RegionBackbone(GatedBackbone):
         patch_sizes: Of all scales, ascending.
         grid_size: Rows and columns of regions at the image size that the backbone is laid out for.
         gate_temperature: Of the relaxed gate sample.
+        gate_gradient: Path from the task loss to the gate: ``'output'``, ``'mask'`` or ``'both'``.
         token_budget: Active patch tokens of each image at prediction, or None.
     """
 
@@ -130,6 +131,7 @@ class RegionBackbone(GatedBackbone):
     coarse_patch_size: int
     grid_size: tuple[int, int]
     gate_temperature: float = 1.0
+    gate_gradient: str = 'output'
     token_budget: float | None = None
 
     @property
@@ -160,9 +162,12 @@ class RegionBackbone(GatedBackbone):
     def build_gate_loss(self, config: dict[str, Any]) -> nn.Module:
         """Build a loss on gate values; of more than two scales one for each but the smallest, of the same words."""
         scales = self.tile(self.img_size).scales[:-1] if len(self.patch_sizes) > 2 else ()
+        is_nested = config.get('type') == 'NestedGateLoss'
         if not scales:
+            if is_nested:
+                raise ValueError('gate_loss: wanted the one of two scales, got NestedGateLoss, for more than two')
             return super().build_gate_loss(config)
-        configs = config['losses'] if config.get('type') == 'NestedGateLoss' else [config] * len(scales)
+        configs = config['losses'] if is_nested else [config] * len(scales)
         grids = [dict(grid_size=(scale.rows, scale.cols)) for scale in scales]
         if len(configs) != len(grids):
             raise ValueError(f'losses: wanted {len(grids)}, for scales of {grids}, got {len(configs)}')

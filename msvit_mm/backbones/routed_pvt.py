@@ -108,10 +108,11 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             in the same squares of the image, down to one token. The larger, the faster a stage that is partly open.
         row_stop: A row all of whose tokens are closed at a stage of an image stays closed from there on.
         cost_budget: Multiply-adds of each image in evaluation mode, relative to PVTv2's, whatever the gate's mean: on
-            every edge, in the order in which decisions fall, of the tokens that the gate wants the most wanted are open
-            as long as the budget lasts. None: those that it wants. Given decisions overrule it.
+            every edge, in the order in which decisions fall, the tokens that the gate wants open up, the most wanted
+            first, until the budget is used up. None: all that it wants. Given decisions overrule it.
         row_weights: How much a multiply-add of each row counts in budgets, in training and in ``cost_budget``: in time,
-            say, those of row 0 cost 1.5 to 3.5 times as much as those of rows 2 and 3 (docs/routes.md). Reported costs are not weighted.
+            say, those of row 0 cost 1.5 to 3.5 times as much as those of rows 2 and 3 (docs/routes.md). Reported costs
+            are not weighted.
         train_execution: ``'masked'``: all tokens of all nodes are computed. ``'counterfactual'``: the open ones and,
             without backward, a share of the closed ones, from which the gate learns; the same features, and gradients
             that are the same in expectation.

@@ -159,7 +159,7 @@ def scale_map_agreement(a: Tensor, b: Tensor) -> Tensor:
 def _layout(model: HostModel, role: str) -> dict[str, Any]:
     """What has to be the same for a gate's weights to mean the same."""
     gate = model.backbone.gate
-    if not hasattr(gate, 'pixels'):
+    if not hasattr(gate, 'pixels') or gate.nested:
         raise ValueError(f'the {role} has no gate that can move: wanted a ScaleGate, got {type(gate).__name__}.')
     names = dict(patch_size=model.backbone.patch_size, coarse_patch_size=gate.coarse_patch_size)
     return names | dict(sample_size=gate.sample_size, pixels=gate.pixels, hidden_dims=gate.layers[0].out_features)

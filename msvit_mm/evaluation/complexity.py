@@ -47,10 +47,13 @@ class ComplexityMetric(BaseMetric):
 
 def _shares(sample: Mapping[str, Any], scales: list[str]) -> dict[str, float]:
     """Of the tokens that merged or left; none of more than two scales."""
-    maps = {kind: sample[name]['data'][0] for name, (kind, _) in sample['choice_maps'].items() if kind in STEP_KINDS}
-    if not maps or len(scales) != 1:
+    kinds = sample['choice_maps']
+    steps = {kind: name for name, (kind, _) in kinds.items() if kind in STEP_KINDS}
+    if not steps or len(scales) != 1:
         return {}
-    return token_shares(sample[scales[0]]['data'][0], maps.get('groups'), maps.get('layers'))
+    factor = kinds[scales[0]][1] // kinds[next(iter(steps.values()))][1]
+    maps = {kind: sample[name]['data'][0] for kind, name in steps.items()}
+    return token_shares(sample[scales[0]]['data'][0], factor, maps.get('groups'), maps.get('layers'))
 
 
 def count_parts(model: HostModel, batch: dict) -> tuple[dict[str, float], dict[str, float]]:

@@ -4,11 +4,14 @@ import torch
 from torch import Tensor
 
 
-def token_shares(scale_map: Tensor, groups: Tensor | None = None, layers: Tensor | None = None) -> dict[str, float]:
+def token_shares(
+    scale_map: Tensor, factor: int, groups: Tensor | None = None, layers: Tensor | None = None
+) -> dict[str, float]:
     """Shares of the tokens of two scales that merged, by what with, and that left, by the layer.
 
     Args:
         scale_map: 1 = coarse, 0 = fine, of a whole image, shape (rows, cols).
+        factor: Cells along a side of a region.
         groups: Of the cells: those of one number became one token, shape (h, w); None without merging.
         layers: Of the cells: those that their token went through, shape (h, w); None without exits.
 
@@ -18,15 +21,16 @@ def token_shares(scale_map: Tensor, groups: Tensor | None = None, layers: Tensor
 
     Example:
         >>> groups = torch.tensor([[1, 1, 2, 2], [1, 1, 3, 2]])  # one coarse token, three of four fine
-        >>> token_shares(torch.tensor([[1.0, 0.0]]), groups)
+        >>> token_shares(torch.tensor([[1.0, 0.0]]), 2, groups)
         {'merged_fine': 0.6, 'merged_coarse': 0.0, 'merged_mixed': 0.0}
     """
     like = groups if groups is not None else layers
     assert like is not None
-    size = -(-like.shape[1] // scale_map.shape[1])
-    coarse = scale_map.repeat_interleave(size, 0).repeat_interleave(size, 1)[: like.shape[0], : like.shape[1]] >= 0.5
+    coarse = (
+        scale_map.repeat_interleave(factor, 0).repeat_interleave(factor, 1)[: like.shape[0], : like.shape[1]] >= 0.5
+    )
     row, col = torch.meshgrid(*(torch.arange(side, device=like.device) for side in like.shape), indexing='ij')
-    first = ~coarse | ((row % size == 0) & (col % size == 0))  # one cell of each token
+    first = ~coarse | ((row % factor == 0) & (col % factor == 0))  # one cell of each token
     coarse, shares = coarse[first], {}
     if groups is not None:
         _, group = groups[first].unique(return_inverse=True)

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from ..ops.tiling import pad_to_regions, shrink
 from .region import RegionGate
 
-EDGE_GAIN = 8.0  # brings the blurred-edge energy of normalised images to the size of their pixels
-
 
 @MODELS.register_module()
 class ContextGate(RegionGate):
@@ -72,6 +70,7 @@ class ContextGate(RegionGate):
             self.logit.bias.add_(offset)
 
     def forward(self, images: Tensor) -> Tensor:
+        self.check_channels(images)
         pixels = shrink(pad_to_regions(images, self.coarse_patch_size), 2)
         x = torch.cat([pixels, self._normalized(pixels), _edge_energy(pixels)], dim=1)
         x = F.gelu(self.halves(x))
@@ -99,7 +98,7 @@ def _edge_energy(pixels: Tensor) -> Tensor:
     blurred = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
     dy = F.pad(blurred.diff(dim=2), (0, 0, 0, 1))
     dx = F.pad(blurred.diff(dim=3), (0, 1, 0, 0))
-    return EDGE_GAIN * (dx.square() + dy.square()).sum(1, keepdim=True).add(1e-12).sqrt() / 8
+    return (dx.square() + dy.square()).sum(1, keepdim=True).add(1e-12).sqrt()
 
 
 def _position(x: Tensor) -> Tensor:

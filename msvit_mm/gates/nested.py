@@ -1,5 +1,6 @@
 """Gates of more than two scales: for every scale but the smallest one map of logits, of the largest nodes first."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,7 +124,8 @@ def build_region_gate(config: Mapping[str, Any], family: type[Gate], patch_sizes
     if len(sides) == 1:
         return build_gate(dict(config), family, coarse_patch_size=sides[0])
     words = dict(config)
-    extremes = words.pop('extremes', 0.0)
+    knows = 'extremes' in inspect.signature(gate_type(config, family)).parameters
+    extremes = words.pop('extremes', 0.0) if knows else 0.0  # else the gate refuses the word
     return NestedGate([words] * len(sides), patch_sizes, extremes)
 
 

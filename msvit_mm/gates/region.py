@@ -41,6 +41,18 @@ class RegionGate(Gate):
         height, width = images.shape[-2:]
         return -(-height // self.coarse_patch_size), -(-width // self.coarse_patch_size)
 
+    def check_channels(self, images: Tensor) -> None:
+        """Check that images are of the channels that a learned gate of pixels reads.
+
+        Raises:
+            ValueError: If not.
+        """
+        if images.shape[1] != CHANNELS:
+            name = type(self).__name__
+            raise ValueError(
+                f'{name}: wanted images of {CHANNELS} channels, got {images.shape[1]}; StaticGate takes any'
+            )
+
     def macs(self, tiling: Tiling) -> int:
         return tiling.num_regions * self.macs_per_region()
 
@@ -121,14 +133,11 @@ class ScaleGate(RegionGate):
             self._last_bias.add_(offset)
 
     def forward(self, images: Tensor) -> Maps:
-        if images.shape[1] != CHANNELS:
-            raise ValueError(
-                f'ScaleGate: wanted images of {CHANNELS} channels, got {images.shape[1]}; StaticGate takes any'
-            )
         return self.logits(images, self.coarse_patch_size)
 
     def logits(self, images: Tensor, size: int) -> Tensor:
         """Logits of all squares of ``size`` pixels, (B, 3, H, W) -> (B, rows, cols)."""
+        self.check_channels(images)
         rows, cols = (-(-side // size) for side in images.shape[-2:])
         images = shrink(pad_to_regions(images, size), size // self.sample_size)
         k = self.sample_size

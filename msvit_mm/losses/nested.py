@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops.tiling import Maps, per_scale
 
 
+@MODELS.register_module()
 class NestedGateLoss(nn.Module):
     """A loss on the gate values of every scale but the smallest, each with what it learns; they add up.
 

@@ -30,7 +30,7 @@ def token_loss(
     token = token_of_cell.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)[:, :height, :width]
     counted = (token >= 0) & (labels != ignore_index)
     pixels = (token * num_classes + labels)[counted].bincount(minlength=num_tokens * num_classes)
-    pixels = pixels.view(num_tokens, num_classes).to(logits)
+    pixels = pixels.view(num_tokens, num_classes).float()
     total = pixels.sum(1, keepdim=True)
-    losses = F.cross_entropy(logits.float(), (pixels / total.clamp(min=1)).float(), reduction='none')
+    losses = F.cross_entropy(logits.float(), pixels / total.clamp(min=1), reduction='none')
     return losses.sum() / (total > 0).sum().clamp(min=1)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor
 
@@ -48,12 +49,23 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
             losses |= self.teacher_loss(self._decode(features), inputs)
         return losses
 
+    def _check_utilities(self) -> None:
+        super()._check_utilities()
+        self._check_one_label('utility_loss')
+
     def _check_teacher(self) -> None:
-        pass
+        self._check_one_label('teacher_loss')
+
+    def _check_one_label(self, what: str) -> None:
+        if isinstance(self.head, MultiLabelClsHead):
+            got = type(self.head).__name__
+            raise ValueError(
+                f'{what}: wanted a head whose classes exclude each other, such as LinearClsHead, got {got}'
+            )
 
     def _utilities(self, features: Features, choices: GateOutput, data_samples: list) -> tuple[Maps, Maps]:
         """Of an image the loss is one number, so one node of each is swapped at a time, ``NUM_SWAPS`` of each scale."""
-        labels = torch.cat([sample.gt_label for sample in data_samples])
+        labels = _labels(data_samples)
         counterfactual = choices.counterfactual
         assert counterfactual is not None
         own = F.cross_entropy(self._decode(features), labels, reduction='none')
@@ -78,3 +90,10 @@ class GatedImageClassifier(GatedModel, ImageClassifier):
 
     def _pool(self, features: Features) -> tuple[Tensor, ...]:
         return self.neck(features) if self.with_neck else features
+
+
+def _labels(data_samples: list) -> Tensor:
+    """Class of each image, (B,), or of mixed images the scores, (B, classes), as mmpretrain's heads take them."""
+    if 'gt_score' in data_samples[0]:
+        return torch.stack([sample.gt_score for sample in data_samples])
+    return torch.cat([sample.gt_label for sample in data_samples])

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from .gated import GatedModel
 
-UNUSED = ('gate_loss', 'boundary_loss', 'teacher_loss', 'warmup_gate', 'auxiliary_head', 'data_preprocessor')
+TRAINED_BY = ('gate_loss', 'utility_loss', 'boundary_loss', 'teacher_loss')
+UNUSED = (*TRAINED_BY, 'warmup_gate', 'auxiliary_head', 'data_preprocessor')
 
 
 class StaticModel(nn.Module):

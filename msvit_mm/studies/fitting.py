@@ -121,12 +121,19 @@ def check_target(model: GatedModel, targets: Sequence[str]) -> None:
     if not list(model.backbone.gate.parameters()):
         got = type(model.backbone.gate).__name__
         raise ValueError(f'gate: wanted one with weights to fit (ContextGate, ScaleGate, StaticGate), got {got}')
-    if not hasattr(model, 'decode_head') and set(targets) & {'boundary', 'uncertainty'}:
-        raise ValueError(f'--target {targets[0]}: wanted a segmentor, got {type(model).__name__}')
+    of_pixels = [name for name in targets if name in ('boundary', 'uncertainty')]
+    if of_pixels and not hasattr(model, 'decode_head'):
+        raise ValueError(f'--target {of_pixels[0]}: wanted a segmentor, got {type(model).__name__}')
     if model.backbone.out_type != 'featmap' and 'scales' in targets:
         raise ValueError(f"--target scales: wanted out_type='featmap', got {model.backbone.out_type!r}")
-    if getattr(model.backbone, 'gate_gradient', None) == 'mask' and 'utility' in targets:
-        raise ValueError("--target utility: wanted gate_gradient='output', got 'mask'")
+    if 'utility' in targets:
+        if type(model)._utilities is GatedModel._utilities:
+            raise ValueError(f'--target utility: wanted a segmentor or a classifier, got {type(model).__name__}')
+        backbone: Any = model.backbone
+        gradient, out_type = backbone.gate_gradient, backbone.out_type
+        if gradient == 'mask' or out_type == 'cls_token':
+            wanted = "gate_gradient='output' and out_type='featmap'"
+            raise ValueError(f'--target utility: wanted {wanted}, got {gradient!r} and {out_type!r}')
 
 
 def fit_gate(

@@ -6,7 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conformance.cases import close, gradients, perturb, random_images, run, task_loss, varied_decisions
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
 from mmpretrain.models.backbones import SwinTransformer
+from mmseg.structures import SegDataSample
 
 from msvit_mm.backbones import MSSwin
 from msvit_mm.backbones.swin_layers import layer_of
@@ -232,6 +235,36 @@ def test_every_training_image_draws_its_ratio():
     decisions = run(backbone, random_images((160, 160), 4), training=True)[1].decisions
     ratios = decisions.mean((1, 2))
     assert (ratios >= 0.2 - 1e-9).all() and (ratios <= 0.4 + 1e-9).all()
+
+
+def test_stated_decisions_overrule_random_budgets():
+    """In training as in inference: a benchmark times the decisions whose costs it lists."""
+    backbone = build(gate=dict(type='ScaleGate'), pad_small_map=True, train_ratios=(0.0, 0.0))
+    coarse = torch.ones(2, 5, 5).double()
+    with backbone.configured(gate=backbone.state_decisions(coarse)):
+        assert run(backbone, random_images((160, 160), 2), training=True)[1].decisions.all()
+    assert backbone.train_ratios == (0.0, 0.0)
+
+
+def test_a_gate_of_a_config_has_the_backbones_type():
+    backbone = build(pad_small_map=True)
+    with backbone.configured(gate=dict(type='ScaleGate')), torch.no_grad():
+        assert backbone(random_images((160, 160), 1))[0].dtype == torch.float64
+
+
+def test_utilities_teach_its_gate():
+    init_default_scope('mmseg')
+    backbone = dict(type='MSSwin', **WORDS, gate=dict(type='ScaleGate'), pad_small_map=True)
+    head = dict(type='FCNHead', in_channels=64, channels=8, num_convs=1, num_classes=3)
+    model = MODELS.build(
+        dict(type='GatedEncoderDecoder', backbone=backbone, decode_head=head, utility_loss=dict(type='UtilityGateLoss'))
+    )
+    sample = SegDataSample(
+        gt_sem_seg=PixelData(data=torch.randint(3, (1, 128, 128))), metainfo=dict(img_shape=(128, 128))
+    )
+    losses = model.train().loss(torch.randn(2, 3, 128, 128), [sample, sample])
+    losses['loss_gate_utility'].backward()
+    assert all(x.grad.abs().sum() > 0 for x in model.backbone.gate.parameters())
 
 
 def test_bias_tables_of_other_windows_are_resized():

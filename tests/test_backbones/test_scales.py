@@ -205,6 +205,10 @@ def test_wrong_decisions_and_forms(make_scales, make_msvit, make_segmentor):
         make_msvit(dict(type='EdgeGate'), patch_size=4, patch_sizes=(4, 16, 32)).static((64, 96), 20)
     with pytest.raises(ValueError, match=r'losses: wanted 2, .* got 1'):
         make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=[dict(type='RatioLoss')]))
+    with pytest.raises(ValueError, match='gate_loss: wanted the one of two scales, got NestedGateLoss'):
+        make_msvit(dict(type='ScaleGate')).build_gate_loss(dict(type='NestedGateLoss', losses=[dict(type='RatioLoss')]))
+    with pytest.raises(TypeError, match='extremes'):
+        make_scales(dict(type='ScaleGate', extremes=1.0))
 
 
 def test_the_gate_alone_counts_the_nodes_that_it_splits(make_segmentor):

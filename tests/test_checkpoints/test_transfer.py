@@ -211,6 +211,9 @@ def test_models_without_a_learned_gate(make_segmentor):
         transfer_gate(without, model)
     with pytest.raises(ValueError, match=message.format('target')):
         transfer_gate(model, without)
+    shared = make_segmentor(gate=dict(type='SharedScaleGate', sample_size=8), patch_sizes=(8, 16, 32))
+    with pytest.raises(ValueError, match='has no gate that can move: .*, got SharedScaleGate'):
+        transfer_gate(shared, shared)
 
 
 @pytest.mark.parametrize(

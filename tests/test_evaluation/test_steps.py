@@ -13,12 +13,12 @@ def test_every_token_counts_once_whatever_its_size():
     groups = torch.tensor([[0, 0, 1], [0, 0, 2], [0, 0, 1]])
     layers = torch.tensor([[2, 2, 4], [2, 2, 3], [4, 4, 4]])
     # tokens: coarse 0 (group 0), fine 1 and 2, coarse below (group 0), coarse below right (group 1)
-    shares = token_shares(SCALES, groups, layers)
+    shares = token_shares(SCALES, 2, groups, layers)
     assert shares == pytest.approx(
         dict(merged_fine=0, merged_coarse=2 / 5, merged_mixed=2 / 5, left_before_2=1 / 5, left_before_3=1 / 5)
     )
-    assert set(token_shares(SCALES, None, layers)) == {'left_before_2', 'left_before_3'}
-    assert token_shares(SCALES, torch.arange(9).view(3, 3)) == dict(merged_fine=0, merged_coarse=0, merged_mixed=0)
+    assert set(token_shares(SCALES, 2, None, layers)) == {'left_before_2', 'left_before_3'}
+    assert token_shares(SCALES, 2, torch.arange(9).view(3, 3)) == dict(merged_fine=0, merged_coarse=0, merged_mixed=0)
 
 
 def test_the_metric_has_them_where_steps_act():
@@ -36,3 +36,11 @@ def test_the_metric_has_them_where_steps_act():
     plain = ComplexityMetric()
     plain.process({}, [sample | dict(choice_maps=dict(scale_map=('scale', 32)))])
     assert not {name for name in plain.compute_metrics(plain.results) if name.startswith(('merged', 'left'))}
+
+
+def test_regions_that_the_image_cuts_are_no_smaller():
+    """Regions of 4 x 4 cells over 4 x 5: their size is not the quotient of the maps' widths."""
+    groups = torch.arange(20).view(4, 5)
+    groups[0, 4] = groups[1, 4] = 20
+    shares = token_shares(torch.tensor([[1.0, 0.0]]), 4, groups)
+    assert shares == pytest.approx(dict(merged_fine=2 / 5, merged_coarse=0, merged_mixed=0))

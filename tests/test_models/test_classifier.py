@@ -284,3 +284,29 @@ def test_all_fine_is_the_hosts_classifier(make_classifier, tiny_arch):
 def test_a_given_neck_stays(make_classifier):
     model = make_classifier(neck=dict(type='GeneralizedMeanPooling'))
     assert type(model.neck).__name__ == 'GeneralizedMeanPooling'
+
+
+def test_utilities_of_mixed_images_are_of_their_scores(make_classifier, batch, monkeypatch):
+    """As mmpretrain's heads: Mixup and CutMix leave scores beside the labels."""
+    model = make_classifier(utility_loss=UTILITY)
+    model.backbone.counterfactual_share = 1.0
+    seen = record(monkeypatch, model, '_utilities')
+    losses_of(model, batch)
+    for sample in batch['data_samples']:
+        sample.set_gt_score(F.one_hot(sample.gt_label[0], 5).float())
+    losses_of(model, batch)
+    ((wins, _), (as_scores, _)) = seen
+    torch.testing.assert_close(as_scores, wins)
+    for sample, score in zip(batch['data_samples'], torch.eye(5)[:3], strict=True):
+        sample.set_gt_score(0.5 * sample.gt_score + 0.5 * score)
+    losses_of(model, batch)
+    assert not torch.allclose(seen[-1][0], wins)
+
+
+@pytest.mark.parametrize('word', ['utility_loss', 'teacher_loss'])
+def test_classes_that_do_not_exclude_each_other(make_classifier, word):
+    head = dict(type='MultiLabelLinearClsHead', num_classes=5, in_channels=32)
+    with pytest.raises(
+        ValueError, match=f'{word}: wanted a head whose classes exclude .*, got MultiLabelLinearClsHead'
+    ):
+        make_classifier(head=head, **{word: UTILITY})

@@ -158,7 +158,11 @@ def test_views_are_resized_padded_and_of_one_window(make_model):
     ('backbone', 'target', 'message'),
     [
         (dict(gate=dict(type='EdgeGate')), 'boundary', 'wanted one with weights to fit .*, got EdgeGate'),
-        (dict(train_execution='masked', gate_gradient='mask'), 'utility', "wanted gate_gradient='output', got 'mask'"),
+        (
+            dict(train_execution='masked', gate_gradient='mask'),
+            'utility',
+            "wanted gate_gradient='output' .*, got 'mask'",
+        ),
     ],
 )
 def test_models_that_cannot_teach(make_model, backbone, target, message):
@@ -166,3 +170,10 @@ def test_models_that_cannot_teach(make_model, backbone, target, message):
         check_target(make_model(**backbone), [target])
     for name in TEACHERS:
         check_target(make_model(), [name])
+
+
+def test_the_target_at_fault_is_named(make_model):
+    model = make_model()
+    del model.decode_head
+    with pytest.raises(ValueError, match='--target boundary: wanted a segmentor'):
+        check_target(model, ['utility', 'boundary'])
