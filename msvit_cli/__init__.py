@@ -5,6 +5,7 @@ It lies beside ``msvit_mm``, since importing that package takes seconds: torch, 
 
 import ast
 import importlib
+import signal
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -46,7 +47,11 @@ def run(name: str, argv: Sequence[str] | None = None, prog: str | None = None) -
         prog: What the help calls it; default the file that Python runs.
     """
     args = parse_args(name, argv, prog)
-    importlib.import_module('msvit_mm.cli.main').run_command(name, args)
+    try:
+        importlib.import_module('msvit_mm.cli.main').run_command(name, args)
+    except KeyboardInterrupt:
+        print('error: interrupted; what was complete before is as it was.', file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def parse_args(name: str, argv: Sequence[str] | None = None, prog: str | None = None) -> Namespace:

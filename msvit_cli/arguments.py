@@ -13,10 +13,32 @@ except ImportError:
         "error: msvit needs mmengine and the other mm packages; install with `pip install 'msvit_mm[onedl]'`."
     ) from None
 
+
+class Options(DictAction):
+    """mmengine's, which also says what is no KEY=VALUE, and keeps the spaces of a word."""
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        is_word = ' ' in val.strip() and not set(val) & set('()[],')
+        return val if is_word else DictAction._parse_iterable(val)
+
+    def __call__(self, parser: ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        for item in values:
+            key, sign, _ = item.partition('=')
+            if not sign or not key or key != key.strip():
+                parser.error(f'{option_string}: wanted KEY=VALUE without spaces around =, got {item!r}')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            parser.error(
+                f'{option_string}: wanted as many brackets closed as opened, got {" ".join(values)!r}; {error}'
+            )
+
+
 SHARED: dict[str, dict[str, Any]] = {
     'config': dict(help='a file, or the name of a config of this package, such as msvit_upernet_scenes'),
     '--cfg-options': dict(
-        nargs='+', action=DictAction, help='override config entries: key=value, key="[a,b]", randomness.seed=0'
+        nargs='+', action=Options, help='override config entries: key=value, key="[a,b]", randomness.seed=0'
     ),
     '--work-dir': dict(help='directory of logs, metrics and checkpoints; default work_dirs/<config name>'),
     '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what starts the processes'),

@@ -85,7 +85,7 @@ model = dict(
     backbone=dict(img_size=crop_size),
     decode_head=dict(num_classes=num_classes, loss_decode=dict(class_weight=class_weight)),
 )
-warmup_iters = max_iters // 20
+warmup_iters = max(1, max_iters // 20)
 warmup_lr = dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=warmup_iters)
 decay_lr = dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=warmup_iters, end=max_iters)
 param_scheduler = [warmup_lr, decay_lr]

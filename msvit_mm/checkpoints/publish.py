@@ -105,7 +105,10 @@ def find_metrics(checkpoint: Mapping[str, Any], path: str | PathLike, unit: str)
 def _logged_metrics(path: Path, experiment: str, step: Any) -> dict[str, float]:
     run = re.search(r'\d{8}_\d{6}$', experiment)  # names the run's folder
     log = path.parent / (run.group() if run else '') / 'vis_data' / 'scalars.json'
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if run and log.is_file() else []
+    text = log.read_text() if run and log.is_file() else ''
+    lines = [
+        json.loads(line) for line in text.splitlines(keepends=True) if line.endswith('\n')
+    ]  # a kill halves the last
     # training lines count iterations, validation lines are timed as well
     lines = [line for line in lines if line.get('step') == step and 'iter' not in line and 'data_time' in line]
     return {name: number for name, number in lines[-1].items() if name != 'step'} if lines else {}

@@ -1,16 +1,23 @@
 """Configs by path or by name: where they lie, how they are read, and the options that change them."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.runner import Runner
 
 from ..stack import INSTALL_DETECTION
+from .errors import foreign_errors
 
 PACKAGE = Path(__file__).parents[1]
+# What is read of a config: the runner's words, and what stands beside them.
+BESIDE = ('tta_model', 'tta_pipeline', 'model_wrapper_cfg', 'sync_bn', 'compile', 'device', 'runner_type')
+ENTRIES = {*list(inspect.signature(Runner.__init__).parameters)[1:], *BESIDE}
 
 
 def load_config(
@@ -29,16 +36,47 @@ def load_config(
     """
     file = find_config(path)
     allow_package_bases()
-    try:
+    with _reading(path):
         cfg = Config.fromfile(file)
-    except ImportError as error:
-        reason = error.__context__ or error  # mmengine hides what a custom import said
-        hint = f'; {INSTALL_DETECTION}' if str(reason).startswith('mmdet ') else ''
-        raise ValueError(f"config '{path}': {reason}{hint}") from error
     cfg.launcher = launcher
-    cfg.merge_from_dict(dict(options or {}))
+    merge_options(cfg, options or {})
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / file.stem)
     return cfg
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    where = f"config '{path}'"
+    try:
+        with foreign_errors(where):
+            yield
+    except ValueError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ImportError):
+            raise error if cause else ValueError(f'{where}: {error}') from None
+        reason = cause.__context__ or cause  # mmengine hides what a custom import said
+        hint = f'; {INSTALL_DETECTION}' if str(reason).startswith('mmdet ') else ''
+        raise ValueError(f'{where}: {reason}{hint}') from cause
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merge entries, with dots between the levels of their keys, into a config.
+
+    Raises:
+        ValueError: If one is nothing that is read of a config, or has no place in it.
+    """
+    for key in options:
+        name = key.partition('.')[0]
+        if name in ENTRIES:
+            continue
+        if name in cfg:
+            wanted = f"'{name}' feeds other entries while the file is read, and changes nothing later"
+            raise ValueError(f'--cfg-options: {wanted}; set those that it feeds, or edit a copy of the file.')
+        close = get_close_matches(name, ENTRIES, n=2)
+        hint = f'; close are {", ".join(close)}' if close else ''
+        raise ValueError(f"--cfg-options: wanted an entry that a command reads, got '{key}'{hint}.")
+    with foreign_errors('--cfg-options'):
+        cfg.merge_from_dict(dict(options))
 
 
 def find_config(path: str | Path) -> Path:

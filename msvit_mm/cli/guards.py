@@ -9,9 +9,9 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from ..engine import (
@@ -23,6 +23,7 @@ from ..engine import (
     RankWatchHook,
     SafeCheckpointHook,
 )
+from .errors import foreign_errors, one_line_errors
 
 GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook, RankWatchHook)
 LOCK = 'train.lock'
@@ -60,6 +61,34 @@ def end_in_one_line() -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise SystemExit(f'error: {error.strerror}: {error.filename}; older checkpoints are complete.') from None
+
+
+class _FirstIteration(Hook):
+    """Knows whether it has passed."""
+
+    passed = False
+
+    def after_train_iter(self, *args: Any, **words: Any) -> None:
+        self.passed = True
+
+
+@contextlib.contextmanager
+def until_it_runs(runner: Runner) -> Iterator[None]:
+    """Let what the runner builds late, and the first iteration, say in one line what of the config they refuse."""
+    first = _FirstIteration()
+    runner.register_hook(first, priority='LOWEST')
+    try:
+        yield
+    except (Interrupted, OSError):
+        raise
+    except Exception:
+        if first.passed:
+            raise
+        resumed = (
+            ', resuming: load_from starts anew where another optimizer or other parts train' if runner._resume else ''
+        )
+        with one_line_errors(), foreign_errors(f'before the end of the first iteration{resumed}'):
+            raise
 
 
 @contextlib.contextmanager

@@ -46,9 +46,9 @@ from ..datasets.named import NamedSamples
 from ..engine.storage import use_atomic_files
 from ..models import GatedEncoderDecoder, GatedModel
 from ..studies.prediction import token_range
-from .config import load_config
+from .config import load_config, merge_options
 from .config_checks import check_config, check_model, classes_of, metainfo_of
-from .errors import one_line_errors
+from .errors import foreign_errors, one_line_errors
 from .images import check_data, load_split
 from .machine import check_device, check_machine
 
@@ -65,7 +65,8 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> Gated
     check_model(cfg)
     config = copy.deepcopy(cfg.model)  # hosts write into what they build from
     config.setdefault('data_preprocessor', cfg.get('data_preprocessor'))  # beside the model, as the runner takes it
-    model = revert_sync_batchnorm(MODELS.build(config))
+    with foreign_errors(f"config '{cfg.filename}'"):
+        model = revert_sync_batchnorm(MODELS.build(config))
     if not isinstance(getattr(model, 'backbone', None), GatedBackbone):
         got = f'{type(model).__name__} over {type(getattr(model, "backbone", None)).__name__}'
         raise ValueError(f"config '{cfg.filename}': wanted a model over a gated backbone such as MSViT, got {got}.")
@@ -91,13 +92,14 @@ def load_trained_segmentor(
         ValueError: If the checkpoint keeps no config, does not fit, or is of no gated segmentor.
     """
     if Path(checkpoint).is_dir():
+        check_device(device)
         return _load_folder(checkpoint, config, options).to(device)
     if config:
         cfg = load_config(config, options)
     else:
         cfg = load_kept_config(checkpoint)
         object.__setattr__(cfg, '_filename', str(checkpoint))  # what errors name
-        cfg.merge_from_dict(dict(options or {}))
+        merge_options(cfg, options or {})
     model = build_gated_model(cfg, checkpoint, device)
     check_segmentor(model, cfg)
     model.cfg = cfg
@@ -110,7 +112,8 @@ def _load_folder(folder: str, config: str | None, options: Mapping[str, Any] | N
     if config or options:
         got = config or dict(options or {})
         raise ValueError(f"'{folder}': wanted no other config for a published folder, got {got}.")
-    model: Any = load_from_hub(folder)
+    with foreign_errors(f"'{folder}'"):
+        model: Any = load_from_hub(folder)
     object.__setattr__(model.cfg, '_filename', str(folder))
     check_segmentor(model, model.cfg)
     model.dataset_meta = _complete(model.dataset_meta, model)
@@ -192,7 +195,8 @@ def build_runner(cfg: Config) -> Runner:
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
         cfg.pop('sync_bn', None)
         _replace_sync_bn(cfg.model)
-    runner: Any = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with foreign_errors(f"config '{cfg.filename}'"):
+        runner: Any = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     build = runner.build_dataloader
     runner.build_dataloader = lambda *args, **words: _name_samples(build(*args, **words))
     runner.register_hook(_CheckWeightsHook(), priority='LOWEST')
@@ -207,7 +211,8 @@ def build_loops(runner: Any, *splits: str) -> None:
     """
     with one_line_errors(ValueError, OSError):
         for split in splits:
-            getattr(runner, f'{split}_loop')
+            with foreign_errors(f'{split} loop of the config'):
+                getattr(runner, f'{split}_loop')
 
 
 def _name_samples(loader: DataLoader) -> DataLoader:

@@ -4,8 +4,9 @@ from argparse import ArgumentParser
 
 import pytest
 
-from msvit_cli import arguments, command_names
+from msvit_cli import arguments, command_names, parse_args, run
 
+SCENES = 'msvit_upernet_scenes'
 WORDS = ('--cfg-options', '--device', '--images', '--launcher', '--work-dir')
 
 
@@ -36,3 +37,27 @@ def test_images_have_no_other_word():
     for command in command_names():
         words = {word for word in options_of(command) if word.startswith(('--im', '--photo', '--picture'))}
         assert words <= {'--images', '--img-size'}, command
+
+
+@pytest.mark.parametrize('given', [['foo'], ['a=', '60', 'b'], ['a = 3'], ['=3'], ['a=[1,2']])
+def test_options_that_are_none(given, capsys):
+    with pytest.raises(SystemExit):
+        parse_args('test', ['x.py', 'y.pth', '--cfg-options', *given])
+    assert 'error: --cfg-options: wanted ' in capsys.readouterr().err
+
+
+def test_options_keep_the_spaces_of_a_word():
+    given = ['a=/tmp/my data', 'b=[1, 2]', 'c=3', 'd= x']
+    assert parse_args('test', ['x.py', 'y.pth', '--cfg-options', *given]).cfg_options == dict(
+        a='/tmp/my data', b=[1, 2], c=3, d='x'
+    )
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('msvit_mm.cli.main.run_command', interrupt)
+    with pytest.raises(SystemExit) as exit_info:
+        run('get_flops', [SCENES])
+    assert exit_info.value.code == 130 and 'error: interrupted' in capsys.readouterr().err

@@ -77,3 +77,45 @@ def test_wheel_holds_the_configs_within(tmp_path, monkeypatch):
     assert config_folder() == tmp_path / 'configs'
     (tmp_path / 'msvit_mm' / '.mim' / 'configs').mkdir(parents=True)
     assert config_folder() == tmp_path / 'msvit_mm' / '.mim' / 'configs'
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('model = dict(', r"config '.*x.py': SyntaxError: '\(' was never closed"),
+        ('size = 3 + crop', "NameError: name 'crop' is not defined"),
+        ('width = (3)[0]', "TypeError: 'int' object is not subscriptable"),
+        ("_base_ = 'nowhere.py'", 'FileNotFoundError'),
+        ("_base_ = 'mmsegg::x.py'", 'please specify the package name'),
+        ("_base_ = ['a.py', 'b.py']", 'KeyError: Duplicate key is not allowed among bases'),
+        (b'name = "\xff"', 'codec can.t decode byte 0xff'),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, text, message):
+    for name in 'ab':
+        (tmp_path / f'{name}.py').write_text('same = 1')
+    path = tmp_path / 'x.py'
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message) as error_info:
+        load_config(path)
+    assert str(error_info.value).startswith(f"config '{path}'") and '\n' not in str(error_info.value)
+
+
+def test_a_file_that_is_no_config(tmp_path):
+    (tmp_path / 'random.pth').write_bytes(b'weights')
+    with pytest.raises(ValueError, match=r"config '.*random.pth': OSError: Only py/yml/yaml/json type are supported"):
+        load_config(tmp_path / 'random.pth')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(batch_sice=4), "wanted an entry that a command reads, got 'batch_sice'$|got 'batch_sice'\\.$"),
+        ({'train_dataloder.batch_size': 4}, "got 'train_dataloder.batch_size'; close are train_dataloader"),
+        (dict(max_iters=5), "'max_iters' feeds other entries while the file is read, and changes nothing later"),
+        ({'train_dataloader.dataset.pipeline.99.type': 'Resize'}, '--cfg-options: KeyError: Index 99 exceeds'),
+    ],
+)
+def test_options_that_nothing_reads(options, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(SCENES, options)

@@ -224,3 +224,55 @@ def test_damaged_latest_checkpoint_is_left_alone(fail, trained, tmp_path, toy_co
 def test_waiting_needs_a_window(fail, trained, toy_config, tmp_path):
     message = fail('test', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path, '--wait-time', 3)
     assert '--wait-time: wanted --show beside it, got 3 alone' in message
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('custom_hooks=[dict(type="GateScheduelHook")]', 'GateScheduelHook is not in the'),
+        ('model.decode_head.channel=32', r"unexpected keyword argument 'channel'"),
+        ('model.decode_head.loss_decode.type=DiceLos', 'DiceLos is not in the'),
+        ('model.backbone.train_ratios=0.5', 'config .*: TypeError: '),
+        ('model.gate_loss.coarse_ratio=0,5', 'config .*: TypeError: '),
+        ('train_cfg.max_iter=2', r"unexpected keyword argument 'max_iter'"),
+        ('train_dataloader.batch_sizes=2', r"unexpected keyword argument 'batch_sizes'"),
+        ('val_evaluator.0.type=IoUMetrics', 'IoUMetrics is not in the'),
+        ('optim_wrapper.type=OptimWraper', 'before the end of the first iteration: KeyError: .*OptimWraper'),
+        ('optim_wrapper.optimizer.lr=1e-3x', 'before the end of the first iteration: TypeError'),
+        ('param_scheduler=[dict(type="LinearLr")]', 'before the end of the first iteration: KeyError: .*LinearLr'),
+    ],
+)
+def test_words_that_constructors_refuse(fail, tmp_path, toy_config, option, message):
+    key, _, value = option.partition('=')
+    options = ('--cfg-options', f'{key}={value}')
+    if value.startswith('['):
+        config = tmp_path / 'x.py'
+        config.write_text(f'_base_ = {toy_config!r}\n{option}\n')
+        toy_config, options = config, ()
+    assert re.search(message, fail('train', toy_config, '--work-dir', tmp_path / 'w', *options))
+
+
+def test_another_optimizer_cannot_go_on(fail, trained, tmp_path, toy_config):
+    shutil.copy(trained / 'iter_2.pth', tmp_path / 'start.pth')
+    options = ('--cfg-options', 'train_cfg.max_iters=4', 'optim_wrapper.optimizer.type=Adamax')
+    message = fail('train', toy_config, '--work-dir', tmp_path, '--resume', tmp_path / 'start.pth', *options)
+    assert 'resuming: load_from starts anew where another optimizer or other parts train: KeyError' in message
+
+
+def test_errors_of_a_training_that_runs_keep_their_traceback(monkeypatch, run, tmp_path, toy_config):
+    """Past the first iteration an error is no word's of the config."""
+
+    def fails(self, runner, **words):
+        if runner.iter == 1:
+            raise KeyError('later')
+
+    monkeypatch.setattr('msvit_mm.engine.GateScheduleHook.before_train_iter', fails)
+    monkeypatch.setattr('msvit_mm.engine.FiniteLossHook.before_train_iter', fails, raising=False)
+    with pytest.raises(KeyError, match='later'):
+        run('train', toy_config, '--work-dir', tmp_path)
+
+
+def test_tracebacks_on_demand(monkeypatch, run, tmp_path, toy_config):
+    monkeypatch.setenv('MSVIT_TRACEBACK', '1')
+    with pytest.raises(TypeError):
+        run('train', toy_config, '--work-dir', tmp_path, '--cfg-options', 'model.decode_head.channel=32')

@@ -17,6 +17,7 @@ from ...models import GatedEncoderDecoder
 from ...studies.prediction import Panels, budget_range, predict_panels
 from ..errors import one_line_errors
 from ..models import load_trained_segmentor
+from ..outputs import unique_names
 
 TITLE = '# Mixed-scale vision transformer\nFewer tokens where little is to be seen. Move the budget and look.'
 CHOICES = 'scale map: blue is coarse, orange fine'
@@ -93,6 +94,13 @@ def build_app(models: Mapping[str, GatedEncoderDecoder]) -> Any:
 def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
-        models = {Path(path).stem: load_trained_segmentor(path, device=args.device) for path in args.checkpoints}
+        if args.port is not None and not 0 < args.port < 65536:
+            raise ValueError(f'--port: wanted 1 to 65535, got {args.port}.')
+        names = unique_names([Path(path) for path in args.checkpoints])
+        models = {
+            name: load_trained_segmentor(path, device=args.device)
+            for name, path in zip(names, args.checkpoints, strict=True)
+        }
         app = build_app(models)
-    app.launch(server_name=args.host, server_port=args.port)
+    with one_line_errors(OSError):
+        app.launch(server_name=args.host, server_port=args.port)

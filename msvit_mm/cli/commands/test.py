@@ -67,8 +67,8 @@ def main(args: Namespace) -> None:
         check_folder(Path(cfg.work_dir), overwrite=True)
         weights = load_checkpoint_safely(args.checkpoint)['state_dict']
 
-    runner = build_runner(cfg)
     with one_line_errors():
+        runner = build_runner(cfg)
         check_fits(unwrap(runner.model), weights)
     build_loops(runner, 'test')
     with one_line_errors(BudgetError, SampleError, ImageMemoryError):

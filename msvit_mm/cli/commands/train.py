@@ -28,7 +28,7 @@ from ...models import ImageMemoryError
 from ..config import load_config
 from ..config_checks import check_config
 from ..errors import one_line_errors
-from ..guards import LockedError, add_guards, end_in_one_line, sole_training
+from ..guards import LockedError, add_guards, end_in_one_line, sole_training, until_it_runs
 from ..images import check_data
 from ..machine import check_machine
 from ..models import build_loops, build_runner, check_fits, unwrap
@@ -103,5 +103,5 @@ def train(cfg: Config, checkpoint: Mapping[str, Any] | None) -> None:
                 weights = adopt_weights(model, checkpoint['state_dict'])
                 check_coverage(needed_keys(model), weights)
         del checkpoint
-    with one_line_errors(NonFiniteError, SampleError, ImageMemoryError):
+    with until_it_runs(runner), one_line_errors(NonFiniteError, SampleError, ImageMemoryError):
         runner.train()
