@@ -1,4 +1,6 @@
-# docker build -t msvit_mm . && docker run --rm -v "$PWD/data:/work/data" msvit_mm msvit --help
+# docker build -t msvit_mm .
+# docker run --rm --gpus all --shm-size 8g -v "$PWD/data:/work/data" -v "$PWD/work_dirs:/work/work_dirs" msvit_mm \
+#     msvit train CONFIG
 FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential libgl1 libglib2.0-0 make \

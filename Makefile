@@ -1,4 +1,4 @@
-# `make check` is exactly what CI runs; every target works from a fresh clone.
+# `make check` and `make docs` are what CI runs; every target works from a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -10,7 +10,7 @@ setup: $(STAMP)
 # The stamp keeps the environment until a dependency changes.
 $(STAMP): requirements.txt setup.py
 	@echo "setup: creating .venv (the first time downloads several GB and takes minutes)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "setup: wanted Python >= 3.10, got " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: wanted Python >= 3.11, as the pinned packages do, got " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "setup: installing requirements.txt"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -57,7 +57,8 @@ $(NETWORKS): $(DEMO)/%/iter_$(STEPS).pth: | $(START)
 # The page of `msvit demo` on these networks.
 demo-page: demo-networks
 	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[demo]'
-	$(BIN)/python tools/demo.py $$(cat $(DEMO)/mixed/last_checkpoint work_dirs/camvid/last_checkpoint 2>/dev/null)
+	$(BIN)/python tools/demo.py $$(for run in $(DEMO)/mixed work_dirs/camvid; do \
+		if test -f $$run/last_checkpoint; then cat $$run/last_checkpoint; echo; fi; done)
 
 # Networks for the page, trained where they are not there: Scenes (generated) and, where data/camvid is, CamVid, by a
 # quarter of its recipe; CAMVID_STEPS=2500 is all of it.
@@ -110,8 +111,8 @@ hooks: setup
 
 # With the page in a browser where chromium is installed (on Debian: apt-get install chromium).
 check-slow: setup
-	@$(BIN)/python -c 'import gradio, mim, playwright' 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet -e '.[demo]' onedl-mim playwright
+	@$(BIN)/python -c 'import gradio, mim, playwright, material, mkdocstrings' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet -e '.[demo,docs]' onedl-mim playwright
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -m slow
 
 clean:

@@ -1,4 +1,4 @@
-"""MSViT (DeiT-S) under a linear head on ADE20K: one 1x1 convolution on the last feature map.
+"""MSViT (ViT-S/16) under a linear head on ADE20K: one 1x1 convolution on the last feature map.
 
     bash tools/dist_train.sh configs/msvit_linear_ade20k.py 8 --amp
 

@@ -1,4 +1,4 @@
-"""MSViT (DeiT-S) on ADE20K with Segmenter's mask transformer on the tokens, so that the decoder shrinks with them.
+"""MSViT (ViT-S/16) on ADE20K with Segmenter's mask transformer on the tokens, so that the decoder shrinks with them.
 
     bash tools/dist_train.sh configs/msvit_mixedsegmenter_ade20k.py 8 --amp
 

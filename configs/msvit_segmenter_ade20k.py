@@ -1,10 +1,10 @@
-"""MSViT (DeiT-S) under Segmenter on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 1, target ratio 0.75.
+"""MSViT (ViT-S/16) under Segmenter on ADE20K, crops of 512x512, 160k iterations, 8 GPUs x 1, target ratio 0.75.
 
     bash tools/dist_train.sh configs/msvit_segmenter_ade20k.py 8 --amp
 
 Starts from the ViT-S that Segmenter starts from (mmsegmentation's model zoo), downloaded the first time and converted
 by ``msvit train``; normalisation and learning rate are of these weights.
-The gate loss needs all eight images of a step: with fewer, add ``GateCrops`` to the pipeline.
+The gate loss needs all eight images of a step: with fewer, ``GateCrops`` and ``PackGatedSegInputs`` (docs/gates.md).
 
 Not trained yet.
 """

@@ -1,4 +1,4 @@
-"""MSViT (DeiT-S) under Segmenter on Cityscapes, crops of 768x768, 80k iterations, 8 GPUs x 1, target ratio 0.75.
+"""MSViT (ViT-S/16) under Segmenter on Cityscapes, crops of 768x768, 80k iterations, 8 GPUs x 1, target ratio 0.75.
 
     bash tools/dist_train.sh configs/msvit_segmenter_cityscapes.py 8 --amp
 

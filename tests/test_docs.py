@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from mmengine.registry import MODELS
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from msvit_cli import command_names, parse_args
@@ -118,3 +121,20 @@ def test_the_site_builds_without_a_warning(tmp_path):
     cfg = load_config(str(ROOT / 'mkdocs.yml'), site_dir=str(tmp_path), strict=True)
     build.build(cfg)
     assert (tmp_path / 'tools' / 'index.html').is_file()
+
+
+def test_the_snippet_of_the_readme_trains():
+    text = (ROOT / 'README.md').read_text().split('## Use as a backbone\n')[1]
+    names: dict = {}
+    exec(re.search(r'```python\n(.*?)```', text, flags=re.DOTALL)[1], names)
+    init_default_scope('mmseg')
+    names['backbone'] |= dict(arch=dict(embed_dims=384, num_layers=2, num_heads=6, feedforward_channels=64))
+    model = MODELS.build(names['model']).train()
+    wrapper = build_optim_wrapper(model, dict(type='OptimWrapper') | names['optim_wrapper'])
+    group = {id(x): group for group in wrapper.param_groups for x in group['params']}
+    assert group[id(model.gate_loss.mean_logits)]['weight_decay'] == 0
+    assert group[id(model.gate_loss.mean_logits)]['lr'] == 10 * group[id(model.decode_head.conv_seg.weight)]['lr']
+    labels = PixelData(data=torch.randint(150, (1, 512, 512)))
+    sample = SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(512, 512)))
+    losses = model.loss(torch.randn(1, 3, 512, 512), [sample])
+    assert {'decode.loss_ce', 'loss_gate_prior'} <= losses.keys()
