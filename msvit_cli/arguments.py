@@ -3,7 +3,9 @@
 Nothing heavy is imported here, so that ``--help`` and mistakes are answered at once.
 """
 
-from argparse import ArgumentParser, _ArgumentGroup
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, _ArgumentGroup
+from collections.abc import Callable
 from typing import Any
 
 try:
@@ -35,6 +37,29 @@ class Options(DictAction):
             )
 
 
+def number(kind: type[int] | type[float], low: float, high: float, wanted: str) -> Callable[[str], float]:
+    """What reads a number from ``low`` to ``high``, or says what was wanted."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(-1)
+        if not low <= value <= high:  # neither is NaN
+            raise ArgumentTypeError(f'wanted {wanted}, got {text!r}')
+        return value
+
+    return read
+
+
+LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
+count = number(int, 1, LARGEST, 'a whole number of at least 1')
+whole = number(int, 0, LARGEST, 'a whole number of at least 0')
+positive = number(float, SMALLEST, LARGEST, 'a number above 0')
+amount = number(float, 0, LARGEST, 'a number of at least 0')
+share = number(float, 0, 1, 'a number from 0 to 1')
+port = number(int, 1, 65535, 'a whole number from 1 to 65535')
+
 SHARED: dict[str, dict[str, Any]] = {
     'config': dict(help='a file, or the name of a config of this package, such as msvit_upernet_scenes'),
     '--cfg-options': dict(
@@ -63,17 +88,17 @@ def add_shared(parser: ArgumentParser | _ArgumentGroup, *names: str) -> None:
 def add_benchmark(parser: ArgumentParser) -> None:
     add_shared(parser, 'config', '--cfg-options')
     parser.add_argument('checkpoint', nargs='?', help="adds the gate's own decisions")
-    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
+    parser.add_argument('--batch-sizes', type=count, nargs='+', default=[1, 4])
+    parser.add_argument('--size', type=count, nargs=2, metavar=('H', 'W'), help="default the backbone's img_size")
     ratios = 'of random decisions: coarse ratios, or costs of routes relative to PVTv2'
-    parser.add_argument('--ratios', type=float, nargs='+', default=[0.25, 0.5, 0.75], help=ratios)
+    parser.add_argument('--ratios', type=amount, nargs='+', default=[0.25, 0.5, 0.75], help=ratios)
     parser.add_argument('--executions', nargs='+', help='such as packed, padded, masked, with --train counterfactual')
     parts = ['whole', 'backbone', 'blocks']
     parser.add_argument('--parts', nargs='+', choices=parts, help='default all; blocks: in inference alone')
     parser.add_argument('--train', action='store_true', help='time forward and backward')
-    parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
+    parser.add_argument('--repeats', type=count, default=10, help='rounds, after two of warm-up')
     add_shared(parser, '--images', '--device')
-    parser.add_argument('--threads', type=int, default=1, help='on the CPU')
+    parser.add_argument('--threads', type=count, default=1, help='on the CPU')
     add_shared(parser, '--out', '--overwrite')
 
 
@@ -82,13 +107,13 @@ def add_calibrate_gate(parser: ArgumentParser) -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('output', metavar='OUT', help='the checkpoint to write, its report beside it as JSON')
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument('--coarse-ratio', type=float, metavar='R', help='share of coarse regions, in [0, 1]')
-    budget.add_argument('--num-tokens', type=float, metavar='N', help='active patch tokens per image')
-    budget.add_argument('--gmacs', type=float, metavar='G', help='multiply-adds of the whole model per image, in 1e9')
+    budget.add_argument('--coarse-ratio', type=share, metavar='R', help='share of coarse regions, in [0, 1]')
+    budget.add_argument('--num-tokens', type=positive, metavar='N', help='active patch tokens per image')
+    budget.add_argument('--gmacs', type=positive, metavar='G', help='multiply-adds of the model per image, in 1e9')
     images = parser.add_mutually_exclusive_group()
     add_shared(images, '--images')
     images.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='whose images to take')
-    parser.add_argument('--num-images', type=int, default=64, help='evenly spaced over the data set')
+    parser.add_argument('--num-images', type=count, default=64, help='evenly spaced over the data set')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT and its report')
     add_shared(parser, '--device')
 
@@ -96,7 +121,7 @@ def add_calibrate_gate(parser: ArgumentParser) -> None:
 def add_check_dataset(parser: ArgumentParser) -> None:
     add_shared(parser, 'config', '--cfg-options')
     parser.add_argument('--split', choices=['train', 'val', 'test'], help='one split; default train and val')
-    parser.add_argument('--num-images', type=int, default=200, help='evenly spaced over a split; default %(default)s')
+    parser.add_argument('--num-images', type=count, default=200, help='evenly spaced over a split; default %(default)s')
     parser.add_argument('--out', help='PNG file of the sheet of examples')
     add_shared(parser, '--overwrite')
 
@@ -113,7 +138,7 @@ def add_compare_gates(parser: ArgumentParser) -> None:
         help='one more network for table and picture',
     )
     parser.add_argument('--out-dir', help='folder of gates.json and gates.png; default <work dir>/gates')
-    parser.add_argument('--num-images', type=int, default=5, help='images in the picture')
+    parser.add_argument('--num-images', type=count, default=5, help='images in the picture')
     parser.add_argument('--overwrite', action='store_true', help='replace existing gates.json and gates.png')
 
 
@@ -124,12 +149,12 @@ def add_convert_checkpoint(parser: ArgumentParser) -> None:
     group.add_argument('--config', help='config, or its name, whose backbone is the target')
     group.add_argument('--arch', help="name of the host's architecture; default: the one that has the weights' sizes")
     size = "H [W] in pixels; default: keeps the source's positions, of a Swin as its windows say"
-    parser.add_argument('--img-size', type=int, nargs='+', help=size)
-    parser.add_argument('--patch-size', type=int, help='pixels, of plain ones; default 16')
-    parser.add_argument('--coarse-patch-size', type=int, help='pixels; default twice the patch size')
-    parser.add_argument('--patch-sizes', type=int, nargs='+', help='of all scales, ascending, instead of these two')
+    parser.add_argument('--img-size', type=count, nargs='+', help=size)
+    parser.add_argument('--patch-size', type=count, help='pixels, of plain ones; default 16')
+    parser.add_argument('--coarse-patch-size', type=count, help='pixels; default twice the patch size')
+    parser.add_argument('--patch-sizes', type=count, nargs='+', help='of all scales, ascending, instead of these two')
     grid = "rows and columns of the source's positions; default: by the kept config, or else square"
-    parser.add_argument('--source-grid', type=int, nargs=2, help=grid)
+    parser.add_argument('--source-grid', type=count, nargs=2, help=grid)
     parser.add_argument('--prefix', help='which one, if the file holds several backbones')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing DST')
 
@@ -138,7 +163,7 @@ def add_demo(parser: ArgumentParser) -> None:
     parser.add_argument('checkpoints', nargs='+', metavar='checkpoint')
     add_shared(parser, '--device')
     parser.add_argument('--host', default='127.0.0.1', help='where to listen; default %(default)s, this machine alone')
-    parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+    parser.add_argument('--port', type=port, help='default: the first free one from 7860')
 
 
 def add_export(parser: ArgumentParser) -> None:
@@ -146,13 +171,15 @@ def add_export(parser: ArgumentParser) -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('output', metavar='OUT', help='NAME.onnx; written are NAME-<budget>.onnx and NAME.onnx.json')
     parser.add_argument('--format', choices=['onnx', 'pt2'], help='default: by the suffix of OUT')
-    parser.add_argument('--token-budget', type=float, nargs='+', metavar='N', help='patch tokens of every image')
-    parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the images in pixels')
-    parser.add_argument('--batch-size', type=int, default=1)
+    parser.add_argument('--token-budget', type=positive, nargs='+', metavar='N', help='patch tokens of every image')
+    parser.add_argument(
+        '--size', type=count, nargs=2, required=True, metavar=('H', 'W'), help='of the images in pixels'
+    )
+    parser.add_argument('--batch-size', type=count, default=1)
     parser.add_argument('--with-gate', action='store_true', help='the gate alone, too, to pick a budget for each image')
     parser.add_argument('--backbone', action='store_true', help='the backbone alone, to its maps')
     add_shared(parser, '--images')
-    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time the files beside the exported dense network')
+    parser.add_argument('--time', type=count, metavar='ROUNDS', help='time the files beside the exported dense network')
     parser.add_argument('--overwrite', action='store_true', help='replace existing files of these names')
 
 
@@ -170,14 +197,14 @@ def add_fit_gate(parser: ArgumentParser) -> None:
         'network is uncertain; where its features differ most from those of coarse tokens. Several: their losses add '
         f'up. Default {targets[0]}',
     )
-    parser.add_argument('--coarse-ratio', type=float, metavar='R', help="default: what the config's losses ask for")
-    parser.add_argument('--steps', type=int, default=500, help='default %(default)s')
-    parser.add_argument('--batch-size', type=int, default=8, help='images of a step; default %(default)s')
-    parser.add_argument('--lr', type=float, default=2e-3, help='of AdamW; default %(default)s')
-    parser.add_argument('--scales', type=float, nargs='+', default=[1.0, 0.85], help='of the images; default 1 .85')
-    parser.add_argument('--num-images', type=int, default=256, help='of the training set, for the threshold')
-    parser.add_argument('--num-val-images', type=int, default=64, help='of the validation set, for the AUC')
-    parser.add_argument('--num-workers', type=int, default=1, help='processes that load images')
+    parser.add_argument('--coarse-ratio', type=share, metavar='R', help="default: what the config's losses ask for")
+    parser.add_argument('--steps', type=count, default=500, help='default %(default)s')
+    parser.add_argument('--batch-size', type=count, default=8, help='images of a step; default %(default)s')
+    parser.add_argument('--lr', type=positive, default=2e-3, help='of AdamW; default %(default)s')
+    parser.add_argument('--scales', type=positive, nargs='+', default=[1.0, 0.85], help='of the images; default 1 .85')
+    parser.add_argument('--num-images', type=count, default=256, help='of the training set, for the threshold')
+    parser.add_argument('--num-val-images', type=count, default=64, help='of the validation set, for the AUC')
+    parser.add_argument('--num-workers', type=whole, default=1, help='processes that load images')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT and its report')
     add_shared(parser, '--device')
 
@@ -186,7 +213,7 @@ def add_get_flops(parser: ArgumentParser) -> None:
     add_shared(parser, 'config', '--cfg-options')
     parser.add_argument('checkpoint', nargs='?')
     add_shared(parser, '--images')
-    parser.add_argument('--num-images', type=int, help='evenly spaced over the data set; default all')
+    parser.add_argument('--num-images', type=count, help='evenly spaced over the data set; default all')
     parser.add_argument('--check', action='store_true', help='compare with what the first image really dispatches')
     add_shared(parser, '--device')
     add_shared(parser, '--out', '--overwrite')
@@ -199,20 +226,20 @@ def add_plot_tradeoff(parser: ArgumentParser) -> None:
     )
     parser.add_argument('--list', help='YAML or JSON: a list of name, config, checkpoint and, where wanted, sweeps')
     sweeps = parser.add_argument_group('sweeps of every --model; in the list, each model has its own')
-    for name, words in (
-        ('--budgets', 'token_budget, kept by every image'),
-        ('--coarse-ratios', 'by a threshold calibrated on training images'),
-        ('--random', 'coarse ratios of a RandomGate instead'),
-        ('--edges', 'coarse ratios of an EdgeGate instead'),
+    for name, kind, words in (
+        ('--budgets', positive, 'token_budget, kept by every image'),
+        ('--coarse-ratios', share, 'by a threshold calibrated on training images'),
+        ('--random', share, 'coarse ratios of a RandomGate instead'),
+        ('--edges', share, 'coarse ratios of an EdgeGate instead'),
     ):
-        sweeps.add_argument(name, type=float, nargs='+', default=[], help=words)
-    parser.add_argument('--tolerance', type=float, default=2, help='of the boundary F-score, in pixels')
+        sweeps.add_argument(name, type=kind, nargs='+', default=[], help=words)
+    parser.add_argument('--tolerance', type=amount, default=2, help='of the boundary F-score, in pixels')
     parser.add_argument(
         '--bootstrap', nargs=2, action='append', default=[], metavar=('A', 'B'), help='names of points: is A above B?'
     )
-    parser.add_argument('--time', type=int, metavar='ROUNDS', help='time all points in turns, one image at a time')
-    parser.add_argument('--time-images', type=int, help='distinct images to time; default 4')
-    parser.add_argument('--threads', type=int, help='on the CPU, while timing; default 1')
+    parser.add_argument('--time', type=count, metavar='ROUNDS', help='time all points in turns, one image at a time')
+    parser.add_argument('--time-images', type=count, help='distinct images to time; default 4')
+    parser.add_argument('--threads', type=count, help='on the CPU, while timing; default 1')
     parser.add_argument('--overwrite', action='store_true', help='replace a tradeoff.csv or .png without points.json')
     add_shared(parser, '--device')
     add_shared(parser, '--cfg-options', '--work-dir')
@@ -221,11 +248,11 @@ def add_plot_tradeoff(parser: ArgumentParser) -> None:
 def add_predict(parser: ArgumentParser) -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('images', help='an image file, a folder of them, or a video')
-    parser.add_argument('--budget', type=float, metavar='N', help='active patch tokens of each image, or window')
+    parser.add_argument('--budget', type=positive, metavar='N', help='active patch tokens of each image, or window')
     parser.add_argument('--config', help='instead of the one in the checkpoint: a file, or a name')
     add_shared(parser, '--cfg-options')
     parser.add_argument('--out-dir', default='predictions', help='folder of pictures and labels; default %(default)s')
-    parser.add_argument('--max-frames', type=int, metavar='N', help='of a video; default all')
+    parser.add_argument('--max-frames', type=count, metavar='N', help='of a video; default all')
     add_shared(parser, '--device')
     add_shared(parser, '--out', '--overwrite')
 
@@ -245,12 +272,12 @@ def add_publish_model(parser: ArgumentParser) -> None:
 def add_scenes_to_coco(parser: ArgumentParser) -> None:
     parser.add_argument('out_dir', help='a new or empty folder')
     parser.add_argument(
-        '--num-images', type=int, nargs=2, metavar=('TRAIN', 'VAL'), default=[4000, 256], help='default %(default)s'
+        '--num-images', type=count, nargs=2, metavar=('TRAIN', 'VAL'), default=[4000, 256], help='default %(default)s'
     )
     parser.add_argument(
-        '--size', type=int, nargs=2, metavar=('H', 'W'), default=[96, 96], help='in pixels; default %(default)s'
+        '--size', type=count, nargs=2, metavar=('H', 'W'), default=[96, 96], help='in pixels; default %(default)s'
     )
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=whole, default=0)
     add_shared(parser, '--overwrite')
 
 
@@ -260,7 +287,7 @@ def add_test(parser: ArgumentParser) -> None:
     parser.add_argument('--out', help='directory to save output prediction for offline evaluation')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='directory of painted predictions')
-    parser.add_argument('--wait-time', type=float, help='seconds per window of --show; default 2')
+    parser.add_argument('--wait-time', type=amount, help='seconds per window of --show; default 2')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_pipeline")
     parser.add_argument('--overwrite', action='store_true', help='write into --out or --show-dir beside what is there')
 

@@ -99,6 +99,7 @@ BACKBONE = (
     'out_type',
     'init',
 )
+HEAVY = ('msvit_scales_upernet_cityscapes_1024x1024',)  # half a minute; scales on Scenes stand for it
 FOLDER = TemporaryDirectory()
 HEADS = ('neck', 'decode_head', 'auxiliary_head', 'head', 'teacher_loss')
 
@@ -127,9 +128,15 @@ def parametrize(paths):
     return pytest.mark.parametrize('path', paths, ids=lambda path: path.stem)
 
 
+def slow_where_heavy(path):
+    return [pytest.mark.slow] if path.stem in HEAVY else []
+
+
 every_leaf = parametrize(LEAVES)
 every_loaded_leaf = parametrize(LOADED)
-one_of_each_kind = parametrize([path for path in LOADED if path not in OTHERS])
+one_of_each_kind = parametrize(
+    [pytest.param(path, marks=slow_where_heavy(path)) for path in LOADED if path not in OTHERS]
+)
 
 
 def load(path, shrink=True):

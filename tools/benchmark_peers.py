@@ -10,19 +10,19 @@ ToMe needs timm, ALGM timm and einops. All networks are ViT-S of random weights;
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from msvit_cli.arguments import add_shared
+from msvit_cli.arguments import add_shared, count, share
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('--tome', metavar='PATH', help='clone of facebookresearch/ToMe')
     parser.add_argument('--algm', metavar='PATH', help='clone of tue-mps/algm-segmenter')
-    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 4])
-    parser.add_argument('--ratio', type=float, default=0.667, help='coarse ratio; .667: half of the tokens')
-    parser.add_argument('--size', type=int, default=512, help='side of the images in pixels, a multiple of 32')
+    parser.add_argument('--batch-sizes', type=count, nargs='+', default=[1, 4])
+    parser.add_argument('--ratio', type=share, default=0.667, help='coarse ratio; .667: half of the tokens')
+    parser.add_argument('--size', type=count, default=512, help='side of the images in pixels, a multiple of 32')
     add_shared(parser, '--images', '--device')
-    parser.add_argument('--repeats', type=int, default=10, help='rounds, after two of warm-up')
-    parser.add_argument('--threads', type=int, default=1, help='on the CPU')
+    parser.add_argument('--repeats', type=count, default=10, help='rounds, after two of warm-up')
+    parser.add_argument('--threads', type=count, default=1, help='on the CPU')
     add_shared(parser, '--out', '--overwrite')
     return parser.parse_args(argv)
 

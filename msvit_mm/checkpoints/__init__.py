@@ -13,7 +13,7 @@ from .loading import (
 )
 from .publish import load_kept_config
 from .resuming import find_resumable
-from .saving import check_folder, check_new, checkpoint_bytes, write_files
+from .saving import check_checkpoint_name, check_folder, check_new, checkpoint_bytes, write_files
 from .transfer import (
     compare_scale_maps,
     load_gate,
@@ -23,6 +23,7 @@ from .transfer import (
 __all__ = [
     'Conversion',
     'carry_metadata',
+    'check_checkpoint_name',
     'check_coverage',
     'check_finite',
     'check_folder',

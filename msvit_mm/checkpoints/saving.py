@@ -5,11 +5,14 @@ What stands in the way is found before the work: :func:`check_new` tries whether
 
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from .loading import HASH_IN_NAME
 
 PART = '.part'
 NAME_LENGTH = 255  # bytes, of the common file systems
@@ -38,6 +41,18 @@ def check_new(paths: Iterable[Path], overwrite: bool, inputs: Iterable[str | os.
         if path.is_dir() or (path.exists() and not overwrite):
             raise ValueError(f"output '{path}': wanted a new file, got an existing one; --overwrite replaces a file.")
         _try_to_write(path)
+
+
+def check_checkpoint_name(path: Path) -> None:
+    """Check that a checkpoint of this name will be read as what is written.
+
+    Raises:
+        ValueError: If its suffix says that it is of another kind, or its name ends in what is read as a hash.
+    """
+    if path.suffix in ('.safetensors', '.json'):
+        raise ValueError(f"output '{path}': wanted the name of a torch file, such as {path.stem}.pth.")
+    if hashed := re.search(HASH_IN_NAME, path.name):
+        raise ValueError(f"output '{path}': wanted a name that does not end in what is read as a hash, '-{hashed[1]}'.")
 
 
 def check_folder(folder: Path, overwrite: bool, inputs: Iterable[str | os.PathLike | None] = ()) -> None:

@@ -27,6 +27,7 @@ def check_config(cfg: Config) -> None:
         ValueError: With one line, if something does not fit.
     """
     check_model(cfg)
+    _check_lengths(cfg.get('train_cfg') or {})
     for split in SPLITS:
         for dataset in datasets_of(cfg, split):
             if dataset:
@@ -136,6 +137,13 @@ def _words_of(cls: type) -> set[str] | None:
         if not any(x.kind == x.VAR_KEYWORD for x in parameters):
             return words
     return None
+
+
+def _check_lengths(loop: Mapping[str, Any]) -> None:
+    for name in ('max_iters', 'max_epochs', 'val_interval'):
+        value = loop.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f'train_cfg.{name}: wanted a whole number of at least 1, got {value!r}.')
 
 
 def _check_classes(cfg: Config) -> None:

@@ -22,10 +22,11 @@ from ..engine import (
     RandomStateHook,
     RankWatchHook,
     SafeCheckpointHook,
+    SanityCheckHook,
 )
 from .errors import foreign_errors, one_line_errors
 
-GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook, RankWatchHook)
+GUARDS = (FiniteLossHook, RandomStateHook, InterruptHook, GateSaturationHook, RankWatchHook, SanityCheckHook)
 LOCK = 'train.lock'
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 

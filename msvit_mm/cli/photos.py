@@ -27,8 +27,6 @@ def find_photos(path: Path, max_frames: int | None = None) -> Iterator[tuple[str
     Raises:
         ValueError: At once, if there is nothing to read, or two names are alike.
     """
-    if max_frames is not None and max_frames < 1:
-        raise ValueError(f'--max-frames: wanted at least 1, got {max_frames}.')
     if is_video(path):
         capture = cv2.VideoCapture(str(path))
         found, first = capture.read()

@@ -6,6 +6,7 @@ from .finite import FiniteLossHook, NonFiniteError
 from .interrupt import Interrupted, InterruptHook
 from .layer_decay import GatedLayerDecayConstructor
 from .random_state import RandomStateHook
+from .sanity import SanityCheckHook
 from .saturation import GateSaturationHook
 from .schedule import GateScheduleHook
 from .statistics import GateStatisticsHook
@@ -24,4 +25,5 @@ __all__ = [
     'RandomStateHook',
     'RankWatchHook',
     'SafeCheckpointHook',
+    'SanityCheckHook',
 ]

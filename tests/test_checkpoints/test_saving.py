@@ -1,10 +1,11 @@
 """Writing outputs: all of them or none, and nothing that is in the way is lost."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from msvit_mm.checkpoints import check_folder, check_new, checkpoint_bytes, write_files
+from msvit_mm.checkpoints import check_checkpoint_name, check_folder, check_new, checkpoint_bytes, write_files
 
 
 def test_an_interrupted_write_loses_nothing(tmp_path):
@@ -64,3 +65,14 @@ def test_inputs_and_folders(tmp_path):
     with pytest.raises(ValueError, match='wanted another folder than those of the inputs'):
         check_folder(tmp_path, overwrite=True, inputs=[tmp_path / 'x' / '..'])
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.txt', 'link']
+
+
+@pytest.mark.parametrize('name', ['a.safetensors', 'a.json', 'seed-12345678.pth'])
+def test_names_that_are_read_as_something_else(name):
+    with pytest.raises(ValueError, match=f"output 'runs/{name}': wanted "):
+        check_checkpoint_name(Path('runs', name))
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a', 'run-20261129.pth', 'seed-1.pth'])
+def test_names_of_checkpoints(name):
+    check_checkpoint_name(Path('runs', name))

@@ -53,6 +53,32 @@ def test_options_keep_the_spaces_of_a_word():
     )
 
 
+@pytest.mark.parametrize(
+    ('command', 'given', 'message'),
+    [
+        ('fit_gate', '--steps 0', 'argument --steps: wanted a whole number of at least 1, got '),
+        ('fit_gate', '--lr nan', 'argument --lr: wanted a number above 0, got '),
+        ('fit_gate', '--num-workers -1', 'argument --num-workers: wanted a whole number of at least 0, got '),
+        ('benchmark', '--batch-sizes 0', 'argument --batch-sizes: wanted a whole number of at least 1, got '),
+        ('benchmark', '--ratios inf', 'argument --ratios: wanted a number of at least 0, got '),
+        ('calibrate_gate', '--coarse-ratio 1.5', 'argument --coarse-ratio: wanted a number from 0 to 1, got '),
+        ('export', '--size 1e3 96', 'argument --size: wanted a whole number of at least 1, got '),
+        ('plot_tradeoff', '--tolerance nan', 'argument --tolerance: wanted a number of at least 0, got '),
+        ('demo', '--port 70000', 'argument --port: wanted a whole number from 1 to 65535, got '),
+    ],
+)
+def test_numbers_that_are_none(command, given, message, capsys):
+    with pytest.raises(SystemExit):
+        parse_args(command, given.split())
+    assert message in capsys.readouterr().err
+
+
+def test_every_number_says_from_where_it_counts():
+    for command in command_names():
+        for word, action in options_of(command).items():
+            assert action.type not in (int, float), (command, word)
+
+
 def test_interrupted(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt

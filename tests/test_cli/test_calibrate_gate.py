@@ -116,9 +116,7 @@ def test_bad_input(check_fails, segmentor, tmp_path):
     out.mkdir()
     few = '--num-images', 1
     check_fails('num_tokens: wanted a budget between 36 (all', SEGMENTOR, segmentor, budget=('--num-tokens', 35, *few))
-    check_fails('coarse_ratio: wanted a budget', SEGMENTOR, segmentor, budget=('--coarse-ratio', 2, *few))
     check_fails('wanted an image file or a folder', SEGMENTOR, segmentor, budget=('--gmacs', 1, '--images', out))
-    check_fails('images: wanted at least one, got 0', SEGMENTOR, segmentor, budget=('--gmacs', 1, '--num-images', 0))
     check_fails('wanted a file, got none', SEGMENTOR, tmp_path / 'absent.pth')
     check_fails('the checkpoint does not fit the model', CLASSIFIER, segmentor)
     (tmp_path / 'shallow.py').write_text(

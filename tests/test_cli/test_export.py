@@ -126,7 +126,6 @@ def test_without_a_budget_it_masks(run, checkpoint, tmp_path):
         (['x.pt2', '--token-budget', 60, '--size', 100, 96], 'image size of multiples of 16 pixels'),
         (['x.pt2', '--token-budget', 60, 61, *SIZE], 'wanted each to give another number of fine regions'),
         (['x.pt2', '--time', 3, *SIZE], '--time: wanted a --token-budget whose saving is timed, got none'),
-        (['x.pt2', '--token-budget', 60, '--batch-size', 0, *SIZE], '--batch-size: wanted at least 1, got 0'),
     ],
 )
 def test_refused(fail, checkpoint, tmp_path, arguments, message):

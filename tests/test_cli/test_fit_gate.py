@@ -65,7 +65,6 @@ def test_bad_input(fail, dense, tmp_path):
     assert '--coarse-ratio: wanted a number between 0 and 1, got 1' in error('--coarse-ratio', 1)
     silent = ('--cfg-options', 'model.gate_loss=None', 'model.utility_loss=None')
     assert '--coarse-ratio: wanted a number between 0 and 1, got none' in error(*silent)
-    assert 'wanted positive numbers, got 0, 2' in error('--steps', 0)
     assert 'gate: wanted one with weights to fit' in error(config=DENSE)
     assert 'wanted a segmentor, got GatedImageClassifier' in error(config=CLASSIFIER)
     assert 'the checkpoint does not fit the model' in error('--target', 'utility', config=CLASSIFIER)

@@ -147,11 +147,11 @@ def test_bad_input(fail, options, checkpoints, tmp_path):
     check_fails('wanted a file or a config', '--model', 'fine', 'absent.py', checkpoints['fine'])
     check_fails('wanted one whose logits can shift', *fine, '--coarse-ratios', 0.5)
     check_fails('wanted a file, got none', '--list', tmp_path / 'absent.yml')
-    check_fails("model 'fine': wanted random in [0, 1], got 1.5", *fine, '--random', 1.5)
     check_list_fails('wanted YAML or JSON', '[')
     check_list_fails('wanted items of name, config, checkpoint', '- name: fine')
     item = 'name: fine, config: a, checkpoint: b'
     check_list_fails('wanted items of name, config', f'[{{{item}, budget: [3]}}]')
+    check_list_fails("model 'fine': wanted random in [0, 1], got 1.5", f'[{{{item}, random: [1.5]}}]')
     check_list_fails('wanted a --model for the sweeps', f'[{{{item}}}]', '--random', 0.5)
     check_list_fails("'fine': wanted a list of numbers as budgets, got 3", f'[{{{item}, budgets: 3}}]')
 

@@ -239,6 +239,12 @@ def test_waiting_needs_a_window(fail, trained, toy_config, tmp_path):
         ('val_evaluator.0.type=IoUMetrics', 'IoUMetrics is not in the'),
         ('optim_wrapper.type=OptimWraper', 'before the end of the first iteration: KeyError: .*OptimWraper'),
         ('optim_wrapper.optimizer.lr=1e-3x', 'before the end of the first iteration: TypeError'),
+        ('train_cfg.val_interval=0', 'train_cfg.val_interval: wanted a whole number of at least 1, got 0'),
+        (
+            'val_evaluator=[dict(type="IoUMetric", iou_metrics=["mIuO"])]',
+            'the first iteration: .*mIuO',
+        ),
+        ('default_hooks.checkpoint.save_best=mDice', "save_best: wanted one of aAcc, mIoU, mAcc, got 'mDice'"),
         ('param_scheduler=[dict(type="LinearLr")]', 'before the end of the first iteration: KeyError: .*LinearLr'),
     ],
 )

@@ -52,8 +52,6 @@ def test_package_that_a_peer_lacks_is_one_line(run, tmp_path):
     [
         ([], 'wanted --tome PATH, a clone of facebookresearch/ToMe, --algm PATH, one of tue-mps/algm-segmenter'),
         (['--size', 40], '--size: wanted a positive multiple of 32, got 40'),
-        (['--ratio', 1.5], r'--ratio: wanted a number in \[0, 1\], got 1.5'),
-        (['--repeats', 0], 'wanted numbers >= 1'),
     ],
 )
 def test_bad_input_is_refused(run, arguments, message):

@@ -44,8 +44,6 @@ UNTRAINED = 'No checkpoint: random weights, and random decisions alone.'
 
 
 def check_args(args: Namespace, model: GatedModel) -> None:
-    if min([*args.batch_sizes, *(args.size or ()), args.repeats, args.threads]) < 1:
-        raise ValueError('--batch-sizes, --size, --repeats and --threads: wanted numbers >= 1.')
     possible = model.backbone.train_executions if args.train else model.backbone.test_executions
     if impossible := [name for name in args.executions or () if name not in possible]:
         raise ValueError(f'--executions: wanted some of {", ".join(possible)}, got {", ".join(impossible)}.')

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from ...checkpoints import (
     carry_metadata,
+    check_checkpoint_name,
     check_new,
     checkpoint_bytes,
     load_checkpoint_safely,
@@ -62,8 +63,7 @@ def main(args: Namespace) -> None:
     paths = output, output.with_suffix('.json')
     measure, wanted = next((name, getattr(args, name)) for name in SIGNS if getattr(args, name) is not None)
     with one_line_errors():
-        if output.suffix == '.json':
-            raise ValueError(f"OUT: wanted the name of a checkpoint, got '{output}', the name of its report.")
+        check_checkpoint_name(output)
         check_new(paths, args.overwrite, [args.config, args.checkpoint])
         cfg = load_config(args.config, args.cfg_options)
         model = build_gated_model(cfg, args.checkpoint, args.device)

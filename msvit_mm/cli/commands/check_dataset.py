@@ -89,8 +89,6 @@ def main(args: Namespace) -> None:
         check_new([Path(args.out)] if args.out else [], args.overwrite, [args.config])
         cfg = load_config(args.config, args.cfg_options)
         check_config(cfg)
-        if args.num_images < 1:
-            raise ValueError(f'--num-images: wanted at least 1, got {args.num_images}.')
         for split in [args.split] if args.split else ['train', 'val']:
             samples = load_samples(cfg, split)
             count = min(args.num_images, len(samples))

@@ -81,8 +81,6 @@ def main(args: Namespace) -> None:
     use_safe_loader()
     console = Console()
     with one_line_errors():
-        if args.num_images < 1:
-            raise ValueError(f'--num-images: wanted at least 1, got {args.num_images}.')
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
         out_dir = Path(args.out_dir or Path(cfg.work_dir) / 'gates')
         paths = out_dir / 'gates.json', out_dir / 'gates.png'

@@ -16,6 +16,7 @@ from ...backbones import registered_backbones
 from ...checkpoints import (
     Conversion,
     carry_metadata,
+    check_checkpoint_name,
     check_new,
     checkpoint_bytes,
     describe_backbone,
@@ -43,6 +44,8 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
     given = dict(img_size=args.img_size, patch_size=args.patch_size, coarse_patch_size=args.coarse_patch_size)
     given |= dict(patch_sizes=args.patch_sizes)
     given = {name: value for name, value in given.items() if value is not None}
+    if args.patch_sizes and len(args.patch_sizes) < 2:
+        raise ValueError(f'--patch-sizes: wanted those of at least 2 scales, got {args.patch_sizes[0]} alone.')
     if args.patch_sizes and given.keys() & {'patch_size', 'coarse_patch_size'}:
         raise ValueError('--patch-sizes: wanted no further patch size beside, got some.')
     wanted = next(name for name, cls in registered_backbones().items() if conversion.family in cls.weight_families)
@@ -73,6 +76,7 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
 def main(args: Namespace) -> None:
     target = Path(args.target)
     with one_line_errors():
+        check_checkpoint_name(target)
         check_new([target], args.overwrite, [args.source, args.config])
         weights, entry = load_weights_safely(args.source)
         conversion = rename_keys(weights, args.prefix)

@@ -94,8 +94,6 @@ def build_app(models: Mapping[str, GatedEncoderDecoder]) -> Any:
 def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
-        if args.port is not None and not 0 < args.port < 65536:
-            raise ValueError(f'--port: wanted 1 to 65535, got {args.port}.')
         names = unique_names([Path(path) for path in args.checkpoints])
         models = {
             name: load_trained_segmentor(path, device=args.device)

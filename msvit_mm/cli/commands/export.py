@@ -38,8 +38,6 @@ def main(args: Namespace) -> None:
         form = args.format or output.suffix.lstrip('.')
         if form not in FORMATS or output.suffix not in ('', f'.{form}'):
             raise ValueError(f"output '{output}': wanted a name that ends in {' or '.join(f'.{x}' for x in FORMATS)}.")
-        if args.batch_size < 1:
-            raise ValueError(f'--batch-size: wanted at least 1, got {args.batch_size}.')
         if args.time and not args.token_budget:
             raise ValueError('--time: wanted a --token-budget whose saving is timed, got none.')
         cfg = load_config(args.config, args.cfg_options)

@@ -14,7 +14,14 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, RandomSampler
 
-from ...checkpoints import carry_metadata, check_new, checkpoint_bytes, use_safe_loader, write_files
+from ...checkpoints import (
+    carry_metadata,
+    check_checkpoint_name,
+    check_new,
+    checkpoint_bytes,
+    use_safe_loader,
+    write_files,
+)
 from ...engine.calibration import asked_ratios, calibrate_gate
 from ...studies.fitting import LABELLED, check_target, fit_gate, judge_gate, sides_of
 from ..config import load_config, seed_of
@@ -49,11 +56,7 @@ def main(args: Namespace) -> None:
     output = Path(args.output)
     paths = output, output.with_suffix('.json')
     with one_line_errors():
-        if output.suffix == '.json':
-            raise ValueError(f"OUT: wanted the name of a checkpoint, got '{output}', the name of its report.")
-        if min(args.steps, args.batch_size, *args.scales) <= 0:
-            got = f'{args.steps}, {args.batch_size}, {args.scales}'
-            raise ValueError(f'--steps, --batch-size, --scales: wanted positive numbers, got {got}')
+        check_checkpoint_name(output)
         check_new(paths, args.overwrite, [args.config, args.checkpoint])
         cfg = load_config(args.config, args.cfg_options)
         torch.manual_seed(seed_of(cfg))

@@ -21,8 +21,6 @@ from ..errors import one_line_errors
 def main(args: Namespace) -> None:
     console, out_dir, size = Console(), Path(args.out_dir), (args.size[0], args.size[1])
     with one_line_errors():
-        if min(args.num_images) < 1:
-            raise ValueError(f'--num-images: wanted numbers >= 1, got {args.num_images}.')
         check_folder(out_dir, args.overwrite)
         for split, count in zip(SPLITS, args.num_images, strict=True):
             scenes = []

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from ...checkpoints import (
     carry_metadata,
+    check_checkpoint_name,
     check_new,
     checkpoint_bytes,
     compare_scale_maps,
@@ -71,6 +72,7 @@ def main(args: Namespace) -> None:
     output = Path(args.output)
     paths = (output, Path(args.report) if args.report else output.with_suffix('.json'))
     with one_line_errors():
+        check_checkpoint_name(output)
         if paths[0] == paths[1]:
             raise ValueError(f"--report: wanted another file than DST, got '{paths[1]}'.")
         inputs = (args.source_config, args.source_checkpoint, args.target_config, args.target_checkpoint)
