@@ -30,7 +30,7 @@ class CheckLabels(BaseTransform):
     whose pixels are all ignored a warning names the file.
 
     Args:
-        num_classes: Labels 0 to ``num_classes - 1`` are classes.
+        num_classes: Labels 0 to ``num_classes - 1`` are classes; None: any label is, disguises of the files stop.
         ignore_index: Label of pixels that count for nothing.
 
     Raises:
@@ -42,8 +42,8 @@ class CheckLabels(BaseTransform):
         array([[  0,   1, 255]])
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
-        if num_classes < 1:
+    def __init__(self, num_classes: int | None, ignore_index: int = 255) -> None:
+        if num_classes is not None and num_classes < 1:
             raise ValueError(f'num_classes: wanted at least 1, got {num_classes}')
         self.num_classes = num_classes
         self.ignore_index = ignore_index
@@ -58,24 +58,31 @@ class CheckLabels(BaseTransform):
             raise ValueError(f'wanted a mask of one channel, got shape {labels.shape} in {file!r}')
         _check_depth(file)
         _check_orientation(results)
+        if self.num_classes is not None:
+            self._check_numbers(labels, self.num_classes, results)
+        return results
+
+    def _check_numbers(self, labels: np.ndarray, num_classes: int, results: dict) -> None:
+        file = results.get('seg_map_path')
         ignored = labels == self.ignore_index
-        wrong = ~ignored & ((labels < 0) | (labels >= self.num_classes))
+        wrong = ~ignored & ((labels < 0) | (labels >= num_classes))
         if wrong.any():
             raise ValueError(
-                f'wanted labels in [0, {self.num_classes - 1}] or {self.ignore_index}, '
+                f'wanted labels in [0, {num_classes - 1}] or {self.ignore_index}, '
                 f'got {np.unique(labels[wrong]).tolist()} in {file!r}'
             )
         if ignored.all():
             self._warn_of_ignored(file)
         elif self._looks_binary(labels, ignored) and not (results.get('reduce_zero_label') or results.get('label_map')):
             raise ValueError(
-                f'wanted labels in [0, {self.num_classes - 1}], got 0 and {self.ignore_index} alone, which counts for '
+                f'wanted labels in [0, {num_classes - 1}], got 0 and {self.ignore_index} alone, which counts for '
                 f'nothing, in {file!r}; if it is a binary mask, divide it by 255'
             )
-        return results
 
     def _looks_binary(self, labels: np.ndarray, ignored: np.ndarray) -> bool:
-        return bool(self.num_classes <= 2 and self.ignore_index == 255 and ignored.any() and not labels[~ignored].any())
+        return bool(
+            self.num_classes in (1, 2) and self.ignore_index == 255 and ignored.any() and not labels[~ignored].any()
+        )
 
     def _warn_of_ignored(self, file: str | None) -> None:
         if file not in self._named and len(self._named) < MAX_NAMED:

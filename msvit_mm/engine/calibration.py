@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
@@ -207,7 +207,8 @@ class GateCalibrationHook(Hook):
     and the validation of that iteration: weights and scores are the calibrated gate's. Weights alone decide, so that a
     resumed run ends as one that never stopped, and several processes share the images. Gates that do not learn stay as
     they are, as do routes and checkpoints of earlier iterations. Of more than two scales the logits of all shift alike,
-    until the mean over the scales is the one asked for.
+    until the mean over the scales is the one asked for. Weights that an ``EMAHook`` averages have a gate of their own,
+    which shifts by its own threshold.
 
     Args:
         coarse_ratio: In (0, 1); by default what the gate loss asks for, or else the utility loss, the mean over the
@@ -233,8 +234,12 @@ class GateCalibrationHook(Hook):
             self.calibrate(runner)
 
     def calibrate(self, runner: Runner) -> None:
-        """Calibrate the gate of the run's model, if it has one that learns towards a coarse ratio."""
-        model = unwrap(runner.model)
+        """Calibrate the gates of the run's model and of its averages, if they learn towards a coarse ratio."""
+        averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        for model in (runner.model, *averages):
+            self._calibrate_model(runner, unwrap(model))
+
+    def _calibrate_model(self, runner: Runner, model: Any) -> None:
         backbone: Any = getattr(model, 'backbone', None)
         ratios = asked_ratios(model) if self.coarse_ratio is None else (self.coarse_ratio,)
         if getattr(backbone, 'region_size', None) is None or not backbone.gate.learnable or not ratios:

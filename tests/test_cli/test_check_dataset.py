@@ -146,6 +146,23 @@ def test_bad_own_data_end_a_training_with_one_line(fail, own, tmp_path):
     assert 'got 1 images without a mask (3.jpg)' in fail('train', own[0], '--work-dir', tmp_path / 'run')
 
 
+@pytest.mark.parametrize('name', ['0.png', '3.png'])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'no picture', 'cannot identify image file'),
+        (np.full((30, 50), 999, np.uint16), 'wanted labels up to 255, which loading keeps, got 999|one channel'),
+        (np.zeros((50, 30), np.uint8), 'wanted a mask of the size of its image .turned by its EXIF tag'),
+        (np.zeros((30, 50, 3), np.uint8), 'one channel'),
+    ],
+)
+def test_files_that_training_refuses_are_refused_before(fail, own, name, content, message):
+    encoded = content if isinstance(content, bytes) else cv2.imencode('.png', content)[1].tobytes()
+    (own[1] / name).write_bytes(encoded)
+    got = fail('check-dataset', own[0])
+    assert re.search(message, got) and name in got
+
+
 def test_masks_of_0_and_255_are_named(own, capsys):
     """Whatever the number of classes and the kind of data set; once one mask holds a class, they are left in peace."""
     binary(own[1])

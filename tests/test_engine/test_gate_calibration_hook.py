@@ -5,6 +5,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
@@ -96,29 +97,58 @@ def test_what_has_no_ratio_to_learn_is_left_alone(tiny_arch, backbone, gate_loss
     model = MODELS.build(dict(type='GatedEncoderDecoder', backbone=words, decode_head=head, gate_loss=gate_loss))
     state = {name: x.clone() for name, x in model.state_dict().items()}
     logger = MagicMock()
-    GateCalibrationHook().calibrate(SimpleNamespace(model=model, cfg={}, logger=logger))
+    GateCalibrationHook().calibrate(SimpleNamespace(model=model, hooks=[], cfg={}, logger=logger))
     assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
     assert not logger.mock_calls
 
 
-def test_of_three_scales_the_mean_ratio_is_the_one_asked_for(tiny_arch, monkeypatch):
-    backbone = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), patch_sizes=(8, 16, 32))
-    losses = [dict(type='RatioLoss', coarse_ratio=ratio) for ratio in (0.3, 0.5)]
-    model = MODELS.build(
+@pytest.fixture
+def calibrate(monkeypatch):
+    """Calibrate a model on noise, and return the coarse ratios there of it and of others."""
+    batches = [dict(inputs=[torch.randn(3, 64, 96)], data_samples=[SegDataSample()]) for _ in range(8)]
+    monkeypatch.setattr(GateCalibrationHook, '_images', lambda self, runner: batches)
+
+    def call(model, *averages):
+        hooks = [EMAHook() for _ in averages]
+        for hook, average in zip(hooks, averages, strict=True):
+            hook.ema_model = SimpleNamespace(module=average)
+        runner = SimpleNamespace(model=model, hooks=hooks, cfg=dict(test_dataloader=True), logger=MagicMock())
+        GateCalibrationHook().calibrate(runner)
+        ratios = []
+        for x in (model, *averages):
+            images = group_windows([record_gate(x.eval(), batch, with_decoder=False) for batch in batches])
+            ratios.append(mean_costs(x.backbone, images, 0.0)['coarse_ratio'])
+        return ratios
+
+    return call
+
+
+def build_segmentor(arch, gate_loss, **backbone):
+    gate = dict(type='ScaleGate', sample_size=8)
+    return MODELS.build(
         dict(
             type='GatedEncoderDecoder',
             data_preprocessor=dict(type='SegDataPreProcessor'),
-            backbone=backbone | dict(gate=dict(type='ScaleGate', sample_size=8)),
+            backbone=dict(type='MSViT', arch=arch, img_size=(64, 96), gate=gate, **backbone),
             decode_head=dict(type='FCNHead', in_channels=32, channels=8, num_convs=1, num_classes=3),
-            gate_loss=dict(type='NestedGateLoss', losses=losses),
+            gate_loss=gate_loss,
             test_cfg=dict(mode='whole'),
         )
     )
-    batches = [dict(inputs=[torch.randn(3, 64, 96)], data_samples=[SegDataSample()]) for _ in range(8)]
-    monkeypatch.setattr(GateCalibrationHook, '_images', lambda self, runner: batches)
-    GateCalibrationHook().calibrate(SimpleNamespace(model=model, cfg=dict(test_dataloader=True), logger=MagicMock()))
-    images = group_windows([record_gate(model, batch, with_decoder=False) for batch in batches])
-    assert mean_costs(model.backbone, images, 0.0)['coarse_ratio'] == pytest.approx(0.4, abs=0.02)
+
+
+def test_of_three_scales_the_mean_ratio_is_the_one_asked_for(tiny_arch, calibrate):
+    losses = [dict(type='RatioLoss', coarse_ratio=ratio) for ratio in (0.3, 0.5)]
+    model = build_segmentor(tiny_arch, dict(type='NestedGateLoss', losses=losses), patch_sizes=(8, 16, 32))
+    assert calibrate(model) == [pytest.approx(0.4, abs=0.02)]
+
+
+def test_averaged_weights_have_a_threshold_of_their_own(tiny_arch, calibrate):
+    models = [build_segmentor(tiny_arch, dict(type='RatioLoss', coarse_ratio=0.4), patch_size=8) for _ in range(2)]
+    for model, std in zip(models, (3, 30), strict=True):
+        torch.nn.init.normal_(model.backbone.gate.layers[-1].weight, std=std)
+    assert calibrate(*models) == [pytest.approx(0.4, abs=0.02)] * 2
+    assert not torch.equal(*(model.backbone.gate.layers[-1].bias for model in models))
 
 
 def test_without_a_test_pipeline_a_warning_is_all(tiny_arch):

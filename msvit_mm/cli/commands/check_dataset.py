@@ -29,7 +29,7 @@ from ..errors import one_line_errors
 from ..outputs import png_bytes
 from ..records import Column, make_table
 
-STEPS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+STEPS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckLabels', num_classes=None)]
 COLUMNS = [Column('', '{number}'), Column('class', '{name}'), Column('pixels', '{share:.2%}')]
 COLUMNS += [Column('images', '{num_images}')]
 
@@ -49,7 +49,7 @@ def load_samples(cfg: Config, split: str) -> Any:
 def _load_leaf(config: Any, split: str) -> Any:
     try:
         dataset = DATASETS.build({**config, 'pipeline': STEPS, 'test_mode': True, 'serialize_data': False})
-    except FileNotFoundError as error:
+    except OSError as error:
         raise ValueError(f'{split} data: {error}.') from None
     if len(dataset) == 0:
         folder = Path(dataset.data_prefix['img_path'])
