@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..gates.base import did_you_mean
+from ..ops.checks import check_in
 from .layers import PackedSequences, Stream
 
 
@@ -151,8 +152,7 @@ class Bipartite(MergeStep):
 
     def __init__(self, before: Sequence[int], share: float = 0.25, **words: Any) -> None:
         super().__init__(before, **words)
-        if not 0 < share <= 0.5:
-            raise ValueError(f'share: wanted a number in (0, 0.5], got {share}')
+        check_in('(0, 0.5]', share=share)
         self.share = share
 
     def match(self, keys: Tensor) -> Tensor:

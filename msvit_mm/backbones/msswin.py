@@ -26,6 +26,7 @@ from .layers import draw_drop_path
 from .region import Counterfactual, GateOutput, RegionBackbone
 from .swin_layers import DenseSwin, Stream, layer_of, run_stages, take_drop_path
 from .swin_windows import StageGrid, StageTokens, count_pairs, resize_bias_table
+from .words import check_decided
 
 
 class Encoding(NamedTuple):
@@ -125,12 +126,9 @@ class MSSwin(RegionBackbone, SwinTransformer):
         check_choice('test_execution', test_execution, self.test_executions)
         if isinstance(arch, str):
             check_choice('arch', arch.lower(), tuple(sorted(self.arch_zoo)))
-        if not 0 < counterfactual_share <= 1:
-            raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
-        if gate_temperature <= 0:
-            raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
-        if train_ratios is not None and not 0 <= train_ratios[0] <= train_ratios[1] <= 1:
-            raise ValueError(f'train_ratios must be (low, high) with 0 <= low <= high <= 1, got {train_ratios}')
+        check_decided(
+            counterfactual_share, gate_temperature, token_budget, train_ratios, host.get('drop_path_rate', 0.0)
+        )
         self.host_words = host | dict(patch_size=patch_size, out_indices=tuple(out_indices), with_cp=with_cp)
         super().__init__(arch=arch, img_size=height_and_width(img_size), **self.host_words)
         self.strides = [patch_size * 2**i for i in range(self.num_layers)]

@@ -166,10 +166,12 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
             train_execution=train_execution,
             counterfactual_share=counterfactual_share,
             test_execution=test_execution,
+            token_budget=token_budget,
             train_ratios=train_ratios,
             attention_scope=attention_scope,
             coarse_embedding=coarse_embedding,
             out_type=out_type,
+            drop_path_rate=host.get('drop_path_rate', 0.0),
         )
         img_size = height_and_width(img_size)
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..gates import Gate, RegionGate, StatedGate, build_region_gate, node_sides
 from ..gates.region import rank_logits
 from ..losses.nested import NestedGateLoss
+from ..ops.checks import check_in
 from ..ops.gating import relaxed_gate_sample, threshold
 from ..ops.tiling import Maps, Tiling, as_maps, map_scales, per_scale, reached_ratios
 from .base import ChoiceMap, Costs, Features, GatedBackbone, image_size
@@ -207,8 +208,7 @@ class RegionBackbone(GatedBackbone):
         Raises:
             ValueError: If the ratio is none.
         """
-        if not 0 <= ratio <= 1:
-            raise ValueError(f'coarse ratio: wanted a number in [0, 1], got {ratio}')
+        check_in('[0, 1]', ratio=ratio)
         batch, scales = len(images), self.tile(image_size(images)).scales[:-1]
         places = (torch.arange(batch) + 0.5) / batch * 2 - 1  # in (-1, 1), of mean 0
         shares, maps = ratio + min(ratio, 1 - ratio) / 2 * places, []

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..gates import Gate, StatedRoutes, TokenGate, build_gate
 from ..gates.route import Edge
-from ..ops.checks import check_decisions
+from ..ops.checks import check_decisions, check_in
 from ..ops.gating import relaxed_gate_sample, straight_through, threshold, with_zero_gradients, zero_with_gradient
 from ..ops.maps import Size, add_at, mean_of_cells, spread, to_map
 from ..ops.packing import Packing
@@ -183,14 +183,11 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         check_choice('train_execution', train_execution, self.train_executions)
         check_choice('test_execution', test_execution, self.test_executions)
         check_choice('init', init, INITS)
-        if num_stages < NUM_ROWS:
-            raise ValueError(f'num_stages must be at least {NUM_ROWS}, got {num_stages}')
-        if extra_depth < 0:
-            raise ValueError(f'extra_depth must not be negative, got {extra_depth}')
-        if gate_temperature <= 0:
-            raise ValueError(f'gate_temperature must be positive, got {gate_temperature}')
-        if not 0 < counterfactual_share <= 1:
-            raise ValueError(f'counterfactual_share must lie in (0, 1], got {counterfactual_share}')
+        check_in(f'[{NUM_ROWS}, inf)', num_stages=num_stages)
+        check_in('[0, inf)', extra_depth=extra_depth)
+        check_in('(0, inf)', gate_temperature=gate_temperature, cost_budget=cost_budget)
+        check_in('(0, 1]', counterfactual_share=counterfactual_share)
+        check_in('[0, 1)', drop_path_rate=drop_path_rate)
         if len(row_weights) != NUM_ROWS or not all(weight > 0 for weight in row_weights):
             raise ValueError(f'row_weights must be {NUM_ROWS} positive numbers, got {row_weights}')
         if NUM_ROWS - 1 not in out_indices or not set(out_indices) <= set(range(NUM_ROWS)):

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..ops.checks import check_in, check_range
 from .base import check_choice
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ CHOICES = dict(
 )
 # Of steps between the layers: those on all candidates cannot say what one that does not run would merge with.
 PACKED_EXECUTIONS = ('counterfactual', 'packed'), ('packed',)
+DECIDED = ('counterfactual_share', 'gate_temperature', 'token_budget', 'train_ratios', 'drop_path_rate')
 MASK_EXECUTIONS = ('masked', 'trimmed')  # in which a token's weight as a key reaches the gate
 
 
@@ -33,15 +35,28 @@ def check_words(backbone: type['MSViT'], **words: Any) -> None:
     gradient, execution = words['gate_gradient'], words['train_execution']
     if gradient != 'output' and execution not in MASK_EXECUTIONS:
         raise ValueError(f"gate_gradient={gradient!r} needs train_execution='masked' or 'trimmed', got {execution!r}")
-    if not 0 < words['counterfactual_share'] <= 1:
-        raise ValueError(f'counterfactual_share must lie in (0, 1], got {words["counterfactual_share"]}')
-    ratios = words['train_ratios']
-    if ratios is not None and not 0 <= ratios[0] <= ratios[1] <= 1:
-        raise ValueError(f'train_ratios must be (low, high) with 0 <= low <= high <= 1, got {ratios}')
-    if ratios is not None and gradient != 'output':
+    check_decided(**{name: words[name] for name in DECIDED})
+    if words['train_ratios'] is not None and gradient != 'output':
         raise ValueError(f"train_ratios needs gate_gradient='output', got {gradient!r}")
-    if words['gate_temperature'] <= 0:
-        raise ValueError(f'gate_temperature must be positive, got {words["gate_temperature"]}')
+
+
+def check_decided(
+    counterfactual_share: float,
+    gate_temperature: float,
+    token_budget: float | None,
+    train_ratios: tuple[float, float] | None,
+    drop_path_rate: float,
+) -> None:
+    """Check the numbers that every backbone over regions takes.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
+    check_in('(0, 1]', counterfactual_share=counterfactual_share)
+    check_in('(0, inf)', gate_temperature=gate_temperature, token_budget=token_budget)
+    check_in('[0, 1)', drop_path_rate=drop_path_rate)
+    if train_ratios is not None:
+        check_range('[0, 1]', train_ratios=train_ratios)
 
 
 def check_built(backbone: 'MSViT') -> None:

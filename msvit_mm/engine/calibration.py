@@ -19,6 +19,7 @@ from ..backbones import GatedBackbone
 from ..backbones.base import HostModel, image_size
 from ..datasets.configs import leaf_datasets
 from ..datasets.prepared import PreparedImages, space_evenly
+from ..ops.checks import check_in
 from ..ops.scales import by_scale
 from ..ops.tiling import Maps, map_scales, per_scale
 from .schedule import unwrap
@@ -222,10 +223,8 @@ class GateCalibrationHook(Hook):
     priority = 'LOW'  # before the checkpoint
 
     def __init__(self, coarse_ratio: float | None = None, num_images: int = 256) -> None:
-        if coarse_ratio is not None and not 0 < coarse_ratio < 1:
-            raise ValueError(f'coarse_ratio must lie in (0, 1), got {coarse_ratio}')
-        if num_images < 1:
-            raise ValueError(f'num_images must be at least 1, got {num_images}')
+        check_in('(0, 1)', coarse_ratio=coarse_ratio)
+        check_in('[1, inf)', num_images=num_images)
         self.coarse_ratio = coarse_ratio
         self.num_images = num_images
 

@@ -7,6 +7,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..ops.checks import check_in
+
 KEY = 'gate_schedule'
 
 
@@ -36,12 +38,11 @@ class GateScheduleHook(Hook):
         weights: tuple[float, float] = (2.0, 8.0),
         ramp: tuple[float, float] = (0.4, 0.9),
     ) -> None:
-        if not 0 <= warmup < 1:
-            raise ValueError(f'warmup must lie in [0, 1), got {warmup}')
-        if not 0 <= ramp[0] < ramp[1] <= 1:
+        check_in('[0, 1)', warmup=warmup)
+        if len(ramp) != 2 or not 0 <= ramp[0] < ramp[1] <= 1:
             raise ValueError(f'ramp must be (begin, end) with 0 <= begin < end <= 1, got {ramp}')
-        if min(weights) < 0:
-            raise ValueError(f'weights must not be negative, got {weights}')
+        if len(weights) != 2 or not min(weights) >= 0:
+            raise ValueError(f'weights must be (first, last), neither negative, got {weights}')
         self.warmup = warmup
         self.weights = weights
         self.ramp = ramp

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
 from ..ops.tiling import pad_to_regions, shrink
 from .region import RegionGate
 
@@ -45,8 +46,7 @@ class ContextGate(RegionGate):
         super().__init__(coarse_patch_size, init_cfg)
         if coarse_patch_size % 8:
             raise ValueError(f'coarse_patch_size must be a multiple of 8, got {coarse_patch_size}')
-        if not 0 < initial_ratio < 1:
-            raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
+        check_in('(0, 1)', initial_ratio=initial_ratio)
         half, dims = hidden_dims
         step = coarse_patch_size // 4  # half a region on the shrunk image
         self.with_position = with_position

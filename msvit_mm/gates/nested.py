@@ -8,6 +8,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
 from ..ops.tiling import Maps, Tiling, as_maps
 from .base import CERTAIN, Gate, build_gate, gate_type
 from .region import RegionGate, ScaleGate
@@ -44,8 +45,7 @@ class NestedGate(RegionGate):
         super().__init__(sides[0], init_cfg)
         if len(gates) != len(sides):
             raise ValueError(f'gates: wanted {len(sides)}, for nodes of {sides} pixels, got {len(gates)}')
-        if not 0 <= extremes <= 1:
-            raise ValueError(f'extremes must lie in [0, 1], got {extremes}')
+        check_in('[0, 1]', extremes=extremes)
         self.extremes = extremes
         pairs = zip(gates, sides, strict=True)
         self.gates = nn.ModuleList(build_gate(gate, RegionGate, coarse_patch_size=side) for gate, side in pairs)

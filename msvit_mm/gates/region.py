@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in, check_range
 from ..ops.tiling import Maps, Tiling, pad_to_regions, shrink
 from .base import CERTAIN, Gate, linear_macs
 
@@ -108,8 +109,7 @@ class ScaleGate(RegionGate):
             raise ValueError(f'pixels must be one of {sorted(PIXEL_CHANNELS)}, got {pixels!r}')
         if coarse_patch_size % sample_size:
             raise ValueError(f'sample_size must divide coarse_patch_size {coarse_patch_size}, got {sample_size}')
-        if not 0 < initial_ratio < 1:
-            raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
+        check_in('(0, 1)', initial_ratio=initial_ratio)
         self.sample_size = sample_size
         self.pixels = pixels
         dims = [PIXEL_CHANNELS[pixels] * sample_size**2, hidden_dims, hidden_dims, hidden_dims, 1]
@@ -183,8 +183,7 @@ class StaticGate(RegionGate):
         super().__init__(coarse_patch_size)
         if len(grid_size) != 2 or min(grid_size) < 1:
             raise ValueError(f'grid_size must be (rows, cols), both at least 1, got {grid_size}')
-        if not 0 < initial_ratio < 1:
-            raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
+        check_in('(0, 1)', initial_ratio=initial_ratio)
         self.logits = nn.Parameter(torch.full(tuple(grid_size), math.log(initial_ratio / (1 - initial_ratio))))
 
     def shift_logits(self, offset: float) -> None:
@@ -236,13 +235,9 @@ class RandomGate(RegionGate):
         coarse_patch_size: int = 32,
     ) -> None:
         super().__init__(coarse_patch_size)
-        low, high = (coarse_ratio, coarse_ratio) if isinstance(coarse_ratio, int | float) else coarse_ratio
-        if not (0 <= low <= high <= 1 and 0 <= extremes <= 1):
-            raise ValueError(
-                f'coarse_ratio must lie in [0, 1] or be such a range, and extremes in [0, 1], '
-                f'got {coarse_ratio} and {extremes}'
-            )
-        self.low, self.high, self.extremes = low, high, extremes
+        check_in('[0, 1]', extremes=extremes)
+        self.low, self.high = check_range('[0, 1]', coarse_ratio=coarse_ratio)
+        self.extremes = extremes
 
     def forward(self, images: Tensor) -> Tensor:
         ratio = self.low + (self.high - self.low) * torch.rand(()).item()
@@ -265,8 +260,7 @@ class EdgeGate(RegionGate):
 
     def __init__(self, coarse_ratio: float = 0.75, blur: int = 5, coarse_patch_size: int = 32) -> None:
         super().__init__(coarse_patch_size)
-        if not 0 <= coarse_ratio <= 1:
-            raise ValueError(f'coarse_ratio must lie in [0, 1], got {coarse_ratio}')
+        check_in('[0, 1]', coarse_ratio=coarse_ratio)
         if blur < 1 or blur % 2 == 0:
             raise ValueError(f'blur must be a positive odd number of pixels, got {blur}')
         self.coarse_ratio = coarse_ratio

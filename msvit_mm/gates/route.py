@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in, check_range
 from ..ops.maps import Size, to_map
 from .base import CERTAIN, Gate
 
@@ -93,8 +94,7 @@ class RouteGate(TokenGate):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(edges, init_cfg)
-        if not 0 < initial_ratio < 1:
-            raise ValueError(f'initial_ratio must lie in (0, 1), got {initial_ratio}')
+        check_in('(0, 1)', initial_ratio=initial_ratio)
         self.logits = nn.ModuleDict({edge_name(edge): _token_logit(dims) for edge, dims in self.edges.items()})
         parts: Any = self.logits.values()
         for _, linear in parts:
@@ -131,10 +131,7 @@ class RandomRoutes(TokenGate):
 
     def __init__(self, edges: Mapping[Edge, int], active_ratio: float | tuple[float, float] = 0.5) -> None:
         super().__init__(edges)
-        low, high = (active_ratio, active_ratio) if isinstance(active_ratio, int | float) else active_ratio
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f'active_ratio must lie in [0, 1] or be such a range, got {active_ratio}')
-        self.low, self.high = low, high
+        self.low, self.high = check_range('[0, 1]', active_ratio=active_ratio)
 
     def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
         shares = torch.empty(len(tokens), 1, device=tokens.device).uniform_(self.low, self.high)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
 from ..ops.tiling import regions_with_boundary
 
 
@@ -27,6 +28,7 @@ class BoundaryGateLoss(nn.Module):
 
     def __init__(self, weight: float = 1.0, ignore_index: int = 255) -> None:
         super().__init__()
+        check_in('[0, inf)', weight=weight)
         self.weight = weight
         self.ignore_index = ignore_index
 

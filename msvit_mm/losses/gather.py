@@ -4,6 +4,8 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
+
 
 class GatherBatch(torch.autograd.Function):
     """The batches of all processes as one, ordered by rank, with the gradient of their average loss."""
@@ -33,6 +35,7 @@ class GateLoss(nn.Module):
         super().__init__()
         if grid_size is not None and (len(grid_size) != 2 or min(grid_size) < 1):
             raise ValueError(f'grid_size must be (rows, cols), both at least 1, got {grid_size}')
+        check_in('[0, inf)', weight=weight)
         self.grid_size = grid_size and tuple(grid_size)
         self.weight = weight
 

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
 from ..ops.priors import GATE_CLIP, beta_cdf, cramer_von_mises, normal_cdf, relaxed_bernoulli_cdf, resample_prior
 from .gather import GateLoss
 
@@ -55,12 +56,9 @@ class BatchShapingLoss(GateLoss):
         weight: float = 1.0,
     ) -> None:
         super().__init__(grid_size, weight)
-        if not 0 < coarse_ratio < 1:
-            raise ValueError(f'coarse_ratio must lie in the open interval (0, 1), got {coarse_ratio}')
-        if not hyperprior_std > 0:
-            raise ValueError(f'hyperprior_std must be positive, got {hyperprior_std}')
-        if not initial_temperature > 0:
-            raise ValueError(f'initial_temperature must be positive, got {initial_temperature}')
+        check_in('(0, 1)', coarse_ratio=coarse_ratio)
+        check_in('(0, inf)', hyperprior_std=hyperprior_std, initial_temperature=initial_temperature)
+        check_in('[0, inf)', temperature_weight=temperature_weight)
         if hyperprior == 'normal':
             self.hyperprior_cdf = partial(normal_cdf, mean=coarse_ratio, std=hyperprior_std)
         elif hyperprior == 'beta':
@@ -145,8 +143,7 @@ class BetaShapingLoss(GateLoss):
         self, a: float = 0.6, b: float = 0.4, weight: float = 1.0, grid_size: tuple[int, int] | None = None
     ) -> None:
         super().__init__(grid_size, weight)
-        if not (a > 0 and b > 0):
-            raise ValueError(f'a and b must be positive, got {a} and {b}')
+        check_in('(0, inf)', a=a, b=b)
         self.prior_cdf = partial(beta_cdf, a=a, b=b)
 
     def forward(self, gate_values: Tensor) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
 from ..ops.gating import straight_through
 from .gather import GateLoss, GatherBatch
 
@@ -37,8 +38,7 @@ class RatioLoss(GateLoss):
         grid_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(grid_size, weight)
-        if not 0 <= coarse_ratio <= 1:
-            raise ValueError(f'coarse_ratio must lie in [0, 1], got {coarse_ratio}')
+        check_in('[0, 1]', coarse_ratio=coarse_ratio)
         if norm not in ('l0', 'l1', 'l2'):
             raise ValueError(f"norm must be 'l0', 'l1' or 'l2', got {norm!r}")
         self.coarse_ratio = coarse_ratio
@@ -73,8 +73,8 @@ class BudgetLoss(nn.Module):
 
     def __init__(self, budget: float, weight: float = 1.0) -> None:
         super().__init__()
-        if not budget > 0:
-            raise ValueError(f'budget must be positive, got {budget}')
+        check_in('(0, inf)', budget=budget)
+        check_in('[0, inf)', weight=weight)
         self.budget = budget
         self.weight = weight
 

@@ -10,6 +10,8 @@ from mmengine.model import BaseModule, PretrainedInit, revert_sync_batchnorm
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
+
 NORMALISATION = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')
 
 
@@ -42,8 +44,8 @@ class TeacherLoss(BaseModule):
 
     def __init__(self, teacher: dict[str, Any], weight: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f'temperature must be above 0, got {temperature}')
+        check_in('(0, inf)', temperature=temperature)
+        check_in('[0, inf)', weight=weight)
         init_cfg = teacher.get('init_cfg')
         if not _is_pretrained(init_cfg):
             raise ValueError(

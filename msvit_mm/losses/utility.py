@@ -6,6 +6,8 @@ from mmengine import dist
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.checks import check_in
+
 
 @MODELS.register_module()
 class UtilityGateLoss(nn.Module):
@@ -36,12 +38,10 @@ class UtilityGateLoss(nn.Module):
 
     def __init__(self, coarse_ratio: float = 0.75, weight: float = 1.0, momentum: float = 0.98, every: int = 1) -> None:
         super().__init__()
-        if not 0 < coarse_ratio < 1:
-            raise ValueError(f'coarse_ratio must lie in (0, 1), got {coarse_ratio}')
-        if not 0 <= momentum < 1:
-            raise ValueError(f'momentum must lie in [0, 1), got {momentum}')
-        if every < 1:
-            raise ValueError(f'every must be at least 1, got {every}')
+        check_in('(0, 1)', coarse_ratio=coarse_ratio)
+        check_in('[0, inf)', weight=weight)
+        check_in('[0, 1)', momentum=momentum)
+        check_in('[1, inf)', every=every)
         self.coarse_ratio = coarse_ratio
         self.weight = weight
         self.momentum = momentum

@@ -1,9 +1,58 @@
-"""What images and decisions must be: one clear error instead of numbers that mean something else."""
+"""What numbers, images and decisions must be: one clear error instead of what means something else."""
+
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .tiling import Maps, as_maps, per_scale
+
+
+def check_in(interval: str, **values: Any) -> None:
+    """Check that numbers lie in an interval.
+
+    Args:
+        interval: As it is written: a round bracket leaves its end out.
+        values: By the names that the error shall use. None is no number to check.
+
+    Raises:
+        ValueError: If one does not, is NaN or no number at all.
+
+    Example:
+        >>> check_in('(0, 1]', share=1)
+        >>> check_in('(0, inf)', temperature=float('inf'))
+        Traceback (most recent call last):
+        ValueError: temperature must lie in (0, inf), got inf
+    """
+    low, high = map(float, interval[1:-1].split(','))
+    outside = {low} if interval[0] == '(' else set()
+    outside |= {high} if interval[-1] == ')' else set()
+    for name, value in values.items():
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if value is not None and not (is_number and low <= value <= high and value not in outside):
+            raise ValueError(f'{name} must lie in {interval}, got {value!r}')
+
+
+def check_range(interval: str, **ranges: Any) -> tuple[float, float]:
+    """Check that a (low, high) range, or a number that stands for both, lies in an interval, and return it as a range.
+
+    Raises:
+        ValueError: If it does not.
+
+    Example:
+        >>> check_range('[0, 1]', coarse_ratio=0.5), check_range('[0, 1]', coarse_ratio=(0.2, 0.8))
+        ((0.5, 0.5), (0.2, 0.8))
+    """
+    ((name, given),) = ranges.items()
+    ends = tuple(given) if isinstance(given, list | tuple) else (given, given)
+    try:
+        check_in(interval, low=ends[0], high=ends[-1])
+        if len(ends) == 2 and ends[0] <= ends[1]:
+            return ends
+    except (ValueError, TypeError):
+        pass
+    raise ValueError(f'{name} must lie in {interval} or be such a (low, high) range, got {given!r}')
 
 
 def check_batch(images: Tensor, channels: int) -> None:

@@ -27,7 +27,7 @@ def relaxed_gate_sample(gate_logits: Tensor, temperature: float = 1.0, noise: bo
 
     Source: Maddison et al., ICLR 2017; MSViT, section 3.
     """
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f'temperature must be positive, got {temperature}')
     gate_logits = gate_logits.float() if gate_logits.dtype in (torch.float16, torch.bfloat16) else gate_logits
     if noise:

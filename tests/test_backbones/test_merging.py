@@ -208,7 +208,7 @@ def test_a_new_step_is_one_class():
         (dict(merge=dict(type='MutualPairs', before=(1, 1))), r'^before: wanted different layers, .* got \[1, 1\]$'),
         (dict(merge=dict(type='MutualPairs', before=(-1,))), r'^before: wanted different layers, .* got \[-1\]$'),
         (dict(merge=dict(type='MutualPairs', before=(1,), min_similarity=2)), r'^min_similarity: wanted .* got 2$'),
-        (dict(merge=dict(type='Bipartite', before=(1,), share=0.6)), r'^share: wanted .*\(0, 0.5\], got 0.6$'),
+        (dict(merge=dict(type='Bipartite', before=(1,), share=0.6)), r'^share must lie in \(0, 0.5\], got 0.6$'),
         (dict(merge=dict(type='MutualPair', before=(1,))), r'got .*MutualPair.*did you mean MutualPairs'),
         (
             dict(merge=dict(type='MutualPairs', before=(1,)), test_execution='masked'),

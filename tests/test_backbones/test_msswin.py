@@ -315,8 +315,11 @@ def test_stochastic_depth_drops_branches_of_whole_images():
         (dict(stage_cfgs=dict(downsample_cfg=dict(kernel_size=3))), 'wanted merging of 2 x 2, got'),
         (dict(train_execution='trimmed'), "train_execution must be one of .*, got 'trimmed'"),
         (dict(counterfactual_share=0), r'counterfactual_share must lie in \(0, 1\], got 0'),
-        (dict(train_ratios=(0.5, 0.2)), r'train_ratios must be \(low, high\) .*, got \(0.5, 0.2\)'),
-        (dict(gate_temperature=0.0), 'gate_temperature must be positive, got 0.0'),
+        (
+            dict(train_ratios=(0.5, 0.2)),
+            r'train_ratios must lie in \[0, 1\] .* range, got \(0.5, 0.2\)',
+        ),
+        (dict(gate_temperature=0.0), r'gate_temperature must lie in \(0, inf\), got 0.0'),
     ],
 )
 def test_wrong_words_are_refused(words, message):

@@ -432,8 +432,9 @@ def test_two_processes_train_as_one(run_in_two_processes, tmp_path):
     [
         (dict(arch='b9'), r"arch must be one of 'b0', .*'b5' or a dict, got 'b9'"),
         (dict(arch=dict(embed_dims=(8, 16))), 'arch must give 4 values for each of'),
-        (dict(num_stages=3), 'num_stages must be at least 4, got 3'),
-        (dict(extra_depth=-1), 'extra_depth must not be negative, got -1'),
+        (dict(cost_budget='x'), r"cost_budget must lie in \(0, inf\), got 'x'"),
+        (dict(num_stages=3), r'num_stages must lie in \[4, inf\), got 3'),
+        (dict(extra_depth=-1), r'extra_depth must lie in \[0, inf\), got -1'),
         (dict(merge='max'), "merge must be one of 'add', 'select', 'none', got 'max'"),
         (dict(init='random'), "init must be one of 'pvtv2', 'scratch', got 'random'"),
         (dict(test_execution='packed'), "test_execution must be one of 'masked', 'sparse', got 'packed'"),
@@ -443,7 +444,7 @@ def test_two_processes_train_as_one(run_in_two_processes, tmp_path):
         (dict(row_weights=(1, 0, 1, 1)), r'row_weights must be 4 positive numbers, got \(1, 0, 1, 1\)'),
         (dict(counterfactual_share=0.0), r'counterfactual_share must lie in \(0, 1\], got 0.0'),
         (dict(train_execution='sparse'), "train_execution must be one of 'masked', 'counterfactual', got 'sparse'"),
-        (dict(gate_temperature=0.0), 'gate_temperature must be positive, got 0.0'),
+        (dict(gate_temperature=0.0), r'gate_temperature must lie in \(0, inf\), got 0.0'),
         (
             dict(gate=dict(type='ScaleGate')),
             'one of FixedRoutes, RandomRoutes, RouteGate, ShuffledRoutes, got .*ScaleGate',

@@ -105,7 +105,7 @@ def test_absent_device(fail, monkeypatch):
 @pytest.mark.parametrize(
     ('config', 'arguments', 'message'),
     [
-        (CONFIG, '--ratios 1.5', r'coarse ratio: wanted a number in \[0, 1\], got 1.5'),
+        (CONFIG, '--ratios 1.5', r'ratio must lie in \[0, 1\], got 1.5'),
         (CONFIGS / 'dit_upernet_scenes.py', '--ratios 0.01', 'cost_ratio must lie between .* got 0.01'),
         (CONFIG, '--executions trimmed', '--executions: wanted some of masked, padded, packed, got trimmed'),
         (CONFIG, '--batch-sizes 300', 'wanted 300 distinct ones for the largest batch, got 256'),

@@ -165,5 +165,5 @@ def test_without_a_test_pipeline_a_warning_is_all(tiny_arch):
 def test_errors():
     with pytest.raises(ValueError, match=r'coarse_ratio must lie in \(0, 1\), got 1'):
         GateCalibrationHook(coarse_ratio=1)
-    with pytest.raises(ValueError, match='num_images must be at least 1, got 0'):
+    with pytest.raises(ValueError, match=r'num_images must lie in \[1, inf\), got 0'):
         GateCalibrationHook(num_images=0)

@@ -164,7 +164,8 @@ def test_wrapped_models_and_models_without_gate_loss():
         (dict(ramp=(0.9, 0.4)), r'ramp must be \(begin, end\) with 0 <= begin < end <= 1, got \(0.9, 0.4\)'),
         (dict(ramp=(0.5, 1.1)), r'ramp must be .* got \(0.5, 1.1\)'),
         (dict(ramp=(0.5, 0.5)), r'ramp must be .* got \(0.5, 0.5\)'),
-        (dict(weights=(-1, 3)), r'weights must not be negative, got \(-1, 3\)'),
+        (dict(weights=(1, 2, 3)), r'weights must be \(first, last\), neither negative, got \(1, 2, 3\)'),
+        (dict(weights=(-1, 3)), r'weights must be \(first, last\), neither negative, got \(-1, 3\)'),
     ],
     ids=str,
 )

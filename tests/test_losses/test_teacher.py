@@ -107,7 +107,7 @@ def test_weights_of_a_file(tmp_path, tiny_arch):
 
 
 def test_what_does_not_fit():
-    with pytest.raises(ValueError, match='temperature must be above 0, got 0'):
+    with pytest.raises(ValueError, match=r'temperature must lie in \(0, inf\), got 0'):
         make(dict(temperature=0))
     on_backbone = dict(type='GatedEncoderDecoder', backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='x.pth')))
     normal = dict(type='Normal', layer='Conv2d')

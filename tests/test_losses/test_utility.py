@@ -56,7 +56,7 @@ def test_region_means_ignore_what_does_not_count():
     [
         (dict(coarse_ratio=1.0), r'coarse_ratio must lie in \(0, 1\), got 1.0'),
         (dict(momentum=1.0), r'momentum must lie in \[0, 1\), got 1.0'),
-        (dict(every=0), 'every must be at least 1, got 0'),
+        (dict(every=0), r'every must lie in \[1, inf\), got 0'),
     ],
 )
 def test_bad_input(words, message):

@@ -32,7 +32,7 @@ def test_random_decisions_differ_between_images_around_the_ratio(make_msvit):
         assert model.random_decisions(ratio, images[:1], generator).mean() == ratio
     assert model.random_decisions(0.0, draw(2, 3, 70, 90), generator).sum() == 0
     assert model.random_decisions(1.0, draw(2, 3, 70, 90), generator).mean() == 1
-    with pytest.raises(ValueError, match=r'wanted a number in \[0, 1\], got 1.5'):
+    with pytest.raises(ValueError, match=r'ratio must lie in \[0, 1\], got 1.5'):
         model.random_decisions(1.5, images, generator)
 
 
