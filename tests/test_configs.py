@@ -326,7 +326,7 @@ def test_docstring_gives_command_hardware_and_score(path):
     words = ' '.join(docstring(path).split())
     name = path.relative_to(ROOT).as_posix()
     assert f'python tools/train.py {name}' in words or f'bash tools/dist_train.sh {name} 8' in words
-    assert re.search(r'8 GPUs x \d+|two CPU cores', words)
+    assert re.search(r'8 GPUs x \d+|two CPU cores|Wants a GPU', words)
     score = docstring(path).split('\n\n')[-1]
     if score != 'Not trained yet.':
         assert re.search(r'seeds? \d', score) and re.search(r'20\d\d-\d\d-\d\d', score)
