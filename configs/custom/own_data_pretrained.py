@@ -2,8 +2,8 @@
 
     python tools/train.py configs/custom/own_data_pretrained.py --amp
 
-Copies of the two files work in any folder. Wants a GPU, and in own_data.py images as large as the smallest objects need,
-crops of multiples of 32 pixels, such as 512x512, and some 10000 iterations. The weights are downloaded once;
+Copies of the two files work in any folder. Wants a GPU, and in own_data.py images as large as the smallest objects
+need, crops of multiples of 32 pixels, such as 512x512, and some 10000 iterations. The weights are downloaded once;
 docs/weights.md has others.
 
 Not trained yet.

@@ -119,7 +119,7 @@ def config_folder() -> Path:
 
 def seed_of(cfg: Config) -> int:
     """The seed that a config sets; 0 if it sets none."""
-    return cfg.get('randomness', {}).get('seed') or 0
+    return (cfg.get('randomness') or {}).get('seed') or 0
 
 
 def allow_package_bases() -> None:

@@ -35,6 +35,16 @@ def check_config(cfg: Config) -> None:
     _check_classes(cfg)
 
 
+def check_entries(cfg: Config, *names: str) -> None:
+    """Check that a config has the entries that a command works with.
+
+    Raises:
+        ValueError: If one is absent or None.
+    """
+    if missing := [name for name in names if not cfg.get(name)]:
+        raise ValueError(f"config '{cfg.filename}': wanted {', '.join(names)}, got no {' and no '.join(missing)}.")
+
+
 def check_model(cfg: Config) -> None:
     """Check that a config's model and its parts are registered, and know their words where they are of this package.
 

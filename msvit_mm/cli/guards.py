@@ -72,6 +72,9 @@ class _FirstIteration(Hook):
     def after_train_iter(self, *args: Any, **words: Any) -> None:
         self.passed = True
 
+    def after_test_iter(self, *args: Any, **words: Any) -> None:
+        self.passed = True
+
 
 @contextlib.contextmanager
 def until_it_runs(runner: Runner) -> Iterator[None]:

@@ -60,7 +60,7 @@ def build_gated_model(cfg: Config, checkpoint: str | None, device: str) -> Gated
         ValueError: If the device or a model is absent, the backbone has no gate, or the checkpoint does not fit.
     """
     check_device(device)
-    if 'model' not in cfg:
+    if not cfg.get('model'):
         raise ValueError(f"config '{cfg.filename}': wanted a model, got none.")
     check_model(cfg)
     config = copy.deepcopy(cfg.model)  # hosts write into what they build from

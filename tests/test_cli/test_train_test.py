@@ -258,6 +258,35 @@ def test_words_that_constructors_refuse(fail, tmp_path, toy_config, option, mess
     assert re.search(message, fail('train', toy_config, '--work-dir', tmp_path / 'w', *options))
 
 
+@pytest.mark.parametrize('command', ['train', 'test'])
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('model=None', 'wanted model, .*, got no model'),
+        ('model.data_preprocessor=None', "before the end of the first iteration: AttributeError: 'list'"),
+        ('model.test_cfg.mode=slide', "before the end of the first iteration: AttributeError: .*'stride'"),
+    ],
+)
+def test_what_a_config_lacks(fail, trained, tmp_path, toy_config, command, option, message):
+    checkpoint = [trained / 'iter_2.pth'] if command == 'test' else []
+    got = fail(command, toy_config, *checkpoint, '--work-dir', tmp_path, '--cfg-options', option)
+    assert re.search(message, got)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['train', '--amp', '--cfg-options', 'optim_wrapper=None'], 'train_cfg, optim_wrapper, got no optim_wrapper'),
+        (['test', 'CHECKPOINT', '--tta', '--cfg-options', 'tta_model=None'], '--tta: wanted tta_model in the config'),
+        (['test', 'CHECKPOINT', '--cfg-options', 'test_dataloader=None'], 'test_evaluator, got no test_dataloader'),
+        (['get-flops', '--cfg-options', 'model=None', 'randomness=None'], 'wanted a model, got none'),
+    ],
+)
+def test_what_a_command_works_with(fail, trained, toy_config, arguments, message):
+    command, *others = [trained / 'iter_2.pth' if x == 'CHECKPOINT' else x for x in arguments]
+    assert message in fail(command, toy_config, *others)
+
+
 def test_another_optimizer_cannot_go_on(fail, trained, tmp_path, toy_config):
     shutil.copy(trained / 'iter_2.pth', tmp_path / 'start.pth')
     options = ('--cfg-options', 'train_cfg.max_iters=4', 'optim_wrapper.optimizer.type=Adamax')

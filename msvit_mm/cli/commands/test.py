@@ -15,8 +15,9 @@ from ...datasets.named import SampleError
 from ...models import ImageMemoryError
 from ...ops.gating import BudgetError
 from ..config import load_config
-from ..config_checks import check_config
+from ..config_checks import check_config, check_entries
 from ..errors import one_line_errors
+from ..guards import until_it_runs
 from ..images import check_data, data_folders
 from ..machine import check_machine
 from ..models import build_loops, build_runner, check_fits, unwrap
@@ -37,7 +38,7 @@ def apply_options(cfg: Config, args: Namespace) -> None:
         if args.show_dir:
             cfg.visualizer.save_dir = args.show_dir
     if args.tta:
-        missing = [key for key in ('tta_pipeline', 'tta_model') if key not in cfg]
+        missing = [key for key in ('tta_pipeline', 'tta_model') if not cfg.get(key)]
         if missing:
             raise ValueError(f'--tta: wanted {" and ".join(missing)} in the config, got none.')
         for dataset in datasets_of(cfg, 'test'):
@@ -58,6 +59,7 @@ def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        check_entries(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
         check_config(cfg)
         apply_options(cfg, args)
         check_machine(cfg, train=False)
@@ -71,7 +73,7 @@ def main(args: Namespace) -> None:
         runner = build_runner(cfg)
         check_fits(unwrap(runner.model), weights)
     build_loops(runner, 'test')
-    with one_line_errors(BudgetError, SampleError, ImageMemoryError):
+    with until_it_runs(runner), one_line_errors(BudgetError, SampleError, ImageMemoryError):
         metrics = runner.test()
     if is_main_process():
         print(format_metrics(metrics))

@@ -26,7 +26,7 @@ from ...datasets.named import SampleError
 from ...engine import NonFiniteError
 from ...models import ImageMemoryError
 from ..config import load_config
-from ..config_checks import check_config
+from ..config_checks import check_config, check_entries
 from ..errors import one_line_errors
 from ..guards import LockedError, add_guards, end_in_one_line, sole_training, until_it_runs
 from ..images import check_data
@@ -68,6 +68,7 @@ def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        check_entries(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
         apply_options(cfg, args)
         check_config(cfg)
         check_machine(cfg, train=True)
