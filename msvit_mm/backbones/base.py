@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from ..gates.base import Gate, did_you_mean
+from ..gates.base import Gate, did_you_mean, registered
 from ..ops.checks import check_batch
 
 Features = tuple[Any, ...]  # maps (B, C, h, w), MixedTokens or class tokens (B, C), one per output level
@@ -384,8 +384,7 @@ class GatedBackbone(ABC):
 
 def registered_backbones() -> dict[str, type[GatedBackbone]]:
     """All registered gated backbones by name."""
-    classes = {cls.__name__: cls for cls in MODELS.module_dict.values() if isinstance(cls, type)}
-    return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, GatedBackbone)}
+    return registered(GatedBackbone)
 
 
 def check_backbone(config: Mapping[str, Any], owner: str) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..gates.base import did_you_mean
+from ..gates.base import did_you_mean, registered
 from ..ops.checks import check_in
 from .layers import PackedSequences, Stream
 
@@ -175,19 +175,13 @@ class Bipartite(MergeStep):
         return (length // 2) * (length - length // 2)
 
 
-def merge_steps() -> dict[str, type[MergeStep]]:
-    """All registered steps that merge tokens by name."""
-    classes = {cls.__name__: cls for cls in MODELS.module_dict.values() if isinstance(cls, type)}
-    return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, MergeStep)}
-
-
 def build_merge(config: dict[str, Any], num_layers: int, num_extra_tokens: int) -> MergeStep:
     """Build a step for a backbone.
 
     Raises:
         ValueError: If the config names no registered step, or a layer that the backbone does not have.
     """
-    wanted, names = config.get('type') if isinstance(config, Mapping) else None, merge_steps()
+    wanted, names = config.get('type') if isinstance(config, Mapping) else None, registered(MergeStep)
     step = MODELS.get(wanted) if wanted and isinstance(wanted, str) else wanted
     if not (isinstance(step, type) and issubclass(step, MergeStep)):
         hint = did_you_mean(wanted, names)

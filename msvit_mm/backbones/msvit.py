@@ -341,7 +341,7 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         if encoding.counterfactual is None:
             return self._features(layout, encoding, images), None
         assert gate_values is not None and encoding.weights is not None
-        weights = as_maps([regions_to_nodes(encoding.weights, tiling, scale) for scale in tiling.scales[:-1]])
+        weights = as_maps([regions_to_nodes(encoding.weights, scale) for scale in tiling.scales[:-1]])
         zeros = map_scales(lambda values, own: zero_with_gradient(values) * own, gate_values, weights)
         features = self._features(replace(layout, gate_zero=zeros), encoding, images)
 

@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
 
 from ..backbones import GatedBackbone, registered_backbones
 from ..datasets.configs import datasets_of, type_name
-from ..gates import gates_of
+from ..gates import registered
 
 HEADS = ('decode_head', 'auxiliary_head', 'head')
 PARTS = ('neck', *HEADS, 'gate_loss', 'utility_loss', 'boundary_loss', 'teacher_loss')  # a backbone says more
@@ -116,7 +116,7 @@ def _check_gate(gate: Any, backbone: type[GatedBackbone]) -> None:
         raise ValueError(f"gate of {backbone.__name__}: wanted a config such as dict(type='{gate}'), got {gate!r}.")
     if not isinstance(gate, Mapping):
         return
-    gates = gates_of(backbone.gate_family)
+    gates = registered(backbone.gate_family)
     name = gate.get('type')
     cls = name if isinstance(name, type) else MODELS.get(name or '')
     if cls not in gates.values():

@@ -12,11 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..datasets.configs import datasets_of, leaf_datasets
-from ..datasets.image_mask import MASK_SUFFIXES, NUM_LOOKED_AT, is_binary_255
+from ..datasets.image_mask import IMAGE_SUFFIXES, MASK_SUFFIXES, NUM_LOOKED_AT, is_binary_255
 from ..datasets.prepared import PreparedImages, space_evenly
 from ..models import GatedModel
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -49,7 +47,7 @@ def left_out(cfg: Config, split: str) -> list[str]:
         if not folder or not suffix or dataset.get('ann_file') or '://' in str(folder):
             continue
         path = Path(dataset.get('data_root') or '', folder)
-        images = [file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES]
+        images = [file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES]
         others = sorted(file.name for file in images if not (file.name.endswith(suffix) and file.is_file()))
         if others:
             lines.append(
@@ -96,9 +94,11 @@ def find_images(path: Path) -> list[Path]:
     Raises:
         ValueError: If there are none, or one is no image.
     """
-    found = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
+    found = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise ValueError(f"images '{path}': wanted an image file or a folder with {', '.join(SUFFIXES)}, got none.")
+        raise ValueError(
+            f"images '{path}': wanted an image file or a folder with {', '.join(IMAGE_SUFFIXES)}, got none."
+        )
     for image in found:
         if not cv2.haveImageReader(str(image)):
             raise ValueError(f"image '{image}': wanted a readable image file, got none.")

@@ -3,9 +3,10 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+
+from .schedule import unwrap
 
 CAUSES = {
     'coarse': 'its loss outweighs the task: lower the weights of GateScheduleHook or the wanted coarse ratio',
@@ -31,9 +32,9 @@ class GateSaturationHook(Hook):
         self._count, self._side = 0, ''
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         ratio = (outputs or {}).get('coarse_ratio')
-        if ratio is None or getattr(model, 'gate_phase', '') != 'learn' or not _learns(model):
+        if ratio is None or getattr(model, 'gate_phase', '') != 'learn' or not model.backbone.gate.learnable:
             return
         ratio = float(ratio)
         side = 'coarse' if ratio >= 1 - self.tolerance else 'fine' if ratio <= self.tolerance else ''
@@ -44,8 +45,3 @@ class GateSaturationHook(Hook):
                 f'The gate has been all {side} for {self.patience} iterations, up to {runner.iter + 1}: it chooses '
                 f'nothing. The likely cause: {CAUSES[side]}.'
             )
-
-
-def _learns(model: Any) -> bool:
-    gate = getattr(getattr(model, 'backbone', None), 'gate', None)
-    return gate is not None and any(parameter.requires_grad for parameter in gate.parameters())

@@ -1,6 +1,6 @@
 """Gates: what decides which tokens run. They see images or tokens, and know nothing of the networks behind them."""
 
-from .base import Gate, build_gate, gates_of
+from .base import Gate, build_gate, registered
 from .context import ContextGate
 from .decide import Decision, decide
 from .nested import NestedGate, SharedScaleGate, build_region_gate, node_sides
@@ -31,6 +31,6 @@ __all__ = [
     'build_gate',
     'build_region_gate',
     'decide',
-    'gates_of',
     'node_sides',
+    'registered',
 ]

@@ -65,7 +65,7 @@ def gate_type(config: Any, family: type[Gate]) -> type[Gate]:
     wanted = config.get('type') if isinstance(config, Mapping) else None
     found = MODELS.get(wanted) if wanted and isinstance(wanted, str) else wanted
     if not (isinstance(found, type) and issubclass(found, family)):
-        gates = gates_of(family)
+        gates = registered(family)
         hint = did_you_mean(wanted, gates)
         raise ValueError(f'gate must be a config whose type is one of {", ".join(gates)}, got {config}{hint}')
     return found
@@ -82,8 +82,8 @@ def did_you_mean(wanted: object, names: Iterable[str]) -> str:
     return f' (did you mean {" or ".join(close)}?)' if close else ''
 
 
-def gates_of(family: type[Gate]) -> dict[str, type[Gate]]:
-    """The registered gates of a family by name."""
+def registered(family: type) -> dict[str, Any]:
+    """The registered classes of a family, such as that of a backbone's gates, by name."""
     classes = {cls.__name__: cls for cls in MODELS.module_dict.values() if isinstance(cls, type)}
     return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, family)}
 

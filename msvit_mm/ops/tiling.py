@@ -141,7 +141,7 @@ def map_scales(function: Callable[..., Tensor], *maps: Maps) -> Maps:
     return as_maps([function(*own) for own in zip(*map(per_scale, maps), strict=True)])
 
 
-def regions_to_nodes(values: Tensor, tiling: Tiling, scale: Scale) -> Tensor:
+def regions_to_nodes(values: Tensor, scale: Scale) -> Tensor:
     """Copy one value per region to its nodes of a scale, (B, rows, cols) -> (B, scale.rows, scale.cols)."""
     return _enlarge(values, scale.per_side)[:, : scale.rows, : scale.cols]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from msvit_mm.backbones import Choices, GatedBackbone, registered_backbones
-from msvit_mm.gates import Gate, gates_of
+from msvit_mm.gates import Gate, registered
 
 SIZE = (64, 96)
 ODD_SIZE = (70, 91)
@@ -62,7 +62,7 @@ def cases(backbone: type[GatedBackbone]) -> list[Case]:
 
 def gate_cases(backbone: type[GatedBackbone]) -> list[GateCase]:
     """All gates that can stand alone, the others need one of them; those of all scales also over three."""
-    gates = gates_of(backbone.gate_family).values()
+    gates = registered(backbone.gate_family).values()
     plain = [GateCase(cases(backbone)[0], gate, words) for gate in gates for words in gate.examples]
     three = [case for case in cases(backbone) if len(case.words().get('patch_sizes', ())) == 3][:1]
     nested = [gate for gate in gates if getattr(gate, 'nested', False)]

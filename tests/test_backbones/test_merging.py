@@ -9,7 +9,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 
 from msvit_mm.backbones.layers import PackedSequences, PretrainLayer, Stream, run_layers
-from msvit_mm.backbones.merging import Bipartite, MergeStep, MutualPairs, merge_steps
+from msvit_mm.backbones.merging import Bipartite, MergeStep, MutualPairs
+from msvit_mm.gates import registered
 from msvit_mm.models.heads import MixedScaleMaskTransformerHead
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.tiling import Tiling, cell_slots
@@ -198,7 +199,7 @@ def test_a_new_step_is_one_class():
                 MODELS.build(dict(**words, merge=unknown))
     finally:
         MODELS.module_dict.pop('FirstTwo')
-    assert list(merge_steps()) == ['Bipartite', 'MutualPairs']
+    assert list(registered(MergeStep)) == ['Bipartite', 'MutualPairs']
 
 
 @pytest.mark.parametrize(

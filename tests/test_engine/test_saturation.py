@@ -3,13 +3,13 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from torch import nn
 
 from msvit_mm.engine import GateSaturationHook
+from msvit_mm.gates import EdgeGate, StaticGate
 
 
 def warnings(ratios, gate=None, phase='learn'):
-    gate = nn.Linear(1, 1) if gate is None else gate
+    gate = StaticGate() if gate is None else gate
     model = SimpleNamespace(gate_phase=phase, backbone=SimpleNamespace(gate=gate))
     runner = SimpleNamespace(model=model, logger=MagicMock(), iter=0)
     hook = GateSaturationHook(patience=5)
@@ -29,5 +29,5 @@ def test_what_is_no_reason_to_warn():
     assert not warnings([1.0, 1.0, 1.0, 0.9] * 5)
     assert not warnings([0.0, 1.0] * 10)
     assert not warnings([1.0] * 20, phase='warmup')
-    assert not warnings([1.0] * 20, gate=nn.Identity())
-    assert not warnings([1.0] * 20, gate=nn.Linear(1, 1).requires_grad_(False))
+    assert not warnings([1.0] * 20, gate=EdgeGate())
+    assert not warnings([1.0] * 20, gate=StaticGate().requires_grad_(False))

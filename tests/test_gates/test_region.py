@@ -14,14 +14,14 @@ from msvit_mm.gates import (
     StaticGate,
     build_gate,
     build_region_gate,
-    gates_of,
+    registered,
 )
 from msvit_mm.gates.region import rank_logits
 from msvit_mm.ops.gating import relaxed_gate_sample, threshold
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.tiling import Tiling
 
-GATES = [name for name, gate in gates_of(RegionGate).items() if not gate.nested]  # which decide one scale
+GATES = [name for name, gate in registered(RegionGate).items() if not gate.nested]  # which decide one scale
 
 
 def build(name, **kwargs):
@@ -30,7 +30,7 @@ def build(name, **kwargs):
 
 def test_all_gates_are_found():
     assert set(GATES) >= {'ScaleGate', 'StaticGate', 'RandomGate', 'FixedGate', 'EdgeGate'}
-    assert all(issubclass(cls, RegionGate) for cls in gates_of(RegionGate).values())
+    assert all(issubclass(cls, RegionGate) for cls in registered(RegionGate).values())
     assert not {'RouteGate', 'MSViT'} & set(GATES)
 
 
