@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,7 @@ from mmpretrain.models.backbones import SwinTransformer
 from mmpretrain.models.utils import WindowMSA, resize_pos_embed
 from torch import Tensor, nn
 
-from ..gates import decide
 from ..gates.base import linear_macs
-from ..gates.decide import rank_decisions
 from ..ops.gating import zero_with_gradient
 from ..ops.packing import Packing
 from ..ops.tiling import Maps, Tiling, pad_to_regions, per_scale, shrink
@@ -237,15 +235,8 @@ class MSSwin(RegionBackbone, SwinTransformer):
         """
         check_images(images, self.patch_embed.projection.in_channels)
         tiling = self.tile(image_size(images))
-        learning = self.training and self.gate.learnable
-        budget = None if self.training else self.token_budget
-        gate_logits = self.gate(images)
-        given = decisions
-        if decisions is None and self.training and self.train_ratios is not None:
-            given = cast(Tensor, rank_decisions(gate_logits, *self.train_ratios))
-        decided = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
-        gate_values, chosen = cast(tuple[Tensor, Tensor], decided)  # of two scales
-        mixed_values = gate_values if learning and decisions is None else None
+        decided: Any = self._decide(images, tiling, decisions)  # of two scales
+        gate_logits, gate_values, chosen, mixed_values, learning = decided
         encoding = self._encode(images, chosen.bool(), mixed_values, learning)
         costs = self._costs(encoding.active, tiling)
         features, counterfactual = self._return_to_grid(encoding, chosen, mixed_values)

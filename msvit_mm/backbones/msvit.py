@@ -11,8 +11,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..gates import decide, node_sides
-from ..gates.decide import rank_decisions
+from ..gates import node_sides
 from ..ops.gating import zero_with_gradient
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
@@ -246,15 +245,8 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         """
         check_images(images, self.patch_embed.projection.in_channels)
         tiling = self.tile(image_size(images))
-        learning = self.training and self.gate.learnable
-        budget = None if self.training else self.token_budget
-        gate_logits = self.gate(images)
-        given = decisions
-        if decisions is None and self.training and self.train_ratios is not None:
-            given = rank_decisions(gate_logits, *self.train_ratios)
-        gate_values, chosen = decide(gate_logits, tiling, self.gate_temperature, learning, budget, given)
+        gate_logits, gate_values, chosen, mixed_values, learning = self._decide(images, tiling, decisions)
         slots = active_slots(chosen, tiling)
-        mixed_values = gate_values if learning and decisions is None else None
         batch = self._batch(images, tiling, chosen, slots, mixed_values)
         execution = self.test_execution
         if self.training:

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..gates import Gate, RegionGate, StatedGate, build_region_gate, node_sides
+from ..gates import Gate, RegionGate, StatedGate, build_region_gate, decide, node_sides
+from ..gates.decide import rank_decisions
 from ..gates.region import rank_logits
 from ..losses.nested import NestedGateLoss
 from ..ops.checks import check_in
@@ -33,6 +34,22 @@ class Counterfactual(NamedTuple):
         """Features with nodes of one scale swapped, boolean (B, rows, cols)."""
         maps = [torch.zeros_like(x) for x in per_scale(self.drawn)]
         return self.swap(as_maps([*maps[:scale], nodes, *maps[scale + 1 :]]))
+
+
+class Decided(NamedTuple):
+    """What the gate said about a batch, before anything is computed.
+
+    Attributes:
+        gate_logits, gate_values, decisions: As :class:`GateOutput` has them.
+        mixed_values: The gate values through which the task teaches the gate; None where it does not.
+        learning: Whether the gate learns in this pass.
+    """
+
+    gate_logits: Maps
+    gate_values: Maps
+    decisions: Maps
+    mixed_values: Maps | None
+    learning: bool
 
 
 class GateOutput(NamedTuple):
@@ -122,6 +139,7 @@ class RegionBackbone(GatedBackbone):
         gate_temperature: Of the relaxed gate sample.
         gate_gradient: Path from the task loss to the gate: ``'output'``, ``'mask'`` or ``'both'``.
         token_budget: Active patch tokens of each image at prediction, or None.
+        train_ratios: The (low, high) range of coarse ratios that training draws from, or None.
     """
 
     gate_family = RegionGate
@@ -134,6 +152,7 @@ class RegionBackbone(GatedBackbone):
     gate_temperature: float = 1.0
     gate_gradient: str = 'output'
     token_budget: float | None = None
+    train_ratios: tuple[float, float] | None = None
 
     @property
     def patch_sizes(self) -> tuple[int, ...]:
@@ -146,6 +165,20 @@ class RegionBackbone(GatedBackbone):
     def tile(self, image_size: tuple[int, int]) -> Tiling:
         """Candidates of an image of (height, width) pixels."""
         return Tiling(*image_size, self.patch_sizes)
+
+    def _decide(self, images: Tensor, tiling: Tiling, given: Maps | None) -> Decided:
+        """Ask the gate; given decisions overrule it, as do the ratios of training and the budget of prediction.
+
+        Raises:
+            ValueError: If given decisions have the wrong shape or values, or no decisions keep ``token_budget``.
+        """
+        learning = self.training and self.gate.learnable
+        logits, stated = self.gate(images), given
+        if given is None and self.training and self.train_ratios is not None:
+            stated = rank_decisions(logits, *self.train_ratios)
+        budget = None if self.training else self.token_budget
+        values, decisions = decide(logits, tiling, self.gate_temperature, learning, budget, stated)
+        return Decided(logits, values, decisions, values if learning and given is None else None, learning)
 
     def init_weights(self) -> None:
         """Apply the backbone's ``init_cfg``, then the gate's: it prevails over a gate in the backbone's file."""

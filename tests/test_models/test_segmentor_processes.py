@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch.nn.parallel import DistributedDataParallel
 
 import msvit_mm
-from msvit_mm.backbones import MSViT, msvit
+from msvit_mm.backbones import MSViT, region
 from msvit_mm.engine.calibration import calibrate_gate
 
 MODEL = dict(
@@ -70,8 +70,8 @@ def global_batch():
 
 def loss_and_gradients(model, images, samples):
     """The summed loss, and every gradient; the gate's noise is left out, since processes draw different noise."""
-    decide = msvit.decide
-    with mock.patch.object(msvit, 'decide', lambda x, tiling, tau, noise, *rest: decide(x, tiling, tau, False, *rest)):
+    decide = region.decide
+    with mock.patch.object(region, 'decide', lambda x, tiling, tau, noise, *rest: decide(x, tiling, tau, False, *rest)):
         losses = model(images, samples, mode='loss')
     loss = sum(value for name, value in losses.items() if 'loss' in name)
     loss.backward()
