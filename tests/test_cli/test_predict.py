@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from msvit_mm.studies.prediction import (
     predict_panels,
     prepare,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -145,3 +148,15 @@ def test_checkpoint_without_config_is_named_and_config_helps(fail, run, model, p
     words = ('--config', 'msvit_upernet_scenes', '--out-dir', tmp_path / 'out')
     run('predict', tmp_path / 'bare.pth', photo[0], *words)
     assert (tmp_path / 'out/photo.png').is_file()
+
+
+def test_the_snippet_of_the_docs(checkpoint, write_photos):
+    photo = write_photos(photo_png=(96, 96)) / 'photo.png'
+    text = (ROOT / 'docs' / 'tasks.md').read_text().split('## From Python\n')[1]
+    code = re.search(r'```python\n(.*?)```', text, flags=re.DOTALL)[1]
+    code = code.replace('CHECKPOINT', str(checkpoint)).replace('photo.jpg', str(photo))
+    names: dict = {}
+    exec(code, names)
+    assert names['prediction'].sample.num_tokens == 90 == (names['low'] + names['high']) / 2
+    assert names['labels'].shape == (96, 96) and len(names['names']) == 10
+    assert names['segmentation'].shape == (96, 96, 3) and names['choices'].ndim == 3
