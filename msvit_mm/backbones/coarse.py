@@ -16,7 +16,7 @@ from ..gates import node_sides
 from ..gates.base import linear_macs
 from ..ops.packing import Packing
 from ..ops.scales import by_scale, for_each_scale
-from ..ops.tiling import Tiling, nodes_among, nodes_of, pad_to_regions
+from ..ops.tiling import Tiling, nodes_among, nodes_of, pad_to_regions, to_squares
 
 
 class CoarsePixels(nn.Linear):
@@ -217,13 +217,10 @@ def gather_nodes(images: Tensor, tiling: Tiling, side: int, image: Tensor, row: 
     Args:
         image, row, col: Of each node, shape (n,).
     """
-    nodes = pad_to_regions(images, tiling.region_size).unflatten(3, (-1, side)).unflatten(2, (-1, side))
-    return nodes.permute(0, 2, 4, 1, 3, 5)[image, row, col]  # (B, rows, cols, 3, side, side)
+    return to_squares(pad_to_regions(images, tiling.region_size), side)[image, row, col]
 
 
 def gather_cells(images: Tensor, tiling: Tiling, side: int, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """Pixels of the cells of nodes, (B, 3, H, W) -> (n, s * s, 3 * p * p), cells in raster order."""
-    cell = tiling.patch_size
     nodes = gather_nodes(images, tiling, side, image, row, col)
-    # (n, 3, side, side) -> (n, s, s, 3, p, p)
-    return nodes.unflatten(3, (-1, cell)).unflatten(2, (-1, cell)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return to_squares(nodes, tiling.patch_size).flatten(3).flatten(1, 2)  # from (n, s, s, 3, p, p)

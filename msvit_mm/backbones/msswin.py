@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..gates.base import linear_macs
 from ..ops.gating import zero_with_gradient
 from ..ops.packing import Packing
-from ..ops.tiling import Maps, Tiling, pad_to_regions, per_scale, shrink
+from ..ops.tiling import Maps, Tiling, pad_to_regions, per_scale, shrink, to_squares
 from . import executions
 from .base import Costs, Features, check_choice, check_images, height_and_width, image_size
 from .embedding import embed_patches
@@ -294,7 +294,8 @@ class MSSwin(RegionBackbone, SwinTransformer):
         """Positioned tokens of the first stage, (B, 3, H, W) -> (T, C)."""
         tokens, grid, side = stages[0], stages[0].grid, stages[0].grid.stride
         halved = shrink(pad_to_regions(images, 2 * side), 2)
-        patches = torch.cat([to_patches(pad_to_regions(images, side), side), to_patches(halved, side)], dim=1)
+        squares = [to_squares(x, side).flatten(1, 2) for x in (pad_to_regions(images, side), halved)]
+        patches = torch.cat(squares, dim=1)  # fine, then coarse, each in raster order
         x = embed_patches(self.patch_embed, tokens.packing.pack(patches))
         if self.use_abs_pos_embed:
             cells = resize_pos_embed(
@@ -400,12 +401,6 @@ class MSSwin(RegionBackbone, SwinTransformer):
     def has_cell_detail(self) -> bool:
         """Whether the cells of one token differ in their features: in maps finer than the tokens that are counted."""
         return True
-
-
-def to_patches(images: Tensor, side: int) -> Tensor:
-    """Cut images into squares in raster order, (B, 3, H, W) -> (B, h * w, 3, side, side)."""
-    x = images.unflatten(3, (-1, side)).unflatten(2, (-1, side))
-    return x.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
 def scatter(

@@ -31,6 +31,7 @@ from ..ops.tiling import (
     per_scale,
     shrink,
     split_costs,
+    to_squares,
 )
 from .coarse import detail_by_scale
 from .embedding import embed_patches, make_positions
@@ -189,9 +190,7 @@ class StaticMSViT(nn.Module):
         patches = []
         for scale in self.tiling.scales:
             small = shrink(pad_to_regions(images, self.tiling.region_size), scale.side // side)
-            # (B, 3, H, W) -> (B, rows * k, cols * k, 3, p, p)
-            nodes = small.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
-            patches.append(nodes_to_slots(nodes, scale.per_side))
+            patches.append(nodes_to_slots(to_squares(small, side), scale.per_side))
         return patches
 
     def embed(self, patches: Tensor) -> Tensor:
@@ -202,8 +201,7 @@ class StaticMSViT(nn.Module):
         """What coarse tokens have of all their pixels, (B, 3, H, W) and regions (B, n) -> (B, n, C)."""
         if self.coarse_pixels is None:
             return 0.0
-        size = self.tiling.region_size
-        regions = images.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
+        regions = to_squares(images, self.tiling.region_size)
         return self.coarse_pixels(take(regions.flatten(1, 2).flatten(2), coarse))
 
     def cell_pixels(self, images: Tensor) -> Tensor:
@@ -361,7 +359,7 @@ class TreeMSViT(StaticMSViT):
             return None
         padded, parts = pad_to_regions(images, self.tiling.region_size), []
         for scale, pixels in zip(self.tiling.scales, by_scale(self.coarse_pixels), strict=False):
-            nodes = padded.unflatten(3, (-1, scale.side)).unflatten(2, (-1, scale.side)).permute(0, 2, 4, 1, 3, 5)
+            nodes = to_squares(padded, scale.side)
             parts.append(pixels(nodes_to_slots(nodes.flatten(3), scale.per_side)))
         return F.pad(torch.cat(parts, dim=2), (0, 0, 0, self.per_region)).flatten(1, 2)
 

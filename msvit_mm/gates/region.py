@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops.checks import check_in, check_range
-from ..ops.tiling import Maps, Tiling, pad_to_regions, shrink
+from ..ops.tiling import Maps, Tiling, pad_to_regions, shrink, to_squares
 from .base import CERTAIN, Gate, linear_macs
 
 CHANNELS = 3
@@ -138,11 +138,8 @@ class ScaleGate(RegionGate):
     def logits(self, images: Tensor, size: int) -> Tensor:
         """Logits of all squares of ``size`` pixels, (B, 3, H, W) -> (B, rows, cols)."""
         self.check_channels(images)
-        rows, cols = (-(-side // size) for side in images.shape[-2:])
         images = shrink(pad_to_regions(images, size), size // self.sample_size)
-        k = self.sample_size
-        regions = images.unflatten(3, (cols, k)).unflatten(2, (rows, k))  # (B, 3, H, W) -> (B, 3, rows, k, cols, k)
-        regions = regions.permute(0, 2, 4, 1, 3, 5).flatten(4)  # -> (B, rows, cols, 3, k * k)
+        regions = to_squares(images, self.sample_size).flatten(4)  # (B, 3, H, W) -> (B, rows, cols, 3, k * k)
         return self.layers(self._inputs(regions).flatten(3)).squeeze(-1)
 
     def _inputs(self, regions: Tensor) -> Tensor:

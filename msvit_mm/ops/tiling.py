@@ -365,6 +365,17 @@ def shrink(images: Tensor, factor: int) -> Tensor:
 
 
 @torch.compiler.disable  # nothing to fuse, and shapes that depend on values
+def to_squares(images: Tensor, side: int) -> Tensor:
+    """Cut images into squares, as a view, (B, C, rows * side, cols * side) -> (B, rows, cols, C, side, side).
+
+    Example:
+        >>> to_squares(torch.arange(8.0).view(1, 1, 2, 4), 2)[0, 0, 1, 0]
+        tensor([[2., 3.],
+                [6., 7.]])
+    """
+    return images.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+
+
 def gather_patches(images: Tensor, tiling: Tiling, chosen: Packing) -> Tensor:
     """Pixels of the chosen candidates, all at the size of the smallest.
 
@@ -377,9 +388,7 @@ def gather_patches(images: Tensor, tiling: Tiling, chosen: Packing) -> Tensor:
     """
     side, patches, order = tiling.patch_size, [], []
     for scale in tiling.scales:
-        small = shrink(images, scale.side // side)
-        # (B, 3, H, W) -> (B, rows, cols, 3, p, p), as a view
-        nodes = small.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+        nodes = to_squares(shrink(images, scale.side // side), side)  # (B, rows, cols, 3, p, p)
         at, image, row, col = nodes_among(chosen, tiling, scale.side)
         patches.append(nodes[image, row, col])
         order.append(at)
