@@ -3,10 +3,9 @@
     python tools/train.py configs/custom/own_data.py
 
 A copy of it works in any folder. Runs on two CPU cores. Everything to change stands at the top; docs/own_data.md goes
-through it. With weights of a plain ViT, begin from msvit_slim_upernet_ade20k.py instead and take the data set over from
-here.
+through it. own_data_pretrained.py puts a larger network with pretrained weights on the same data.
 
-Not trained yet.
+42.38 mIoU on 6 of 30 generated images of three classes (seed 0, 2026-11-28; 5 minutes on one core; docs/own_data.md).
 """
 
 _base_ = [
