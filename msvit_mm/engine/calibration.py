@@ -217,7 +217,8 @@ class GateCalibrationHook(Hook):
         num_images: Evenly spaced over the training set.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range; before the training, if the gate that learns has no logits to
+            shift.
     """
 
     priority = 'LOW'  # before the checkpoint
@@ -227,6 +228,11 @@ class GateCalibrationHook(Hook):
         check_in('[1, inf)', num_images=num_images)
         self.coarse_ratio = coarse_ratio
         self.num_images = num_images
+
+    def before_train(self, runner: Runner) -> None:
+        model = unwrap(runner.model)
+        if self._ratios(model):
+            model.backbone.gate.shift_logits(0.0)  # one without logits says so before the training, not after it
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.iter + 1 == runner.max_iters:
@@ -238,17 +244,25 @@ class GateCalibrationHook(Hook):
         for model in (runner.model, *averages):
             self._calibrate_model(runner, unwrap(model))
 
-    def _calibrate_model(self, runner: Runner, model: Any) -> None:
+    def _ratios(self, model: Any) -> tuple[float, ...]:
+        """What a gate that learns is calibrated to; empty if there is none."""
         backbone: Any = getattr(model, 'backbone', None)
-        ratios = asked_ratios(model) if self.coarse_ratio is None else (self.coarse_ratio,)
-        if getattr(backbone, 'region_size', None) is None or not backbone.gate.learnable or not ratios:
+        if getattr(backbone, 'region_size', None) is None or not backbone.gate.learnable:
+            return ()
+        return asked_ratios(model) if self.coarse_ratio is None else (self.coarse_ratio,)
+
+    def _calibrate_model(self, runner: Runner, model: Any) -> None:
+        ratios = self._ratios(model)
+        if not ratios:
             return
         if not runner.cfg.get('test_dataloader'):
             runner.logger.warning('GateCalibrationHook: no test_dataloader, whose pipeline it needs; nothing was done.')
             return
         model.eval()
-        report = calibrate_gate(model, self._images(runner), 'coarse_ratio', fmean(ratios), with_decoder=False)
-        model.train()
+        try:
+            report = calibrate_gate(model, self._images(runner), 'coarse_ratio', fmean(ratios), with_decoder=False)
+        finally:
+            model.train()
         runner.logger.info(
             'GateCalibrationHook: coarse ratio {:.4f} on {} training images, {:.4f} before: logits above {:.4g} are '
             'coarse, which is 0 now.'.format(

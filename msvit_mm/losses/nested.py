@@ -16,13 +16,19 @@ class NestedGateLoss(nn.Module):
     What a loss of two scales has learned is taken for every scale on loading, brought to its grid.
 
     Args:
-        losses: One for each of these scales, that of the largest nodes first.
+        losses: One for each of these scales, that of the largest nodes first, all of one weight.
+
+    Raises:
+        ValueError: If their weights differ.
     """
 
     takes = 'gate_values'
 
     def __init__(self, losses: Sequence[nn.Module]) -> None:
         super().__init__()
+        weights = [loss.weight for loss in losses]
+        if len(set(weights)) > 1:
+            raise ValueError(f'losses: wanted one weight, which the schedule moves for all of them, got {weights}')
         self.losses = nn.ModuleList(losses)
 
     @property
@@ -51,7 +57,8 @@ class NestedGateLoss(nn.Module):
         if len(maps) != len(self.losses):
             raise ValueError(f'gate values: wanted {len(self.losses)} maps (n, rows, cols), got {len(maps)}')
         parts = [loss(values) for loss, values in zip(self.losses, maps, strict=True)]
-        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: torch.stack([part[name] for part in parts if name in part]).sum() for name in names}
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: object) -> None:
         for key in [x for x in state_dict if x.startswith(prefix) and not x.startswith(f'{prefix}losses.')]:

@@ -58,6 +58,7 @@ class UtilityGateLoss(nn.Module):
             utilities: What being fine wins, same shape, without gradient.
             drawn: Boolean: where a utility is known, same shape.
         """
+        drawn = drawn & utilities.isfinite()  # the scaler of mixed precision skips such a step, the quantile would not
         utilities, logits = utilities[drawn].float(), gate_logits[drawn].float()
         quantile = self._update(utilities)
         if not len(utilities):  # of a smaller scale no node may be reached

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..backbones import ChoiceMap, Choices, Costs, GateOutput
 from ..backbones.base import Features, image_size
 from ..losses import region_means, token_loss
-from ..ops.tiling import Maps, as_maps, per_scale
+from ..ops.tiling import Maps, as_maps, map_scales, per_scale
 from .gated import GatedModel
 from .memory import check_memory
 from .static import StaticModel
@@ -148,7 +148,8 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         for i, (side, drawn) in enumerate(zip(sides, per_scale(counterfactual.drawn), strict=True)):
             swapped = self._pixel_losses(counterfactual.swap_scale(i, drawn), labels)
             wins.append(region_means(own, counted, side) - region_means(swapped, counted, side))
-        return as_maps(wins), counterfactual.drawn
+        labelled = [F.max_pool2d(counted[:, None].float(), side, ceil_mode=True)[:, 0] > 0 for side in sides]
+        return as_maps(wins), map_scales(torch.logical_and, counterfactual.drawn, as_maps(labelled))
 
     def _pixel_losses(self, features: Features, labels: Tensor) -> Tensor:
         """Cross-entropy of each pixel, with the class weights of the task's loss, (B, H, W)."""
@@ -165,10 +166,27 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
         weight = getattr(loss, 'class_weight', None)
         return None if weight is None else scores.new_tensor(weight)
 
+    def _check_utilities(self) -> None:
+        super()._check_utilities()
+        self.check_scores('utility_loss')
+
     def _check_teacher(self) -> None:
+        self.check_scores('teacher_loss')
         head = type(self.decode_head)
         if head.loss is not BaseDecodeHead.loss:
             raise ValueError(f'teacher_loss: wanted a head with the loss of BaseDecodeHead, got {head.__name__}')
+
+    def check_scores(self, what: str) -> None:
+        """Check that the head scores every class, so that a softmax tells how probable each is.
+
+        Args:
+            what: Who asks, for the error.
+
+        Raises:
+            ValueError: If one score has to tell two classes apart.
+        """
+        if self.decode_head.out_channels == 1:
+            raise ValueError(f'{what}: wanted a head with a score for each class, got one of out_channels=1')
 
     def _decode(self, features: Features, metas: list[dict]) -> Tensor:
         if self.with_neck:
@@ -186,7 +204,10 @@ class GatedEncoderDecoder(GatedModel, EncoderDecoder):
             return [(0, 0, height, width)]
         if mode != 'slide':
             raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', got {mode!r}")
-        (crop_h, crop_w), (stride_h, stride_w) = self.test_cfg.crop_size, self.test_cfg.stride
+        (crop_h, crop_w), (stride_h, stride_w) = crop, stride = self.test_cfg.crop_size, self.test_cfg.stride
+        if not (0 < stride_h <= crop_h and 0 < stride_w <= crop_w):
+            wanted = f'a stride of 1 to crop_size {tuple(crop)}, beyond which windows leave gaps'
+            raise ValueError(f'test_cfg.stride: wanted {wanted}, got {tuple(stride)}')
         tops = [min(y, max(height - crop_h, 0)) for y in range(0, max(height - crop_h, 0) + stride_h, stride_h)]
         lefts = [min(x, max(width - crop_w, 0)) for x in range(0, max(width - crop_w, 0) + stride_w, stride_w)]
         return [
@@ -207,12 +228,12 @@ def _unpad_and_unflip(x: Tensor, cell: int, meta: dict, size: tuple[int, int]) -
 
 
 def _over_windows(maps: list[ChoiceMap], windows: list[tuple[int, int, int, int]], size: tuple[int, int]) -> Tensor:
-    """One map over the cells of an image of ``size`` from those of its windows: their mean; the last one's groups."""
+    """One map over the cells of an image of ``size`` from those of its windows: their mean; the last one's numbers."""
     (first, cell, kind), data = maps[0], [x.data for x in maps]
     if len(maps) == 1:
         return first
-    if kind == 'groups':
-        return _last_groups(data, windows, cell, size)
+    if kind in ('groups', 'layers'):
+        return _last_numbers(data, windows, cell, size, distinct=kind == 'groups')
     sums = first.new_zeros(*first.shape[:-2], *size, dtype=torch.float if not first.is_floating_point() else None)
     visits = sums.new_zeros(size)
     for x, (top, left, bottom, right) in zip(data, windows, strict=True):
@@ -221,15 +242,15 @@ def _over_windows(maps: list[ChoiceMap], windows: list[tuple[int, int, int, int]
     return F.avg_pool2d(sums / visits, cell, ceil_mode=True, count_include_pad=False)
 
 
-def _last_groups(
-    maps: list[Tensor], windows: list[tuple[int, int, int, int]], cell: int, size: tuple[int, int]
+def _last_numbers(
+    maps: list[Tensor], windows: list[tuple[int, int, int, int]], cell: int, size: tuple[int, int], distinct: bool
 ) -> Tensor:
-    """Numbers of groups in windows, (B, rows, cols) each, as those of the image; no two windows share one."""
-    groups, begin = maps[0].new_zeros(len(maps[0]), *size), 0
+    """Numbers in windows, (B, rows, cols) each, as those of the image; ``distinct``: no two windows share one."""
+    numbers, begin = maps[0].new_zeros(len(maps[0]), *size), 0
     for x, (top, left, bottom, right) in zip(maps, windows, strict=True):
-        groups[:, top:bottom, left:right] = begin + _to_pixels(x, cell)[:, : bottom - top, : right - left]
-        begin += x[0].numel()
-    return groups[:, ::cell, ::cell]
+        numbers[:, top:bottom, left:right] = begin + _to_pixels(x, cell)[:, : bottom - top, : right - left]
+        begin += x[0].numel() if distinct else 0
+    return numbers[:, ::cell, ::cell]
 
 
 def _to_pixels(cells: Tensor, cell: int) -> Tensor:

@@ -60,7 +60,7 @@ def budget_decisions(gate_logits: Maps, tiling: Tiling, token_budget: float) -> 
         token_budget: Active patch tokens of each image.
 
     Returns:
-        1 = one token, 0 = split; same shapes and dtype.
+        1 = one token, 0 = split; same shapes, in float32 at least.
 
     Raises:
         BudgetError: If all nodes unsplit cost more.
@@ -81,7 +81,8 @@ def budget_decisions(gate_logits: Maps, tiling: Tiling, token_budget: float) -> 
     costs = torch.cat([cost.flatten() for cost in split_costs(tiling, flat.device)])
     order = flat.argsort(dim=1, stable=True)
     spent = costs[order].cumsum(1)
-    kept = (spent > token_budget - num_regions + 1e-6).to(flat.dtype)  # budgets such as 10.3 are no exact floats
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    kept = (spent > token_budget - num_regions + 1e-6).to(dtype)  # budgets such as 10.3 are no exact floats
     decisions = torch.zeros_like(kept).scatter(1, order, kept).split([x[0].numel() for x in bounded], dim=1)
     maps = tuple(x.view_as(logits) for x, logits in zip(decisions, bounded, strict=True))
     return maps[0] if isinstance(gate_logits, Tensor) else maps

@@ -124,6 +124,10 @@ def check_target(model: GatedModel, targets: Sequence[str]) -> None:
     of_pixels = [name for name in targets if name in ('boundary', 'uncertainty')]
     if of_pixels and not hasattr(model, 'decode_head'):
         raise ValueError(f'--target {of_pixels[0]}: wanted a segmentor, got {type(model).__name__}')
+    segmentor: Any = model
+    for name in ('uncertainty', 'utility'):
+        if name in targets and hasattr(model, 'check_scores'):
+            segmentor.check_scores(f'--target {name}')
     if model.backbone.out_type != 'featmap' and 'scales' in targets:
         raise ValueError(f"--target scales: wanted out_type='featmap', got {model.backbone.out_type!r}")
     if 'utility' in targets:

@@ -14,6 +14,7 @@ from msvit_mm.engine.calibration import asked_ratios, calibrate_gate
 from msvit_mm.evaluation import ComplexityMetric
 from msvit_mm.export import make_engines
 from msvit_mm.gates import NestedGate
+from msvit_mm.losses import NestedGateLoss
 from msvit_mm.ops.tiling import Tiling, active_slots, map_scales, other_slots, reached_nodes, reached_ratios
 from msvit_mm.studies.sweep import setting_of
 from msvit_mm.visualization import draw_choices, draw_panel, draw_scale_map, legend_of
@@ -281,6 +282,16 @@ def test_a_loss_for_each_scale(make_segmentor):
         model.gate_loss(values[0])
     each = [dict(type='BatchShapingLoss', coarse_ratio=0.7), dict(type='RatioLoss', coarse_ratio=0.3)]
     assert make_segmentor(gate_loss=dict(type='NestedGateLoss', losses=each)).gate_loss.coarse_ratios == (0.7, 0.3)
+
+
+def test_losses_of_two_kinds_keep_all_that_they_say():
+    shaping, ratio = (MODELS.build(dict(type=x, grid_size=(2, 3))) for x in ('BatchShapingLoss', 'RatioLoss'))
+    values = torch.rand(16, 2, 3)
+    for pair in ((shaping, ratio), (ratio, shaping)):
+        assert NestedGateLoss(pair)((values, values)) == shaping(values) | ratio(values)
+    ratio.weight = 5.0
+    with pytest.raises(ValueError, match=r'losses: wanted one weight, .* got \[1.0, 5.0\]'):
+        NestedGateLoss((shaping, ratio))
 
 
 def test_the_ratios_that_losses_ask_for(make_segmentor):

@@ -17,6 +17,7 @@ from msvit_mm.cli.images import load_split
 from msvit_mm.cli.models import build_gated_model, build_runner
 from msvit_mm.engine import GateCalibrationHook
 from msvit_mm.engine.calibration import group_windows, mean_costs, record_gate
+from msvit_mm.gates import RegionGate, build_region_gate
 
 RATIO = 0.6
 FEW = 60
@@ -149,6 +150,16 @@ def test_averaged_weights_have_a_threshold_of_their_own(tiny_arch, calibrate):
         torch.nn.init.normal_(model.backbone.gate.layers[-1].weight, std=std)
     assert calibrate(*models) == [pytest.approx(0.4, abs=0.02)] * 2
     assert not torch.equal(*(model.backbone.gate.layers[-1].bias for model in models))
+
+
+def test_a_gate_without_logits_says_so_before_the_training(tiny_arch):
+    model = build_segmentor(tiny_arch, dict(type='RatioLoss'), patch_size=8)
+    gates = [dict(type='ScaleGate', sample_size=8), dict(type='FixedGate')]
+    model.backbone.gate = build_region_gate(dict(type='NestedGate', gates=gates), RegionGate, (8, 16, 32))
+    with pytest.raises(ValueError, match='wanted one whose logits can shift'):
+        GateCalibrationHook().before_train(SimpleNamespace(model=model))
+    model.backbone.gate.requires_grad_(False)
+    GateCalibrationHook().before_train(SimpleNamespace(model=model))
 
 
 def test_without_a_test_pipeline_a_warning_is_all(tiny_arch):

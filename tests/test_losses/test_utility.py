@@ -36,6 +36,15 @@ def test_a_gate_learns_to_be_fine_where_it_wins():
     assert (logits.grad.sign() == torch.tensor([[[-1.0, -1.0], [-1.0, 1.0]]])).all()  # a step lowers the last logit
 
 
+def test_what_is_not_finite_teaches_nothing():
+    loss, logits, drawn = UtilityGateLoss(), torch.zeros(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
+    odd = torch.tensor([[[0.0, torch.nan], [torch.inf, 5.0]]])
+    finite = torch.isfinite(odd)
+    assert loss(logits, odd, drawn) == UtilityGateLoss()(logits, odd, finite)
+    assert loss.quantile.isfinite() and loss(logits, odd, drawn)['loss_gate_utility'].isfinite()
+    assert loss(logits, torch.full_like(odd, torch.nan), drawn)['loss_gate_utility'] == 0
+
+
 def test_every_nth_step_is_due():
     loss = UtilityGateLoss(every=3)
     assert [loss.is_due() for _ in range(7)] == [True, False, False, True, False, False, True]

@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.tiling import nodes_to_cells
+from msvit_mm.studies.fitting import check_target
 
 SLIDE = dict(mode='slide', crop_size=(64, 96), stride=(40, 56))
 SLIDE_SIZES = [(64, 96), (100, 200), (104, 152), (50, 200), (40, 70)]
@@ -182,6 +183,29 @@ def test_utilities_need_both_scales(make_segmentor, tiny_arch, words, message):
     backbone = dict(type='MSViT', arch=tiny_arch, img_size=(64, 96), out_indices=[0, 1]) | words
     with pytest.raises(ValueError, match=message):
         make_segmentor(utility_loss=UTILITY, backbone=backbone)
+
+
+def test_regions_without_labels_have_no_utility(make_segmentor, batch, monkeypatch):
+    model = make_segmentor(utility_loss=UTILITY)
+    model.backbone.counterfactual_share = 1.0
+    for sample in batch['data_samples']:
+        sample.gt_sem_seg.data[:, 32:] = 255
+    seen = record(monkeypatch, model, '_utilities')
+    losses_of(model, batch)
+    ((_, drawn),) = seen
+    assert drawn[:, 0].all() and not drawn[:, 1].any()
+
+
+def test_one_score_tells_no_softmax(make_segmentor, teacher):
+    head = dict(type='FCNHead', in_channels=32, in_index=-1, channels=8, num_convs=1, num_classes=2, out_channels=1)
+    head |= dict(threshold=0.5, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    for words in (dict(utility_loss=UTILITY), dict(teacher_loss=dict(type='TeacherLoss', teacher=teacher))):
+        with pytest.raises(ValueError, match='wanted a head with a score for each class, got one of out_channels=1'):
+            make_segmentor(decode_head=head, **words)
+    model = make_segmentor(decode_head=head)
+    for target in ('uncertainty', 'utility'):
+        with pytest.raises(ValueError, match=f'--target {target}: wanted a head with a score for each class'):
+            check_target(model, [target])
 
 
 def test_utilities_rest_in_warm_up_and_between_turns(make_segmentor, batch):
@@ -396,6 +420,13 @@ def test_slide_scale_map_is_the_mean_over_windows(make_segmentor, monkeypatch):
     assert (maps['scale_map'].cell, maps['scale_map'].kind) == (32, 'scale')
 
 
+@pytest.mark.parametrize('stride', [(96, 96), (64, 0)])
+def test_windows_with_gaps_are_refused(make_segmentor, stride):
+    model = make_segmentor(test_cfg=dict(mode='slide', crop_size=(64, 96), stride=stride))
+    with pytest.raises(ValueError, match=r'test_cfg.stride: wanted a stride of 1 to crop_size \(64, 96\), .* got'):
+        model.predict(torch.rand(1, 3, 200, 200))
+
+
 def test_unknown_mode(make_segmentor):
     with pytest.raises(ValueError, match="test_cfg.mode must be 'whole' or 'slide', got 'tiles'"):
         make_segmentor(test_cfg=dict(mode='tiles')).predict(torch.rand(1, 3, 64, 96))
@@ -485,3 +516,13 @@ def test_groups_of_sliding_windows_are_of_one_window_each(make_segmentor, tiny_a
         assert own.sum() == inside.numel() and not own[:2].any() and not own[:, :3].any()
         assert len(inside.unique()) <= len(window.unique())
     assert samples[0].num_tokens == 4 * 24
+
+
+def test_layers_of_sliding_windows_are_those_that_there_are(make_segmentor, tiny_arch):
+    exits = dict(layers=(1,), num_classes=5, threshold=0.5, keep_per_class=1)
+    words = dict(arch=tiny_arch, img_size=(64, 96), out_indices=[0, 1], gate=dict(type='FixedGate', scale='fine'))
+    model = make_segmentor(backbone=dict(type='MSViT', **words, exits=exits), gate_loss=None, test_cfg=SLIDE)
+    torch.nn.init.normal_(model.backbone.exits.classifiers['1'][1].weight, std=3)
+    with torch.no_grad():
+        layers = model.predict(torch.randn(1, 3, 104, 152))[0].exit_map.data
+    assert set(layers.unique().tolist()) == {1, 2}

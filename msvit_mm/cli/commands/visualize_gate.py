@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
@@ -57,6 +56,12 @@ def predict(model: GatedModel, batch: dict) -> BaseDataElement:
     return sample
 
 
+def as_seen(batch: dict) -> np.ndarray:
+    """The one image of a batch, resized and cropped as the pipeline does, RGB, uint8, shape (H, W, 3)."""
+    (image,) = batch['inputs']  # BGR, as the hosts load it
+    return np.ascontiguousarray(image.permute(1, 2, 0).clamp(0, 255).byte().numpy()[..., ::-1])
+
+
 def npz_bytes(**arrays: Any) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
@@ -76,9 +81,7 @@ def main(args: Namespace) -> None:
         for path, stem, batch in zip(images, stems, track(batches, description='drawing'), strict=True):
             sample = predict(model, batch)
             samples.append(sample)
-            loaded: Any = cv2.imread(str(path))
-            image = cv2.cvtColor(loaded, cv2.COLOR_BGR2RGB)
-            figure = draw_choices(image, sample, path.name)
+            figure = draw_choices(as_seen(batch), sample, path.name)
             contents = {stem.with_name(f'{stem.name}.png'): png_bytes(figure, dpi=120)}
             if maps := route_maps(sample):
                 contents[stem.with_name(f'{stem.name}.npz')] = npz_bytes(cost_ratio=sample.cost_ratio, **maps)
