@@ -12,6 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from msvit_mm.cli.commands import compare_gates
+from msvit_mm.cli.commands.visualize_gate import as_seen
+from msvit_mm.cli.config import load_config
+from msvit_mm.cli.images import load_split
 from msvit_mm.datasets import ScenesDataset
 from msvit_mm.visualization import WRONG, pale
 from msvit_mm.visualization.scale_map import COARSE, FINE
@@ -176,3 +179,15 @@ def test_commands_for_regions_refuse_routes(fail, monkeypatch, routed_checkpoint
     wanted = "^error: config '.*dit_upernet_scenes.py': wanted a gate over regions .MSViT., got DynamicTokenRouting"
     assert re.search(wanted, fail(command, *(words.get(word, word) for word in arguments)))
     assert not (tmp_path / 'new').exists()
+
+
+def test_what_is_drawn_under_a_map_is_what_the_network_saw(tmp_path):
+    photo = np.zeros((300, 900, 3), np.uint8)
+    photo[:, :300, 2] = 255  # red, which the crop of the centre leaves out
+    photo[:, 300:, 1] = 255
+    cv2.imwrite(str(tmp_path / 'photo.png'), photo)
+    init_default_scope('mmpretrain')
+    (batch,) = load_split(load_config('msvit_classifier_imagenet'), 'test', folder=str(tmp_path))
+    seen = as_seen(batch)
+    assert seen.shape == (224, 224, 3)
+    assert (seen == [0, 255, 0]).all()
