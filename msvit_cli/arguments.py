@@ -58,6 +58,7 @@ whole = number(int, 0, LARGEST, 'a whole number of at least 0')
 positive = number(float, SMALLEST, LARGEST, 'a number above 0')
 amount = number(float, 0, LARGEST, 'a number of at least 0')
 share = number(float, 0, 1, 'a number from 0 to 1')
+resizing = number(float, 0.1, 10, 'a factor from 0.1 to 10')
 port = number(int, 1, 65535, 'a whole number from 1 to 65535')
 
 SHARED: dict[str, dict[str, Any]] = {
@@ -201,7 +202,7 @@ def add_fit_gate(parser: ArgumentParser) -> None:
     parser.add_argument('--steps', type=count, default=500, help='default %(default)s')
     parser.add_argument('--batch-size', type=count, default=8, help='images of a step; default %(default)s')
     parser.add_argument('--lr', type=positive, default=2e-3, help='of AdamW; default %(default)s')
-    parser.add_argument('--scales', type=positive, nargs='+', default=[1.0, 0.85], help='of the images; default 1 .85')
+    parser.add_argument('--scales', type=resizing, nargs='+', default=[1.0, 0.85], help='of the images; default 1 .85')
     parser.add_argument('--num-images', type=count, default=256, help='of the training set, for the threshold')
     parser.add_argument('--num-val-images', type=count, default=64, help='of the validation set, for the AUC')
     parser.add_argument('--num-workers', type=whole, default=1, help='processes that load images')

@@ -4,8 +4,8 @@
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
 
-CONFIG=$1
-PROCESSES=$2
+CONFIG=${1:?wanted CONFIG PROCESSES [options of train.py], got nothing}
+PROCESSES=${2:?wanted CONFIG PROCESSES [options of train.py], got no number of processes}
 NNODES=${NNODES:-1}
 
 if [[ $NNODES -eq 1 && -z ${PORT:-} ]]; then

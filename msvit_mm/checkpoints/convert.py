@@ -226,6 +226,11 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
     tensors = {name: weights[key] for key, name in inner.items()}
     registers = [tensors[name].shape[1] for name in REGISTERS if name in tensors]
     extra_tokens = int('cls_token' in tensors), int('dist_token' in tensors), sum(registers)
+    if family == 'timm' and 'pos_embed' not in state_dict and extra_tokens[2] != 4:
+        raise ValueError(
+            'wanted position embeddings, or the rotary positions of DINOv3, which come with 4 registers, got neither: '
+            f'no pos_embed, {extra_tokens[2]} registers; other rotary positions turn otherwise.'
+        )
     grid = stated.get(chosen[:-1], {}).get('position_grid')
     return Conversion(state_dict, family, extra_tokens, renamed, dropped, grid, filled=joined)
 

@@ -118,6 +118,7 @@ def find_folder(source: str | PathLike, revision: str | None = None, token: str 
 
     Raises:
         ImportError: If huggingface_hub is needed and not there.
+        ValueError: If there is neither.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -125,7 +126,11 @@ def find_folder(source: str | PathLike, revision: str | None = None, token: str 
         from huggingface_hub import snapshot_download  # noqa: PLC0415  # optional dependency
     except ImportError as error:
         raise ImportError(f"'{source}' is no folder, and the Hub needs huggingface_hub; {INSTALL}.") from error
-    return Path(snapshot_download(str(source), revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG]))
+    try:
+        return Path(snapshot_download(str(source), revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG]))
+    except (OSError, ValueError) as error:  # those of huggingface_hub are of these kinds
+        got = ' '.join(str(error).split())[:200]
+        raise ValueError(f"'{source}': wanted a folder, or a model of the Hub, got neither: {got}") from error
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -80,9 +80,14 @@ def classes_of(cfg: Config, split: str = 'train') -> list[str] | None:
 def metainfo_of(cfg: Config, split: str) -> dict[str, Any]:
     """What a config's data set says of its classes; of several below a wrapper, which have to agree, the first."""
     dataset = datasets_of(cfg, split)[0]
-    named = dataset.get('type')
-    cls = DATASETS.get(named) if isinstance(named, str) else named
-    return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    cls = named = dataset.get('type')
+    if isinstance(named, str):
+        init_default_scope(cfg.get('default_scope') or 'mmseg')
+        with DATASETS.switch_scope_and_registry(None) as own:  # hosts register theirs below mmengine's
+            cls = own.get(named)
+    classes = dataset.get('classes')  # mmpretrain's word for them
+    own_classes = dict(classes=classes) if isinstance(classes, list | tuple) else {}
+    return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {}), **own_classes}
 
 
 def _backbone_class(name: Any) -> type[GatedBackbone] | None:

@@ -1,6 +1,8 @@
-"""Read data set configs: the names of their types, and what lies below wrappers."""
+"""Read data set configs: the names of their types, what lies below wrappers, and the files of their folders."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -11,7 +13,7 @@ def type_name(config: Mapping[str, Any]) -> str:
         >>> type_name(dict(type='mmseg.LoadAnnotations')), type_name(dict(type=dict))
         ('LoadAnnotations', 'dict')
     """
-    named = config.get('type', '')
+    named = config.get('type', '') if isinstance(config, Mapping) else ''
     return str(getattr(named, '__name__', named)).rpartition('.')[2]
 
 
@@ -30,3 +32,16 @@ def leaf_datasets(config: Any) -> list[Any]:
 def datasets_of(cfg: Any, split: str) -> list[Any]:
     """The configs of a split's data sets (train, val or test), below wrappers; an empty one if there is none."""
     return leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {})
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder by name, those in linked folders included, as the hosts list them."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(files))

@@ -71,8 +71,10 @@ def prepare(model: GatedEncoderDecoder, photo: Photo) -> dict[str, Any]:
     Raises:
         ValueError: If an array is no RGB image.
     """
-    pipeline = datasets_of(model.cfg, 'test')[0]['pipeline']
-    steps = [step for step in pipeline if type_name(step) not in LABEL_STEPS]
+    pipelines = [datasets_of(model.cfg, split)[0].get('pipeline') for split in ('test', 'val')]
+    if not any(pipelines):
+        raise ValueError('config: wanted a pipeline of its test or validation data to prepare images by, got none')
+    steps = [step for step in next(filter(None, pipelines)) if type_name(step) not in LABEL_STEPS]
     if isinstance(photo, np.ndarray):
         if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
             raise ValueError(f'image: wanted RGB of uint8 and shape (H, W, 3), got {photo.dtype} {photo.shape}')

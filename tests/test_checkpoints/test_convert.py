@@ -376,3 +376,11 @@ def test_pvt_of_other_sizes_or_kinds_is_refused():
     linear = PyramidVisionTransformerV2(num_classes=0, num_heads=(1, 2, 5, 8), linear=True, **words).state_dict()
     with pytest.raises(ValueError, match=r'4 unexpected: nodes.3_3.0.attn.sr.weight'):
         fit_weights(rename_keys(linear), target(), None)
+
+
+def test_rotary_positions_of_others_than_dinov3_are_refused(make_timm, tiny_arch):
+    weights = {key: x for key, x in make_timm().state_dict().items() if key != 'pos_embed'}
+    with pytest.raises(
+        ValueError, match='or the rotary positions of DINOv3, .* 0 registers'
+    ):
+        rename_keys(weights)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from msvit_mm.cli.config_checks import check_config
+from msvit_mm.cli.config import load_config
+from msvit_mm.cli.config_checks import check_config, classes_of
 from msvit_mm.cli.images import check_data
 from msvit_mm.studies.survey import survey
 
@@ -203,3 +204,11 @@ def test_every_recipe_passes(pytestconfig):
     assert recipes
     for path in recipes:
         check_config(Config.fromfile(path))
+
+
+def test_classes_of_data_sets_that_hosts_register():
+    cfg = load_config('msvit_upernet_ade20k')
+    assert len(classes_of(cfg)) == 150
+    cfg.model.decode_head.num_classes = cfg.model.auxiliary_head.num_classes = 3
+    with pytest.raises(ValueError, match='num_classes: wanted one number everywhere, got 150 of the data set'):
+        check_config(cfg)

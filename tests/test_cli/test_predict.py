@@ -1,8 +1,10 @@
 """``msvit predict`` and what the page shows: the same result from a file and an array, budgets kept or refused."""
 
+import copy
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -160,3 +162,34 @@ def test_the_snippet_of_the_docs(checkpoint, write_photos):
     assert names['prediction'].sample.num_tokens == 90 == (names['low'] + names['high']) / 2
     assert names['labels'].shape == (96, 96) and len(names['names']) == 10
     assert names['segmentation'].shape == (96, 96, 3) and names['choices'].ndim == 3
+
+
+def test_what_is_read_is_never_written(fail, checkpoint, write_photos):
+    photos = write_photos(a_png=(96, 96))
+    photo = photos / 'a.png'
+    before = photo.read_bytes()
+    for out in (photo, photos / 'x' / 'a.png'):
+        got = fail('predict', checkpoint, photo, '--out', out, '--out-dir', photos / 'x', '--overwrite')
+        assert 'wanted another file than the inputs' in got or 'wanted files that differ in name' in got
+    assert photo.read_bytes() == before and not (photos / 'x').exists()
+
+
+def test_one_image_that_cannot_be_predicted_does_not_lose_the_others(fail, checkpoint, write_photos, tmp_path):
+    photos = write_photos(a_png=(96, 96), b_png=(3, 160))
+    got = fail('predict', checkpoint, photos, '--out-dir', tmp_path / 'out', '--out', tmp_path / 'p.json')
+    assert "image 'b': RuntimeError: " in got
+    assert [row['name'] for row in json.loads((tmp_path / 'p.json').read_text())['images']] == ['a']
+
+
+def test_frames_are_those_of_videos(fail, checkpoint, photo):
+    assert '--max-frames: wanted a video, got' in fail('predict', checkpoint, photo[0], '--max-frames', 1)
+
+
+def test_images_are_prepared_as_for_validation_where_there_is_no_test(model, photo):
+    cfg = copy.deepcopy(model.cfg)
+    twin = SimpleNamespace(cfg=cfg)
+    cfg.test_dataloader = None
+    assert torch.equal(prepare(twin, photo[1])['inputs'][0], prepare(model, photo[1])['inputs'][0])
+    cfg.val_dataloader = None
+    with pytest.raises(ValueError, match='config: wanted a pipeline of its test or validation data'):
+        prepare(twin, photo[1])

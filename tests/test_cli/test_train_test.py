@@ -311,3 +311,33 @@ def test_tracebacks_on_demand(monkeypatch, run, tmp_path, toy_config):
     monkeypatch.setenv('MSVIT_TRACEBACK', '1')
     with pytest.raises(TypeError):
         run('train', toy_config, '--work-dir', tmp_path, '--cfg-options', 'model.decode_head.channel=32')
+
+
+def test_predictions_of_one_name_are_not_lost(fail, trained, toy_config, toy_data, tmp_path):
+    for folder in ('images', 'labels'):
+        for day in ('monday', 'tuesday'):
+            shutil.copytree(toy_data / folder, tmp_path / folder / day)
+    words = ('--out', tmp_path / 'out', '--cfg-options', f'test_dataloader.dataset.data_root={tmp_path}')
+    got = fail('test', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path / 'w', *words)
+    assert "--out: wanted images of different names, got '0' twice" in got
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--show', '--show-dir', 'x'], '--show, --show-dir: wanted one of them, got both'),
+        (['--show'], '--show: wanted a display, got none'),
+        (['--show-dir', 'x', '--cfg-options', 'visualizer=None'], 'wanted default_hooks.visualization and visualizer'),
+    ],
+)
+def test_what_cannot_be_shown(monkeypatch, fail, trained, toy_config, tmp_path, words, message):
+    monkeypatch.delenv('DISPLAY', raising=False)
+    monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
+    monkeypatch.setattr('sys.platform', 'linux')
+    assert message in fail('test', toy_config, trained / 'iter_2.pth', '--work-dir', tmp_path, *words)
+
+
+def test_a_run_says_whose_checkpoints_it_replaces(run, trained, toy_config, tmp_path):
+    shutil.copy(trained / 'iter_2.pth', tmp_path)
+    printed = run('train', toy_config, '--work-dir', tmp_path)
+    assert f'{tmp_path / "iter_2.pth"} is of an earlier run, whose checkpoints this one replaces; --resume' in printed

@@ -141,3 +141,16 @@ def test_errors_of_words(root, words, message):
     write(root)
     with pytest.raises(ValueError, match=message):
         build(root, **words)
+
+
+def test_linked_folders_are_read_once(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    for folder in ('images', 'masks'):
+        (elsewhere / folder).mkdir()
+    write(elsewhere, 'b')
+    write(root, 'a')
+    for folder in ('images', 'masks'):
+        (root / folder / 'day').symlink_to(elsewhere / folder)
+        (root / folder / 'again').symlink_to(root / folder)
+    dataset = build(root)
+    assert [Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset))] == ['a.jpg', 'b.jpg']

@@ -27,7 +27,8 @@ from ...checkpoints import (
 )
 from ...datasets.configs import type_name
 from ..config import load_config
-from ..errors import one_line_errors
+from ..config_checks import check_model
+from ..errors import foreign_errors, one_line_errors
 
 NOTES = {
     'mmseg': "not in the file: LayerNorm's epsilon (mmseg's default is 1e-5, MSViT's 1e-6: norm_cfg), with_cls_token"
@@ -57,7 +58,8 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
         given['img_size'] = (args.img_size * 2)[:2]
     if args.config:
         cfg = load_config(args.config)
-        backbone = dict(cfg.get('model', {}).get('backbone', {}))
+        check_model(cfg)
+        backbone = dict((cfg.get('model') or {}).get('backbone') or {})
         if type_name(backbone) != wanted:
             raise ValueError(
                 f"config '{args.config}': wanted a model.backbone of type {wanted}, got {backbone.get('type')}."
@@ -81,7 +83,8 @@ def main(args: Namespace) -> None:
         weights, entry = load_weights_safely(args.source)
         conversion = rename_keys(weights, args.prefix)
         config = target_config(args, conversion)
-        backbone = MODELS.build(config)
+        with foreign_errors('backbone'):
+            backbone = MODELS.build(config)
         grid = None if conversion.is_pyramid else backbone.patch_resolution
         fit_weights(conversion, backbone, grid, args.source_grid)
 

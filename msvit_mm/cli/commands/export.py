@@ -37,7 +37,8 @@ def main(args: Namespace) -> None:
     with one_line_errors():
         form = args.format or output.suffix.lstrip('.')
         if form not in FORMATS or output.suffix not in ('', f'.{form}'):
-            raise ValueError(f"output '{output}': wanted a name that ends in {' or '.join(f'.{x}' for x in FORMATS)}.")
+            wanted = f'.{form}' if form in FORMATS else ' or '.join(f'.{x}' for x in FORMATS)
+            raise ValueError(f"output '{output}': wanted a name that ends in {wanted}.")
         if args.time and not args.token_budget:
             raise ValueError('--time: wanted a --token-budget whose saving is timed, got none.')
         cfg = load_config(args.config, args.cfg_options)

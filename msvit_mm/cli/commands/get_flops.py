@@ -13,7 +13,7 @@ from ...checkpoints import use_safe_loader
 from ...evaluation import count_parts
 from ...studies.flops import check_count, summarize
 from ..config import load_config, seed_of
-from ..errors import one_line_errors
+from ..errors import foreign_errors, one_line_errors
 from ..images import load_split
 from ..models import build_gated_model
 from ..records import Column, check_record, describe_run, make_table, write_record
@@ -43,7 +43,8 @@ def main(args: Namespace) -> None:
             error = check_count(model, model.data_preprocessor(images[0]), seed)
             console.print(f'closed form against FlopCounterMode, first image: off by {error:.1e}')
         batches = track(images, description='counting', console=console)
-        counted = [count_parts(model, model.data_preprocessor(batch)) for batch in batches]
+        with foreign_errors('images'):  # such as one too small for the neck
+            counted = [count_parts(model, model.data_preprocessor(batch)) for batch in batches]
 
     summary = summarize(*zip(*counted, strict=True))
     rows = {'tokens': summary['num_tokens'], **summary['gmacs']}

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from ...checkpoints import check_folder, check_new, use_safe_loader, write_files
 from ...studies.prediction import Prediction, check_budget, draw_prediction, predict_image
-from ..errors import one_line_errors
+from ..errors import foreign_errors, one_line_errors
 from ..models import load_trained_segmentor
 from ..outputs import image_bytes
 from ..photos import find_photos, is_video
@@ -52,28 +52,33 @@ def main(args: Namespace) -> None:
     with one_line_errors():
         photos: Iterable[tuple[str, Path | np.ndarray]] = find_photos(path, args.max_frames)
         inputs = args.checkpoint, args.config
-        check_record(args, *inputs)
+        check_record(args, *inputs, args.images)
         if is_video(path):  # its frames are of one size
             first = next(iter(photos))
             looked_at, photos = [first], chain([first], photos)
             check_folder(folder, args.overwrite)
         else:
             looked_at = photos = list(photos)
+            if args.max_frames is not None:
+                raise ValueError(f"--max-frames: wanted a video, got '{path}'.")
             outputs = [output for name, _ in photos for output in pictures_of(folder, name)]
+            outputs += [Path(args.out)] if args.out else []
             check_new(outputs, args.overwrite, [*inputs, *(str(photo) for _, photo in photos)])
         model = load_trained_segmentor(args.checkpoint, args.config, args.cfg_options, args.device)
         for _, photo in looked_at:
             check_budget(model, photo, args.budget)
-        for name, photo in track(photos, 'predicting', console=console):
-            if not rows:
-                predict_image(model, photo, args.budget)  # warms up
-            prediction = predict_image(model, photo, args.budget)
-            words = save(prediction, model.dataset_meta['palette'], folder, name)
-            numbers = {key: prediction.sample.get(key) for key in ('num_tokens', 'gmacs', 'cost_ratio')}
-            rows.append(dict(name=name, **numbers, time_ms=prediction.time_ms, choices=words))
+        try:
+            for name, photo in track(photos, 'predicting', console=console):
+                with foreign_errors(f"image '{name}'"):  # such as one too small for the neck
+                    if not rows:
+                        predict_image(model, photo, args.budget)  # warms up
+                    prediction = predict_image(model, photo, args.budget)
+                words = save(prediction, model.dataset_meta['palette'], folder, name)
+                numbers = {key: prediction.sample.get(key) for key in ('num_tokens', 'gmacs', 'cost_ratio')}
+                rows.append(dict(name=name, **numbers, time_ms=prediction.time_ms, choices=words))
+        finally:  # of what was done before an image that cannot be predicted
+            write_record(args.out, dict(images=rows), describe_run(vars(args), 0, args.device))
     shown = rows if len(rows) <= 20 else rows[:20]
     console.print(make_table(shown, COLUMNS, f'{len(rows)} images, {len(shown)} shown'))
     classes = ', '.join(model.dataset_meta['classes'])
     console.print(f'classes {classes}; pictures in {folder}', highlight=False, soft_wrap=True)
-    with one_line_errors():
-        write_record(args.out, dict(images=rows), describe_run(vars(args), 0, args.device))

@@ -32,8 +32,10 @@ from ..records import format_metrics
 def main(args: Namespace) -> None:
     output = Path(args.output)
     to_hub = (args.format or output.suffix.lstrip('.')) != 'pth'
-    metafile = output / 'metafile.yml' if to_hub else output.with_name('metafile.yml')
+    metafile = (output if to_hub else output.parent) / 'metafile.yml'
     with one_line_errors():
+        if not output.name:
+            raise ValueError(f"output '{output}': wanted the name of a new folder, or NAME.pth.")
         if to_hub and output.suffix in ('.pth', '.pt', '.safetensors'):
             raise ValueError(f"output '{output}': wanted the name of a folder, got a file's.")
         if not to_hub and output.suffix != '.pth':

@@ -3,8 +3,12 @@
 msvit test CONFIG CHECKPOINT --work-dir work_dirs/example
 """
 
+import os
+import sys
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -31,10 +35,10 @@ def apply_options(cfg: Config, args: Namespace) -> None:
     if args.wait_time is not None and not args.show:
         raise ValueError(f'--wait-time: wanted --show beside it, got {args.wait_time:g} alone.')
     if args.show or args.show_dir:
-        if 'visualization' not in cfg.get('default_hooks', {}):
-            raise ValueError('--show, --show-dir: wanted default_hooks.visualization in the config, got none.')
+        check_visualization(args, cfg)
         switch = 'enable' if cfg.get('default_scope') == 'mmpretrain' else 'draw'
-        cfg.default_hooks.visualization.update({switch: True, 'show': args.show, 'wait_time': args.wait_time or 2})
+        wait_time = 2 if args.wait_time is None else args.wait_time
+        cfg.default_hooks.visualization.update({switch: True, 'show': args.show, 'wait_time': wait_time})
         if args.show_dir:
             cfg.visualizer.save_dir = args.show_dir
     if args.tta:
@@ -55,6 +59,35 @@ def apply_options(cfg: Config, args: Namespace) -> None:
             evaluator.update(output_dir=args.out, keep_results=True)
 
 
+def check_visualization(args: Namespace, cfg: Config) -> None:
+    """Check that predictions can be shown or painted.
+
+    Raises:
+        ValueError: If not.
+    """
+    if args.show and args.show_dir:
+        raise ValueError('--show, --show-dir: wanted one of them, got both, of which the host takes the window alone.')
+    if args.show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
+        raise ValueError('--show: wanted a display, got none; --show-dir writes the pictures.')
+    if not (cfg.get('default_hooks') or {}).get('visualization') or not cfg.get('visualizer'):
+        wanted = 'default_hooks.visualization and visualizer in the config'
+        raise ValueError(f'--show, --show-dir: wanted {wanted}, got none.')
+
+
+def check_names_differ(dataset: Any) -> None:
+    """Check that no two images have one name, by which the host writes their predictions.
+
+    Raises:
+        ValueError: If two have.
+    """
+    paths = [dataset.get_data_info(i).get('img_path', str(i)) for i in range(len(dataset))]
+    again = [name for name, count in Counter(Path(path).stem for path in paths).items() if count > 1]
+    if again:
+        raise ValueError(
+            f"--out: wanted images of different names, got '{again[0]}' twice; `msvit predict` takes them."
+        )
+
+
 def main(args: Namespace) -> None:
     use_safe_loader()
     with one_line_errors():
@@ -73,6 +106,9 @@ def main(args: Namespace) -> None:
         runner = build_runner(cfg)
         check_fits(unwrap(runner.model), weights)
     build_loops(runner, 'test')
+    if args.out:
+        with one_line_errors():
+            check_names_differ(runner.test_dataloader.dataset)
     with until_it_runs(runner), one_line_errors(BudgetError, SampleError, ImageMemoryError):
         metrics = runner.test()
     if is_main_process():

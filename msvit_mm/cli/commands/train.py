@@ -74,6 +74,8 @@ def main(args: Namespace) -> None:
         check_machine(cfg, train=True)
         check_data(cfg, 'train', 'val')
         check_folder(Path(cfg.work_dir), overwrite=True)
+        if not cfg.get('resume') and (earlier := find_resumable(cfg.work_dir)):
+            print(f'{earlier} is of an earlier run, whose checkpoints this one replaces; --resume goes on from it')
         checkpoint = load_checkpoint_safely(cfg.load_from) if cfg.get('load_from') else None
         check_finite(checkpoint['state_dict'] if checkpoint else {})
         if cfg.get('resume') and checkpoint:

@@ -20,7 +20,7 @@ from ...checkpoints import check_new, use_safe_loader, write_files
 from ...models import GatedModel
 from ...visualization import draw_choices, draw_summary, route_maps
 from ..config import load_config
-from ..errors import one_line_errors
+from ..errors import foreign_errors, one_line_errors
 from ..images import find_images, load_split
 from ..models import build_gated_model
 from ..outputs import png_bytes, unique_names
@@ -79,7 +79,8 @@ def main(args: Namespace) -> None:
 
         samples = []
         for path, stem, batch in zip(images, stems, track(batches, description='drawing'), strict=True):
-            sample = predict(model, batch)
+            with foreign_errors(f"image '{path}'"):
+                sample = predict(model, batch)
             samples.append(sample)
             figure = draw_choices(as_seen(batch), sample, path.name)
             contents = {stem.with_name(f'{stem.name}.png'): png_bytes(figure, dpi=120)}
