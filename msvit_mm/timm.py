@@ -67,6 +67,9 @@ class TimmMSViT(nn.Module):
         **words: Any,
     ) -> None:
         super().__init__()
+        for word, wanted in (('detail', None), ('out_indices', None), ('out_type', 'featmap'), ('final_norm', True)):
+            if words.get(word, wanted) != wanted:  # timm asks for other layers at every call
+                raise ValueError(f'{word}: wanted {wanted!r} under timm, got {words[word]!r}')
         self.backbone = MSViT(img_size=img_size, in_channels=in_chans, **words)
         with quiet_initialisation():
             self.backbone.init_weights()

@@ -14,12 +14,13 @@ from mmpretrain.models.utils import WindowMSA, resize_pos_embed
 from torch import Tensor, nn
 
 from ..gates.base import linear_macs
+from ..ops.checks import check_range
 from ..ops.gating import zero_with_gradient
 from ..ops.packing import Packing
 from ..ops.tiling import Maps, Tiling, pad_to_regions, per_scale, shrink, to_squares
 from . import executions
 from .base import Costs, Features, check_choice, check_images, height_and_width, image_size
-from .embedding import embed_patches
+from .embedding import embed_patches, source_grid
 from .layers import draw_drop_path
 from .region import Counterfactual, GateOutput, RegionBackbone
 from .swin_layers import DenseSwin, Stream, layer_of, run_stages, take_drop_path
@@ -127,7 +128,12 @@ class MSSwin(RegionBackbone, SwinTransformer):
         check_decided(
             counterfactual_share, gate_temperature, token_budget, train_ratios, host.get('drop_path_rate', 0.0)
         )
-        self.host_words = host | dict(patch_size=patch_size, out_indices=tuple(out_indices), with_cp=with_cp)
+        out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        settings: Any = self.arch_zoo[arch.lower()] if isinstance(arch, str) else arch
+        stages = range(len(settings['depths']))
+        if not out_indices or list(out_indices) != [i for i in stages if i in out_indices]:
+            raise ValueError(f'out_indices: wanted ascending ones of stages 0 to {stages[-1]}, got {out_indices}')
+        self.host_words = host | dict(patch_size=patch_size, out_indices=out_indices, with_cp=with_cp)
         super().__init__(arch=arch, img_size=height_and_width(img_size), **self.host_words)
         self.strides = [patch_size * 2**i for i in range(self.num_layers)]
         check_choice('region_size', region_size, (self.strides[-1], 2 * self.strides[-1]))
@@ -141,7 +147,7 @@ class MSSwin(RegionBackbone, SwinTransformer):
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
         self.token_budget = token_budget
-        self.train_ratios = train_ratios
+        self.train_ratios = None if train_ratios is None else check_range('[0, 1]', train_ratios=train_ratios)
         self.proportional_attention = proportional_attention
         self.with_cp = with_cp
         self.gate = self.build_gate(gate or self.default_gate)
@@ -161,6 +167,21 @@ class MSSwin(RegionBackbone, SwinTransformer):
         )
         odd = dict(window_size=7, pad_small_map=True, use_abs_pos_embed=True, proportional_attention=True)
         return {'plain': words, 'larger regions, odd windows, positions': words | dict(region_size=32, **odd)}
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Save, and state the grid of absolute positions beside, which their number does not tell."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.use_abs_pos_embed and hasattr(destination, '_metadata'):
+            destination._metadata.setdefault(prefix[:-1], {})['position_grid'] = self.patch_embed.init_out_size
+
+    def _prepare_abs_pos_embed(
+        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *others: Any
+    ) -> None:
+        """Resize positions of another grid before they are loaded; the host takes every grid for a square one."""
+        name, own = f'{prefix}absolute_pos_embed', tuple(self.patch_embed.init_out_size)
+        if name in state_dict and self.use_abs_pos_embed:
+            grid = source_grid(state_dict[name].shape[1], own, metadata.get('position_grid'))
+            state_dict[name] = resize_pos_embed(state_dict[name], grid, own, self.interpolate_mode, 0)
 
     def _check_host(self) -> None:
         """Check that patches, windows and merging are those of a plain Swin."""

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..gates import node_sides
+from ..ops.checks import check_range
 from ..ops.gating import zero_with_gradient
 from ..ops.mixed_grid import MixedGrid, MixedTokens
 from ..ops.packing import Packing
@@ -193,7 +194,7 @@ class MSViT(RegionBackbone, PositionGrid, ExtendedViT):
         self.counterfactual_share = counterfactual_share
         self.test_execution = test_execution
         self.token_budget = token_budget
-        self.train_ratios = train_ratios
+        self.train_ratios = None if train_ratios is None else check_range('[0, 1]', train_ratios=train_ratios)
         self.attention_scope = attention_scope
         self.with_cp = with_cp
         self.gate = self.build_gate(gate or self.default_gate)

@@ -185,7 +185,9 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         check_choice('init', init, INITS)
         check_in(f'[{NUM_ROWS}, inf)', num_stages=num_stages)
         check_in('[0, inf)', extra_depth=extra_depth)
-        check_in('(0, inf)', gate_temperature=gate_temperature, cost_budget=cost_budget)
+        check_in('(0, inf)', gate_temperature=gate_temperature)
+        if cost_budget is not None:
+            check_in('(0, inf)', cost_budget=cost_budget)
         check_in('(0, 1]', counterfactual_share=counterfactual_share)
         check_in('[0, 1)', drop_path_rate=drop_path_rate)
         if len(row_weights) != NUM_ROWS or not all(weight > 0 for weight in row_weights):
@@ -405,7 +407,17 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         return [(rows // p, cols // p) for (rows, cols), p in zip(sizes, self.patches, strict=True)]
 
     def costs_of(self, decisions: Mapping[Edge, Tensor], image_size: tuple[int, int]) -> Costs:
-        return self.cost_table(image_size).costs({edge: x.flatten(1) for edge, x in decisions.items()})
+        flat = {edge: x.flatten(1) for edge, x in decisions.items()}
+        return self.cost_table(image_size).costs(self._stopped(flat) if self.row_stop else flat)
+
+    def _stopped(self, decisions: Mapping[Edge, Tensor]) -> dict[Edge, Tensor]:
+        """Decisions (B, patches) as a pass executes them: closed in a row from the first stage on that nobody opens."""
+        executed = dict(decisions)
+        alive: dict[int, Any] = dict.fromkeys(range(NUM_ROWS), 1)
+        for edge in sorted((edge for edge in decisions if edge[0] == 'row'), key=lambda edge: edge[2]):
+            executed[edge] = decisions[edge] * alive[edge[1]]
+            alive[edge[1]] = executed[edge].amax(1, keepdim=True)
+        return executed
 
     def dense_costs(self, image_size: tuple[int, int]) -> Costs:
         return self.cost_table(image_size).dense

@@ -1,6 +1,6 @@
 """Multiply-adds of a vision transformer on tokens of several scales, in closed form."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -52,6 +52,6 @@ def dense_costs(host: 'MSViT', tiling: Tiling) -> Costs:
 
 def _layer_macs(host: 'MSViT', num_tokens: Tensor, num_pairs: Tensor | None = None) -> Tensor:
     """Multiply-adds of the layers with tokens (layers, B), class tokens among them, and pairs alike or None."""
-    ffn_macs = linear_macs(host.layers[0].ffn)
+    ffn_macs: Any = num_tokens.new_tensor([linear_macs(layer.ffn) for layer in host.layers])[:, None]
     num_pairs = None if num_pairs is None else num_pairs.double()
     return encoder_macs(num_tokens.double(), host.embed_dims, ffn_macs, 1, num_pairs).sum(0)

@@ -53,7 +53,9 @@ def check_decided(
         ValueError: If one is out of its range.
     """
     check_in('(0, 1]', counterfactual_share=counterfactual_share)
-    check_in('(0, inf)', gate_temperature=gate_temperature, token_budget=token_budget)
+    check_in('(0, inf)', gate_temperature=gate_temperature)
+    if token_budget is not None:
+        check_in('(0, inf)', token_budget=token_budget)
     check_in('[0, 1)', drop_path_rate=drop_path_rate)
     if train_ratios is not None:
         check_range('[0, 1]', train_ratios=train_ratios)
@@ -65,6 +67,15 @@ def check_built(backbone: 'MSViT') -> None:
     Raises:
         ValueError: If a class token lies in no region, or nothing of the task reaches a learned gate.
     """
+    projection, side = backbone.patch_embed.projection, (backbone.patch_size, backbone.patch_size)
+    if not projection.kernel_size == projection.stride == side or any(projection.padding):
+        got = f'kernels of {projection.kernel_size}, stride {projection.stride}, padding {projection.padding}'
+        raise ValueError(f'patch_cfg: wanted patches of {side} pixels that neither overlap nor leave gaps, got {got}')
+    layers = range(backbone.num_layers)
+    if not backbone.out_indices or not set(backbone.out_indices) <= set(layers):
+        raise ValueError(
+            f'out_indices: wanted layers of {layers.start} to {layers.stop - 1}, got {backbone.out_indices}'
+        )
     if backbone.attention_scope == 'region' and backbone.num_extra_tokens:
         raise ValueError("attention_scope='region' needs with_cls_token=False: a class token lies in no region")
     gradient, execution = backbone.gate_gradient, backbone.train_execution

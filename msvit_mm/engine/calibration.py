@@ -224,7 +224,8 @@ class GateCalibrationHook(Hook):
     priority = 'LOW'  # before the checkpoint
 
     def __init__(self, coarse_ratio: float | None = None, num_images: int = 256) -> None:
-        check_in('(0, 1)', coarse_ratio=coarse_ratio)
+        if coarse_ratio is not None:
+            check_in('(0, 1)', coarse_ratio=coarse_ratio)
         check_in('[1, inf)', num_images=num_images)
         self.coarse_ratio = coarse_ratio
         self.num_images = num_images

@@ -237,9 +237,10 @@ class RandomGate(RegionGate):
         self.extremes = extremes
 
     def forward(self, images: Tensor) -> Tensor:
-        ratio = self.low + (self.high - self.low) * torch.rand(()).item()
+        place = torch.rand(()).item()
+        ratio = self.low + (self.high - self.low) * place
         if torch.rand(()).item() < self.extremes:
-            ratio = float(ratio > (self.low + self.high) / 2)
+            ratio = float(place > 0.5)
         rows, cols = self.num_regions(images)
         num_coarse = (ratio * rows * cols + torch.rand(len(images), 1, 1, device=images.device)).floor()
         return rank_logits(torch.rand(len(images), rows, cols, device=images.device), num_coarse)

@@ -120,8 +120,9 @@ class RandomRoutes(TokenGate):
 
     Args:
         edges: The gated edges; the backbone fills them in.
-        active_ratio: Probability in [0, 1], or a (low, high) range from which each image draws its own. The backbone's
-            ``active_ratio_of`` gives the one that has a certain cost.
+        active_ratio: Probability in [0, 1], or a (low, high) range from which each image draws its own for each edge,
+            so that the costs of images lie around their mean. The backbone's ``active_ratio_of`` gives the one that has
+            a certain cost.
 
     Raises:
         ValueError: If a probability lies outside [0, 1].

@@ -135,6 +135,7 @@ def weighted_attention(query: Tensor, key: Tensor, value: Tensor, key_weights: T
     key_weights = key_weights[:, None, None, :]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, H, D) -> (B, H, N, D)
     scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # whose range the exponent is for
     largest = scores.detach().masked_fill(key_weights == 0, -torch.inf).amax(-1, keepdim=True)
     scores = (scores - largest).clamp(max=MAX_EXPONENT).exp() * key_weights
     weights = scores / scores.sum(-1, keepdim=True)

@@ -14,7 +14,7 @@ def check_in(interval: str, **values: Any) -> None:
 
     Args:
         interval: As it is written: a round bracket leaves its end out.
-        values: By the names that the error shall use. None is no number to check.
+        values: By the names that the error shall use.
 
     Raises:
         ValueError: If one does not, is NaN or no number at all.
@@ -30,7 +30,7 @@ def check_in(interval: str, **values: Any) -> None:
     outside |= {high} if interval[-1] == ')' else set()
     for name, value in values.items():
         is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if value is not None and not (is_number and low <= value <= high and value not in outside):
+        if not (is_number and low <= value <= high and value not in outside):
             raise ValueError(f'{name} must lie in {interval}, got {value!r}')
 
 

@@ -9,6 +9,7 @@ from conformance.cases import close, gradients, perturb, random_images, run, tas
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmpretrain.models.backbones import SwinTransformer
+from mmpretrain.models.utils import resize_pos_embed
 from mmseg.structures import SegDataSample
 
 from msvit_mm.backbones import MSSwin
@@ -330,3 +331,21 @@ def test_wrong_words_are_refused(words, message):
 def test_maps_smaller_than_windows_are_refused():
     with pytest.raises(ValueError, match='wanted maps of 7 x 7 cells or more .* or pad_small_map=True, got 5 x 7'):
         build()(random_images((160, 224), 1))
+
+
+@pytest.mark.parametrize(('old', 'new'), [((32, 128), (64, 128)), ((64, 128), (128, 64)), ((64, 96), (96, 128))])
+def test_absolute_positions_of_no_square_keep_their_places(old, new):
+    words = next(iter(MSSwin.examples().values())) | dict(use_abs_pos_embed=True)
+    source, target = (MSSwin(**words | dict(img_size=size)) for size in (old, new))
+    torch.nn.init.normal_(source.absolute_pos_embed)
+    grids = [tuple(x.patch_embed.init_out_size) for x in (source, target)]
+    wanted = resize_pos_embed(source.absolute_pos_embed, *grids, target.interpolate_mode, 0)
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target.absolute_pos_embed, wanted)
+
+
+@pytest.mark.parametrize('indices', [(1, 0), (-1,), (0, 2), ()])
+def test_stages_that_are_none(indices):
+    words = next(iter(MSSwin.examples().values())) | dict(out_indices=indices)
+    with pytest.raises(ValueError, match='out_indices: wanted ascending ones of stages 0 to 1, got'):
+        MSSwin(**words)

@@ -637,6 +637,10 @@ def test_other_image_sizes_interpolate_the_position_embedding(make_msvit, tiny_a
         (dict(token_budget='60'), r"token_budget must lie in \(0, inf\), got '60'"),
         (dict(drop_path_rate=-1), r'drop_path_rate must lie in \[0, 1\), got -1'),
         (dict(gate_temperature=0), r'gate_temperature must lie in \(0, inf\), got 0'),
+        (dict(gate_temperature=None), r'gate_temperature must lie in \(0, inf\), got None'),
+        (dict(out_indices=[2]), r'out_indices: wanted layers of 0 to 1, got \[2\]'),
+        (dict(patch_cfg=dict(stride=8)), 'patch_cfg: wanted patches of .* that neither overlap nor leave gaps'),
+        (dict(patch_cfg=dict(padding=4)), 'patch_cfg: wanted patches of .* that neither overlap nor leave gaps'),
         (dict(img_size=(0, 32)), r'at least one pixel, got \(height, width\) \(0, 32\)'),
     ],
     ids=str,
@@ -697,3 +701,17 @@ def test_train_ratios_rank_the_regions_of_each_image(make_msvit, gate):
         assert model.gate.layers[0].weight.grad.any()
     _, output = model.eval().forward_gated(random_images(4, 96, 128, torch.float32))
     assert torch.equal(output.decisions, (output.gate_logits > 0).float())
+
+
+def test_costs_of_layers_that_differ(make_msvit):
+    words = [dict(feedforward_channels=channels) for channels in (32, 128)]
+    model = make_msvit(layer_cfgs=words, gate=dict(type='FixedGate', scale='fine'))
+    images = torch.rand(1, 3, 64, 96)
+    costs = model.forward_gated(images)[1].costs
+    assert count_macs(model, images) == costs.total.item()
+
+
+def test_one_ratio_of_training_is_a_range(make_msvit):
+    model = make_msvit(train_ratios=0.5).train()
+    _, said = model.forward_gated(torch.rand(2, 3, 64, 96))
+    assert said.decisions.mean((1, 2)).tolist() == [0.5, 0.5]

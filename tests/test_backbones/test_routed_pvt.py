@@ -532,3 +532,12 @@ def test_compilation_leaves_the_routes_as_they_are():
         torch.testing.assert_close(compiled(images), model(images))
     torch._dynamo.reset()
     assert counter.frame_count <= 2
+
+
+def test_costs_of_stated_routes_stop_where_a_row_does(perturb):
+    model = perturb(build(row_stop=True)).eval()
+    images = torch.rand(2, 3, *SIZE)
+    decisions = model.random_decisions(0.6, images)
+    decisions[min(edge for edge in decisions if edge[0] == 'row')][0] = 0  # an image whose first row stops at once
+    executed = model.forward_gated(images, decisions)[1].costs.total
+    torch.testing.assert_close(model.costs_of(decisions, SIZE).total, executed)

@@ -380,7 +380,5 @@ def test_pvt_of_other_sizes_or_kinds_is_refused():
 
 def test_rotary_positions_of_others_than_dinov3_are_refused(make_timm, tiny_arch):
     weights = {key: x for key, x in make_timm().state_dict().items() if key != 'pos_embed'}
-    with pytest.raises(
-        ValueError, match='or the rotary positions of DINOv3, .* 0 registers'
-    ):
+    with pytest.raises(ValueError, match='or the rotary positions of DINOv3, .* 0 registers'):
         rename_keys(weights)

@@ -18,6 +18,7 @@ import msvit_mm.hub
 from msvit_mm.backbones import registered_backbones
 from msvit_mm.checkpoints import load_from_hub
 from msvit_mm.checkpoints.hub import _from_json, _to_json, hub_files
+from msvit_mm.gates import EdgeGate
 from msvit_mm.hub import HubMSViT
 from msvit_mm.models import GatedEncoderDecoder
 
@@ -195,3 +196,15 @@ def test_missing_packages_are_named(folder, monkeypatch, model):
     with pytest.raises(ImportError, match=r"'user/tiny' is no folder, and the Hub needs huggingface_hub; install with"):
         load_from_hub('user/tiny')
     assert isinstance(load_from_hub(Path(folder)), GatedEncoderDecoder)
+
+
+def test_a_gate_by_its_class_is_refused(tiny_arch, tmp_path):
+    with pytest.raises(ValueError, match='wanted words of text and numbers, .* ScaleGate for EdgeGate'):
+        HubMSViT(arch=tiny_arch, img_size=(64, 96), gate=dict(type=EdgeGate)).save_pretrained(tmp_path)
+
+
+def test_positions_of_a_wide_network_come_back(tiny_arch, tmp_path):
+    model = HubMSViT(arch=tiny_arch, img_size=(32, 128), gate=dict(type='EdgeGate'))
+    torch.nn.init.normal_(model.pos_embed)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(HubMSViT.from_pretrained(tmp_path).pos_embed, model.pos_embed)

@@ -154,14 +154,19 @@ def test_every_parameter_has_a_gradient(make, images):
     assert not model.backbone.with_cp
 
 
+@pytest.mark.parametrize('words', [dict(detail=dict(levels=(0,))), dict(out_indices=[0]), dict(out_type='cls_token')])
+def test_words_of_maps_that_timm_chooses_itself(make, words):
+    with pytest.raises(ValueError, match=f'{next(iter(words))}: wanted .* under timm, got'):
+        make(**words)
+
+
 def test_groups(make):
-    model = make(coarse_embedding='own', detail=dict(hidden_dims=8, levels=(0,)))
+    model = make(coarse_embedding='own')
     groups = param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.5)
     scales = {id(p): group['lr_scale'] for group in groups for p in group['params']}
     scale = {name: scales[id(p)] for name, p in model.named_parameters()}
     assert scale['backbone.gate.layers.0.weight'] == scale['backbone.pos_embed']
     assert {x for name, x in scale.items() if 'coarse_pixels' in name} == {scale['backbone.pos_embed']}
-    assert {x for name, x in scale.items() if 'detail' in name} == {scale['backbone.ln1.weight']}
     assert scale['backbone.layers.0.ln1.weight'] < scale['backbone.layers.1.ln1.weight'] < scale['head.weight'] == 1
     groups = create_optimizer_v2(model, 'adamw', weight_decay=0.05).param_groups
     decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}

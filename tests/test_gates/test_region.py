@@ -273,3 +273,10 @@ def test_logits_shift_together(name, perturb):
 def test_a_rule_has_no_logits_to_shift():
     with pytest.raises(ValueError, match=r'whose logits can shift \(ScaleGate, StaticGate\), got EdgeGate'):
         EdgeGate().shift_logits(1.0)
+
+
+def test_extremes_of_one_ratio_are_either():
+    gate = MODELS.build(dict(type='RandomGate', coarse_ratio=0.4, extremes=1.0))
+    images = torch.rand(1, 3, 64, 96)
+    shares = {(gate(images) > 0).float().mean().item() for _ in range(40)}
+    assert shares == {0.0, 1.0}

@@ -211,3 +211,9 @@ def test_varlen_gets_what_it_needs(gpu, monkeypatch, query_lengths, key_lengths)
     unequal = len(set(zip(query_lengths, key_lengths, strict=True))) > 1
     assert len(calls) == (unequal and min(query_lengths) > 0)
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+
+
+def test_weights_of_zero_in_half_precision_are_no_nan():
+    q, k = torch.ones(1, 2, 1, 1).half(), torch.tensor([0.0, 12.0]).view(1, 2, 1, 1).half()
+    out = weighted_attention(q, k, k, torch.tensor([[1.0, 0.0]]).half())
+    assert out.dtype == torch.half and (out == 0).all()
