@@ -66,6 +66,7 @@ HARMLESS = (
     'model.data_preprocessor.size',
     'model.gate_loss',
     'model.test_cfg',
+    'custom_hooks',
     'default_hooks.checkpoint.interval',
     'optim_wrapper.constructor',
     'optim_wrapper.optimizer.lr',
@@ -436,7 +437,7 @@ def test_numbers_agree(path):
             (check,) = [step for step in loader.dataset.pipeline if step.type == 'CheckLabels']
             assert check.num_classes == cfg.num_classes
     gate, loss = backbone.gate, cfg.model.gate_loss
-    learned = gate.type in ('ScaleGate', 'StaticGate', 'RouteGate') and not gate.get('frozen')
+    learned = gate.type in ('ScaleGate', 'StaticGate', 'ContextGate', 'RouteGate') and not gate.get('frozen')
     assert bool(loss) == learned  # without a loss of its own a learned gate would become all fine, or all open
     if backbone.type == 'DynamicTokenRoutingTransformer':
         check_numbers_of_routes(cfg)
