@@ -305,7 +305,7 @@ def flatten(value, prefix=''):
 
 
 def test_configs_are_found():
-    assert len(LEAVES) == 104
+    assert len(LEAVES) == 107
     assert len({path.stem for path in LEAVES}) == len(LEAVES)
     names = ['dense_mask_rcnn_scenes', 'dit_mask_rcnn_coco', 'msvit_mask_rcnn_coco', 'msvit_mask_rcnn_scenes']
     assert [path.stem for path in OPTIONAL] == names

@@ -182,10 +182,10 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
         ValueError: If there is none of them, more than one, a Swin V2, or a key that no rule explains.
 
     Example:
-        >>> names = ['patch_embed.proj.weight', 'blocks.0.attn.qkv.weight', 'blocks.0.ls1.gamma', 'head.weight']
+        >>> names = ['pos_embed', 'patch_embed.proj.weight', 'blocks.0.ls1.gamma', 'head.weight']
         >>> conversion = rename_keys({name: torch.zeros(1) for name in names})
         >>> list(conversion.state_dict)
-        ['patch_embed.projection.weight', 'layers.0.attn.qkv.weight', 'layers.0.attn.gamma1.weight']
+        ['pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.gamma1.weight']
         >>> conversion.dropped
         {'head.weight': 'a head'}
     """
@@ -226,7 +226,8 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
     tensors = {name: weights[key] for key, name in inner.items()}
     registers = [tensors[name].shape[1] for name in REGISTERS if name in tensors]
     extra_tokens = int('cls_token' in tensors), int('dist_token' in tensors), sum(registers)
-    if family == 'timm' and 'pos_embed' not in state_dict and extra_tokens[2] != 4:
+    rotary = 'pos_embed' not in state_dict and 'patch_embed.projection.weight' in state_dict
+    if family == 'timm' and rotary and extra_tokens[2] != 4:
         raise ValueError(
             'wanted position embeddings, or the rotary positions of DINOv3, which come with 4 registers, got neither: '
             f'no pos_embed, {extra_tokens[2]} registers; other rotary positions turn otherwise.'

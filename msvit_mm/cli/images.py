@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from ..datasets.configs import datasets_of, files_below, leaf_datasets
+from ..datasets.configs import datasets_of, entries_below, leaf_datasets
 from ..datasets.image_mask import IMAGE_SUFFIXES, MASK_SUFFIXES, NUM_LOOKED_AT, is_binary_255
 from ..datasets.prepared import PreparedImages, space_evenly
 from ..models import GatedModel
@@ -47,7 +47,7 @@ def left_out(cfg: Config, split: str) -> list[str]:
         if not folder or not suffix or dataset.get('ann_file') or '://' in str(folder):
             continue
         path = Path(dataset.get('data_root') or '', folder)
-        images = [file for file in files_below(path) if file.suffix.lower() in IMAGE_SUFFIXES]
+        images = [file for file in entries_below(path) if file.suffix.lower() in IMAGE_SUFFIXES]
         others = sorted(file.name for file in images if not (file.name.endswith(suffix) and file.is_file()))
         if others:
             lines.append(
@@ -67,7 +67,8 @@ def without_classes(cfg: Config, split: str) -> list[str]:
             continue
         path = Path(dataset.get('data_root') or '', folder)
         suffixes = [dataset['seg_map_suffix']] if 'seg_map_suffix' in dataset else MASK_SUFFIXES
-        masks = list(islice((file for file in files_below(path) if file.name.endswith(tuple(suffixes))), NUM_LOOKED_AT))
+        found = (file for file in entries_below(path) if file.name.endswith(tuple(suffixes)))
+        masks = list(islice(found, NUM_LOOKED_AT))
         with suppress(OSError):  # a mask that cannot be read is named when it is loaded
             if masks and is_binary_255(masks):
                 lines.append(
@@ -94,7 +95,7 @@ def find_images(path: Path) -> list[Path]:
     Raises:
         ValueError: If there are none, or one is no image.
     """
-    found = [path] if path.is_file() else sorted(p for p in files_below(path) if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = [path] if path.is_file() else sorted(p for p in entries_below(path) if p.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise ValueError(
             f"images '{path}': wanted an image file or a folder with {', '.join(IMAGE_SUFFIXES)}, got none."

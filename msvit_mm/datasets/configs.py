@@ -34,8 +34,8 @@ def datasets_of(cfg: Any, split: str) -> list[Any]:
     return leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {})
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files below a folder by name, those in linked folders included, as the hosts list them."""
+def entries_below(folder: Path) -> Iterator[Path]:
+    """What lies below a folder, files and folders, those in linked folders included, as the hosts list them."""
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -44,4 +44,4 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders.sort()
-        yield from (Path(root, name) for name in sorted(files))
+        yield from (Path(root, name) for name in sorted([*files, *folders]))

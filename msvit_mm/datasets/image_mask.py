@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
-from .configs import files_below
+from .configs import entries_below
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif')  # those that keep every value as it is
@@ -155,7 +155,7 @@ def _by_name(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, Path
     """Files below a folder by their path in it without suffix."""
     if not folder.is_dir():
         raise FileNotFoundError(f'ImageMaskDataset: wanted {what} in {str(folder)!r}, got no such folder')
-    files = [path for path in sorted(files_below(folder)) if path.is_file() and not path.name.startswith('.')]
+    files = [path for path in sorted(entries_below(folder)) if path.is_file() and not path.name.startswith('.')]
     found = [path for path in files if path.suffix.lower() in suffixes]
     lossy = [path.name for path in files if what == 'masks' and path.suffix.lower() in ('.jpg', '.jpeg', '.webp')]
     if lossy:

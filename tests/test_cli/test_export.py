@@ -120,8 +120,8 @@ def test_without_a_budget_it_masks(run, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['x.pth', '--token-budget', 60, *SIZE], 'wanted a name that ends in .onnx or .pt2'),
-        (['x.pt2', '--format', 'onnx', '--token-budget', 60, *SIZE], 'wanted a name that ends in .onnx or .pt2'),
+        (['x.pth', '--token-budget', 60, *SIZE], 'wanted a name that ends in .onnx'),
+        (['x.pt2', '--format', 'onnx', '--token-budget', 60, *SIZE], 'wanted a name that ends in .onnx'),
         (['x.pt2', '--token-budget', 20, *SIZE], 'token_budget: wanted at least 36'),
         (['x.pt2', '--token-budget', 60, '--size', 100, 96], 'image size of multiples of 16 pixels'),
         (['x.pt2', '--token-budget', 60, 61, *SIZE], 'wanted each to give another number of fine regions'),

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ...checkpoints import check_new, write_files
-from ...datasets.configs import datasets_of, files_below, type_name
+from ...datasets.configs import datasets_of, entries_below, type_name
 from ...datasets.named import NamedSamples
 from ...studies.survey import Survey, survey
 from ...visualization import draw_sheet
@@ -53,7 +53,7 @@ def _load_leaf(config: Any, split: str) -> Any:
         raise ValueError(f'{split} data: {error}.') from None
     if len(dataset) == 0:
         folder = Path(dataset.data_prefix['img_path'])
-        found = Counter(path.suffix or 'none' for path in files_below(folder))
+        found = Counter(path.suffix or 'none' for path in entries_below(folder) if path.is_file())
         got = ', '.join(f'{count} of {suffix}' for suffix, count in found.items()) or 'no file'
         raise ValueError(f"{split} data: wanted *{dataset.img_suffix} in '{folder}', got {got}; img_suffix says which.")
     paths = [dataset.get_data_info(i).get('seg_map_path') or '' for i in range(len(dataset))]
