@@ -182,10 +182,10 @@ def rename_keys(weights: Mapping[str, Tensor], prefix: str | None = None) -> Con
         ValueError: If there is none of them, more than one, a Swin V2, or a key that no rule explains.
 
     Example:
-        >>> names = ['pos_embed', 'patch_embed.proj.weight', 'blocks.0.ls1.gamma', 'head.weight']
+        >>> names = ['pos_embed', 'patch_embed.proj.weight', 'blocks.0.attn.qkv.weight', 'head.weight']
         >>> conversion = rename_keys({name: torch.zeros(1) for name in names})
         >>> list(conversion.state_dict)
-        ['pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.gamma1.weight']
+        ['pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.qkv.weight']
         >>> conversion.dropped
         {'head.weight': 'a head'}
     """
