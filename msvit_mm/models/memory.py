@@ -13,6 +13,11 @@ from ..backbones.base import image_size
 # Copies of the class scores in single precision: over the network's input, and over the images as they were (measured).
 SCORES_OF_INPUT, SCORES_OF_IMAGE = 3.0, 1.25
 SMALL = 2**27  # bytes for which nobody is asked
+# Limit, use and the line of statistics with what of the use is cache, of a container: control groups 2 and 1.
+CONTROL_GROUPS = (
+    ('memory.max', 'memory.current', 'memory.stat', 'inactive_file'),
+    ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes', 'memory/memory.stat', 'total_inactive_file'),
+)
 
 
 class ImageMemoryError(ValueError):
@@ -51,7 +56,7 @@ def check_memory(
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; of the CPU what the system counts as available, or a great many if it does not.
+    """Bytes that are free on a device; of the CPU what the system counts as available and the container's limit leaves.
 
     Example:
         >>> free_memory(torch.device('cpu')) > 0
@@ -60,7 +65,23 @@ def free_memory(device: torch.device) -> int:
     if device.type == 'cuda':  # what torch keeps for itself is free, too
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
+    free = 2**62
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path('/proc/meminfo').read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith('MemAvailable')))
-    return 2**62
+        free = 1024 * _value_of('MemAvailable:', Path('/proc/meminfo'))
+    return min(free, _left_in_container())
+
+
+def _left_in_container(root: Path = Path('/sys/fs/cgroup')) -> int:
+    """Bytes that the limit of a container leaves, or a great many if there is none."""
+    left = 2**62
+    for limit, used, statistics, cache in CONTROL_GROUPS:
+        with contextlib.suppress(OSError, ValueError, StopIteration):  # 'max': no limit
+            taken = int((root / used).read_text()) - _value_of(cache, root / statistics)
+            left = min(left, max(0, int((root / limit).read_text()) - taken))
+    return left
+
+
+def _value_of(name: str, path: Path) -> int:
+    """The number of the line that begins with a name."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return int(next(value for key, value, *_ in lines if key == name))

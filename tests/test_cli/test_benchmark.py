@@ -108,6 +108,7 @@ def test_absent_device(fail, monkeypatch):
         (CONFIG, '--ratios 1.5', r'ratio must lie in \[0, 1\], got 1.5'),
         (CONFIGS / 'dit_upernet_scenes.py', '--ratios 0.01', 'cost_ratio must lie between .* got 0.01'),
         (CONFIG, '--executions trimmed', '--executions: wanted some of masked, padded, packed, got trimmed'),
+        (CONFIG, '--size 3 3 --batch-sizes 1', '--size: in images of 3x3 pixels: RuntimeError: Input and output sizes'),
         (CONFIG, '--batch-sizes 300', 'wanted 300 distinct ones for the largest batch, got 256'),
         (
             CONFIGS / 'studies/baselines/dense_fine_upernet_camvid.py',

@@ -175,8 +175,10 @@ def test_pvt_becomes_a_router(convert, tmp_path):
     model.init_weights()
     assert torch.equal(model.nodes['2_2'][0].attn.kv.weight, weights['stages.2.blocks.0.attn.kv.weight'])
     assert not model.nodes['2_3'][0].attn.proj.weight.any()
-    with pytest.raises(SystemExit, match='weights of timm PVTv2: wanted no patch sizes and no --source-grid, got some'):
+    with pytest.raises(SystemExit, match='weights of timm PVTv2: wanted no patch sizes, got some'):
         convert(source, tmp_path / 'other.pth', '--patch-size', 8)
+    with pytest.raises(SystemExit, match='wanted weights with position embeddings, got timm PVTv2 without'):
+        convert(source, tmp_path / 'other.pth', '--source-grid', 7, 7)
 
 
 def test_pvt_and_the_config_of_a_plain_transformer(check_fails, tmp_path, config):

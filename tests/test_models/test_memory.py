@@ -23,3 +23,15 @@ def test_nobody_is_asked_for_little(monkeypatch):
     check_memory(torch.empty(1, 3, 60, 80), [{}], 10)
     with pytest.raises(ImageMemoryError, match='got 6000 x 8000'):
         check_memory(torch.empty(1, 3, 60, 80), [dict(ori_shape=(6000, 8000))], 10)
+
+
+@pytest.mark.parametrize('names', memory.CONTROL_GROUPS, ids=('version 2', 'version 1'))
+def test_limits_of_containers(tmp_path, names):
+    limit, used, statistics, cache = names
+    (tmp_path / 'memory').mkdir()
+    assert memory._left_in_container(tmp_path) == 2**62
+    (tmp_path / used).write_text('700\n')
+    (tmp_path / statistics).write_text(f'anon 600\n{cache} 50\nslab 1\n')
+    for text, left in (('1000\n', 350), ('600', 0), ('max\n', 2**62)):
+        (tmp_path / limit).write_text(text)
+        assert memory._left_in_container(tmp_path) == left

@@ -13,11 +13,11 @@ from rich.progress import track
 from ...backbones.base import height_and_width
 from ...checkpoints import use_safe_loader
 from ...models import GatedModel
-from ...studies.benchmark import PARTS, time_forms
+from ...studies.benchmark import PARTS, decode, time_forms
 from ...studies.forms import make_forms, state_decisions
 from ...studies.timing import clock_of
 from ..config import load_config, seed_of
-from ..errors import one_line_errors
+from ..errors import foreign_errors, one_line_errors
 from ..images import load_inputs
 from ..models import build_gated_model, check_segmentor
 from ..records import COST_COLUMNS, Column, check_record, describe_run, make_table, write_record
@@ -75,7 +75,8 @@ def main(args: Namespace) -> None:
     results = {}
     for batch_size in args.batch_sizes:
         batch = images[:batch_size].to(args.device)
-        with one_line_errors():
+        with one_line_errors(), torch.no_grad(), foreign_errors(f'--size: in images of {where} pixels'):
+            decode(model, size, model.backbone(batch))
             stated = state_decisions(model.backbone, batch, args.ratios, bool(args.checkpoint), seed)
         forms = make_forms(model.backbone, batch, stated, executions)
         progress = partial(track, description=f'batch size {batch_size}', console=console)

@@ -50,8 +50,10 @@ def target_config(args: Namespace, conversion: Conversion) -> dict[str, Any]:
     if args.patch_sizes and given.keys() & {'patch_size', 'coarse_patch_size'}:
         raise ValueError('--patch-sizes: wanted no further patch size beside, got some.')
     wanted = next(name for name, cls in registered_backbones().items() if conversion.family in cls.weight_families)
-    if conversion.is_pyramid and (given.keys() - {'img_size'} or args.source_grid):
-        raise ValueError(f'weights of {conversion.family}: wanted no patch sizes and no --source-grid, got some.')
+    if conversion.is_pyramid and given.keys() - {'img_size'}:
+        raise ValueError(f'weights of {conversion.family}: wanted no patch sizes, got some.')
+    if args.source_grid and 'pos_embed' not in conversion.state_dict:
+        raise ValueError(f'--source-grid: wanted weights with position embeddings, got {conversion.family} without.')
     if len(given.get('img_size', (0,))) > 2:
         raise ValueError(f'--img-size: wanted H or H W, got {args.img_size}.')
     if 'img_size' in given:
