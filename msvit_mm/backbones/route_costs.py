@@ -47,9 +47,11 @@ class CostTable(NamedTuple):
         return Costs(num_tokens, torch.zeros_like(embedding), embedding, encoder, self.reference)
 
     def costs(self, decisions: Mapping[Edge, Tensor]) -> Costs:
-        """Costs of decisions (B, N) on every edge, with their gradient; merges count as embedding, nodes as layers."""
+        """Costs of decisions (B, patches) on every edge, with gradient; merges count as embedding, nodes as layers."""
         given = [decisions[edge] for edge in self.edges]
+        cells = [self.patches[row + (kind == 'merge')] ** 2 for kind, row, _ in self.edges]
         counts = torch.stack([x.sum(1, dtype=torch.float64) for x in given])
+        counts = counts * counts.new_tensor(cells).unsqueeze(1)
         any_open = torch.stack([x.amax(1) for x in given])
         static, per_token = counts.new_tensor([*self.edges.values()]).T.unsqueeze(-1)  # (edges, 1)
         macs = static * any_open + per_token * counts

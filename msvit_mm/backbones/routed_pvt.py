@@ -407,7 +407,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         return [(rows // p, cols // p) for (rows, cols), p in zip(sizes, self.patches, strict=True)]
 
     def costs_of(self, decisions: Mapping[Edge, Tensor], image_size: tuple[int, int]) -> Costs:
-        flat = {edge: x.flatten(1) for edge, x in decisions.items()}
+        flat = {edge: self._of_patches(edge, x).flatten(1) for edge, x in decisions.items()}
         return self.cost_table(image_size).costs(self._stopped(flat) if self.row_stop else flat)
 
     def _stopped(self, decisions: Mapping[Edge, Tensor]) -> dict[Edge, Tensor]:
@@ -464,15 +464,21 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         grids, nothing = self._grids(image_size(images)), images.new_empty(len(images), 0, 0)
         decisions = {edge: threshold(gate(edge, nothing, grids[edge[1]]).sigmoid()) for edge in gate.edges}
         sizes = row_sizes(image_size(images))
-        return {edge: self._of_tokens(edge, x, sizes) for edge, x in decisions.items()}
+        return self._of_tokens(decisions, sizes)
 
     def state_decisions(self, decisions: Mapping[Edge, Tensor]) -> Gate:
         return StatedRoutes(self.gate, {edge: self._of_patches(edge, x) for edge, x in decisions.items()})
 
-    def _of_tokens(self, edge: Edge, x: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """Values of the patches that an edge leads to, for each token, (B, patches) -> (B, rows, cols)."""
-        row = _target_row(edge)
-        return spread(x, sizes[row], self.patches[row])
+    def _of_tokens(self, by_edge: Mapping[Edge, Tensor], sizes: Sequence[Size]) -> dict[Edge, Tensor]:
+        """Values of the patches that edges lead to, for each token, (B, ...) -> (B, rows, cols)."""
+        of_tokens = {}
+        for row, size in enumerate(sizes):  # all edges of a row at once: each alone is a handful of small operators
+            edges = [edge for edge in by_edge if _target_row(edge) == row]
+            if edges:
+                stacked = torch.stack([by_edge[edge].flatten(1) for edge in edges])
+                values = spread(stacked.flatten(0, 1), size, self.patches[row]).unflatten(0, stacked.shape[:2])
+                of_tokens |= zip(edges, values.unbind(), strict=True)
+        return {edge: of_tokens[edge] for edge in by_edge}
 
     def _of_patches(self, edge: Edge, x: Tensor) -> Tensor:
         """What :meth:`_of_tokens` spread, (B, rows, cols) -> (B, rows of patches, cols of patches)."""
@@ -536,7 +542,8 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
             try:
                 check_decisions(given, given.new_empty(batch, *sizes[_target_row(edge)]), '0 (closed) or 1 (open)')
                 patch = self.patches[_target_row(edge)]
-                if not torch.equal(self._of_tokens(edge, self._of_patches(edge, given), sizes), given):
+                spread_again = self._of_tokens({edge: self._of_patches(edge, given)}, sizes)[edge]
+                if not torch.equal(spread_again, given):
                     raise ValueError(f'decisions must be the same within {patch}x{patch} tokens, got some that are not')
             except ValueError as error:
                 raise ValueError(f'on edge {edge}: {error}') from None
@@ -555,7 +562,9 @@ class _Decider:
         self.decisions: dict[Edge, Tensor] = {}
         self.alive: dict[int, Tensor] = {}  # whether the row goes on, (B, 1)
         self.learnable = backbone.gate.learnable
-        self.table, self.budget_table = backbone.cost_table(size), backbone.budget_table(size)
+        self.table = self.budget_table = backbone.cost_table(size)
+        if backbone.row_weights != (1.0,) * NUM_ROWS:
+            self.budget_table = backbone.budget_table(size)
         self.left: Any = None if backbone.training else self._budget(size)  # multiply-adds, of each image
 
     def decide(self, edge: Edge, tokens: Tensor) -> Tensor:
@@ -563,10 +572,10 @@ class _Decider:
         kind, row, _ = edge
         gate = self.backbone.gate
         if row not in self.seen or self.seen[row][0] is not tokens:  # else nothing has changed since
-            self.seen[row] = tokens, mean_of_cells(tokens, self.sizes[row], self.backbone.patches[row])
-        tokens = self.seen[row][1]
+            means = mean_of_cells(tokens, self.sizes[row], self.backbone.patches[row])
+            self.seen[row] = tokens, means.to(torch.promote_types(means.dtype, torch.float32))
         with torch.autocast(tokens.device.type, enabled=False):
-            logits = gate(edge, tokens.to(torch.promote_types(tokens.dtype, torch.float32)), self.grids[row])
+            logits = gate(edge, self.seen[row][1], self.grids[row])
         learning = self.backbone.training and self.learnable
         logits = logits if self.learnable else logits.detach()  # nor is it to move the features instead
         values = relaxed_gate_sample(logits, self.backbone.gate_temperature, noise=learning)
@@ -606,14 +615,11 @@ class _Decider:
         return kept
 
     def output(self) -> RouteOutput:
-        values, decisions = (
-            {edge: self.backbone._of_tokens(edge, x, self.sizes) for edge, x in by_edge.items()}
-            for by_edge in (self.gate_values, self.decisions)
-        )
-        flat = {edge: x.flatten(1) for edge, x in decisions.items()}
-        costs = self.table.costs(flat)
-        budgeted = costs if self.budget_table == self.table else self.budget_table.costs(flat)
-        decisions = {edge: x.detach() for edge, x in decisions.items()}
+        costs = self.table.costs(self.decisions)
+        budgeted = costs if self.budget_table is self.table else self.budget_table.costs(self.decisions)
+        values = self.backbone._of_tokens(self.gate_values, self.sizes)
+        executed = {edge: x.detach() for edge, x in self.decisions.items()}
+        decisions = self.backbone._of_tokens(executed, self.sizes)
         return RouteOutput(values, decisions, costs.num_tokens.sum(0), costs, budgeted.cost_ratio)
 
 

@@ -6,8 +6,8 @@ closed as a whole, the gate sees their means instead.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -106,8 +106,8 @@ class RouteGate(TokenGate):
         return self.edges[edge]
 
     def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
-        token_logit: Any = self.logits[edge_name(edge)]
-        logits = token_logit(tokens.to(token_logit[-1].weight.dtype))  # weights may be of half precision as well
+        norm, linear = cast(Iterable[Any], self.logits[edge_name(edge)])
+        logits = linear(norm(tokens.to(linear.weight.dtype)))  # weights may be of half precision as well
         stride = self.merge_strides[edge[1]] if edge[0] == 'merge' else 1
         if stride > 1:
             logits = F.avg_pool2d(to_map(logits, size), stride, ceil_mode=True, count_include_pad=False)

@@ -1,6 +1,7 @@
 """Squares of tokens of a map, and convolutions of open tokens that never see the whole map."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -106,16 +107,22 @@ def patch_tokens(patches: Tensor, size: Size, patch: int, ring: int = 0) -> Tens
                 [ 5,  6,  7, -1],
                 [-1, -1, -1, -1]])
     """
-    (rows, cols), across = size, size[1] // patch
-    image, cell = patches.div(rows // patch * across, rounding_mode='floor'), patches % (rows // patch * across)
-    steps = torch.arange(-ring, patch + ring, device=patches.device)
-    y = cell.div(across, rounding_mode='floor').unsqueeze(1) * patch + steps
-    x = (cell % across).unsqueeze(1) * patch + steps
-    index = (image.unsqueeze(1) * rows + y).unsqueeze(2) * cols + x.unsqueeze(1)
-    if not ring:
-        return index
-    inside = ((y >= 0) & (y < rows)).unsqueeze(2) & ((x >= 0) & (x < cols)).unsqueeze(1)
-    return index.where(inside, -1)
+    table = _tokens_of_all(size, patch, ring, patches.device)
+    image, cell = patches.div(len(table), rounding_mode='floor'), patches % len(table)
+    index = table[cell]
+    shifted = index + (image * (size[0] * size[1]))[:, None, None]
+    return shifted.where(index >= 0, -1) if ring else shifted
+
+
+@lru_cache(maxsize=64)
+def _tokens_of_all(size: Size, patch: int, ring: int, device: torch.device) -> Tensor:
+    """Tokens of all patches of one image, -1 beyond the border, shape (patches, side, side)."""
+    rows, cols = size
+    steps = torch.arange(-ring, patch + ring, device=device)
+    y = (torch.arange(0, rows, patch, device=device)[:, None] + steps)[:, None, :, None]
+    x = (torch.arange(0, cols, patch, device=device)[:, None] + steps)[None, :, None, :]
+    inside = (y >= 0) & (y < rows) & (x >= 0) & (x < cols)
+    return (y * cols + x).where(inside, -1).flatten(0, 1)
 
 
 def depthwise(conv: nn.Conv2d, hidden: Tensor, tokens: OpenTokens, at: OpenTokens) -> Iterator[Tensor]:
