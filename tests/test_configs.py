@@ -100,7 +100,14 @@ BACKBONE = (
     'out_type',
     'init',
 )
-HEAVY = ('msvit_scales_upernet_cityscapes_1024x1024',)  # half a minute; scales on Scenes stand for it
+HEAVY = (  # recipes of smaller networks stand for them
+    'msvit_scales_upernet_cityscapes_1024x1024',
+    'msvit_upernet_cityscapes',
+    'msvit_dinov3_small_upernet_ade20k',
+    'dit_upernet_ade20k',
+    'dit_classifier_imagenet',
+    'msswin_tiny_upernet_ade20k',
+)
 FOLDER = TemporaryDirectory()
 HEADS = ('neck', 'decode_head', 'auxiliary_head', 'head', 'teacher_loss')
 

@@ -250,8 +250,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
         words = dict(arch=arch, img_size=(64, 96), gate=gate, drop_path_rate=0.0, counterfactual_share=1.0)
         return {
             'plain': words,
-            'select': words | dict(merge='select', num_stages=4, out_indices=(1, 3)),
-            'row stop, no merges': words | dict(row_stop=True, merge='none', num_stages=4),
+            'row stop, select': words | dict(row_stop=True, merge='select', num_stages=4, out_indices=(1, 3)),
         }
 
     def _make_block(self, row: int, drop_path: float) -> PVTBlock:
@@ -293,11 +292,13 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
                     rows[i + 1] = self.downsamples[i](to_map(self.norms[i](rows[i]), sizes[i]))
                 elif ('merge', i, j) in self.edges:
                     gate = decider.decide(('merge', i, j), rows[i])
-                    rows[i + 1] = self._merge(i, j, rows[i], rows[i + 1], gate, sizes[i : i + 2])
+                    if gate is not None:
+                        rows[i + 1] = self._merge(i, j, rows[i], rows[i + 1], gate, sizes[i : i + 2])
             for i in range(NUM_ROWS):
                 if ('row', i, j) in self.edges:
                     gate = decider.decide(('row', i, j), rows[i])
-                    rows[i] = self._transform(i, j, rows[i], gate, sizes[i])
+                    if gate is not None:
+                        rows[i] = self._transform(i, j, rows[i], gate, sizes[i])
         maps = tuple(to_map(self.norms[i](rows[i]), sizes[i]).contiguous() for i in self.out_indices)
         return maps, decider.output()
 
@@ -471,7 +472,7 @@ class DynamicTokenRoutingTransformer(GatedBackbone, BaseModule):
 
     def _of_tokens(self, by_edge: Mapping[Edge, Tensor], sizes: Sequence[Size]) -> dict[Edge, Tensor]:
         """Values of the patches that edges lead to, for each token, (B, ...) -> (B, rows, cols)."""
-        of_tokens = {}
+        of_tokens: dict[Edge, Tensor] = {}
         for row, size in enumerate(sizes):  # all edges of a row at once: each alone is a handful of small operators
             edges = [edge for edge in by_edge if _target_row(edge) == row]
             if edges:
@@ -558,6 +559,8 @@ class _Decider:
         self.stated = stated
         self.sizes, self.grids = row_sizes(size), backbone._grids(size)
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}  # tokens of a row, and what its gates see of them
+        self.judged: dict[Edge, tuple[Tensor, ...]] = {}  # logits, relaxed samples and decisions, not yet executed
+        self.closed: set[Edge] = set()  # which no image needs, where closed tokens cost nothing
         self.gate_values: dict[Edge, Tensor] = {}
         self.decisions: dict[Edge, Tensor] = {}
         self.alive: dict[int, Tensor] = {}  # whether the row goes on, (B, 1)
@@ -567,20 +570,16 @@ class _Decider:
             self.budget_table = backbone.budget_table(size)
         self.left: Any = None if backbone.training else self._budget(size)  # multiply-adds, of each image
 
-    def decide(self, edge: Edge, tokens: Tensor) -> Tensor:
-        """Decisions with the gate's gradient, (B, N, C) -> (B, patches)."""
+    def decide(self, edge: Edge, tokens: Tensor) -> Tensor | None:
+        """Decisions with the gate's gradient, (B, N, C) -> (B, patches), or None if the pass can leave the edge out."""
         kind, row, _ = edge
-        gate = self.backbone.gate
-        if row not in self.seen or self.seen[row][0] is not tokens:  # else nothing has changed since
-            means = mean_of_cells(tokens, self.sizes[row], self.backbone.patches[row])
-            self.seen[row] = tokens, means.to(torch.promote_types(means.dtype, torch.float32))
-        with torch.autocast(tokens.device.type, enabled=False):
-            logits = gate(edge, self.seen[row][1], self.grids[row])
-        learning = self.backbone.training and self.learnable
-        logits = logits if self.learnable else logits.detach()  # nor is it to move the features instead
-        values = relaxed_gate_sample(logits, self.backbone.gate_temperature, noise=learning)
-        decide = straight_through if values.requires_grad else threshold
-        decisions = self.stated[edge].flatten(1).to(values) if edge in self.stated else decide(values)
+        if edge not in self.judged:
+            early = self.backbone.gate.early
+            self._judge([e for e in self.backbone.edges if e[:2] == edge[:2]] if early else [edge], tokens)
+        logits, values, decisions = self.judged.pop(edge)
+        if edge in self.stated:
+            decisions = self.stated[edge].flatten(1).to(values)
+            self.closed.discard(edge)
         if kind == 'row' and self.backbone.row_stop:
             decisions = decisions * self.alive.get(row, 1.0)
         if self.left is not None:
@@ -588,7 +587,27 @@ class _Decider:
         if kind == 'row' and self.backbone.row_stop:
             self.alive[row] = decisions.detach().amax(1, keepdim=True)
         self.gate_values[edge], self.decisions[edge] = values, decisions
-        return decisions
+        return None if edge in self.closed else decisions
+
+    def _judge(self, edges: Sequence[Edge], tokens: Tensor) -> None:
+        """What the gate says on edges of one kind from one row."""
+        gate, row = self.backbone.gate, edges[0][1]
+        if row not in self.seen or (
+            not gate.early and self.seen[row][0] is not tokens
+        ):  # else nothing has changed since
+            means = mean_of_cells(tokens, self.sizes[row], self.backbone.patches[row])
+            self.seen[row] = tokens, means.to(torch.promote_types(means.dtype, torch.float32))
+        seen, size = self.seen[row][1], self.grids[row]
+        with torch.autocast(tokens.device.type, enabled=False):
+            logits = gate.forward_all(edges, seen, size) if len(edges) > 1 else gate(edges[0], seen, size)[None]
+        learning = self.backbone.training and self.learnable
+        logits = logits if self.learnable else logits.detach()  # nor is it to move the features instead
+        values = relaxed_gate_sample(logits, self.backbone.gate_temperature, noise=learning)
+        decisions = (straight_through if values.requires_grad else threshold)(values)
+        self.judged |= zip(edges, zip(logits, values, decisions, strict=True), strict=True)
+        if self.backbone._execution == 'sparse':
+            any_open = decisions.flatten(1).any(1).tolist()
+            self.closed |= {edge for edge, is_open in zip(edges, any_open, strict=True) if not is_open}
 
     def _budget(self, size: Size) -> float | None:
         """Multiply-adds that edges may cost an image."""

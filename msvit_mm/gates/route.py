@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops.checks import check_in, check_range
-from ..ops.maps import Size, to_map
+from ..ops.maps import Size, to_map, to_tokens
 from .base import CERTAIN, Gate
 
 Edge = tuple[str, int, int]
@@ -33,9 +33,11 @@ class TokenGate(Gate):
     Attributes:
         merge_strides: Cells a side of rows 0, 1 and 2 to one of the next row; others than 2 where cells are patches.
         needs_features: Whether the logits depend on the tokens, so that nothing is decided before these are there.
+        early: Whether all edges that start from a row are decided when it begins, from its first features.
     """
 
     needs_features: bool = False
+    early: bool = False
 
     def __init__(self, edges: Mapping[Edge, int], init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
@@ -63,6 +65,10 @@ class TokenGate(Gate):
         """
         raise NotImplementedError
 
+    def forward_all(self, edges: Sequence[Edge], tokens: Tensor, size: Size) -> Tensor:
+        """Logits (edges, B, ...) of edges of one kind that start from the same row, as of :meth:`forward`."""
+        return torch.stack([self(edge, tokens, size) for edge in edges])
+
     def num_decisions(self, edge: Edge, size: Size) -> int:
         """Decisions of one image on an edge that starts from a row of this size."""
         stride = self.merge_strides[edge[1]] if edge[0] == 'merge' else 1
@@ -76,6 +82,8 @@ class RouteGate(TokenGate):
     Args:
         edges: Channels of the row that each gated edge starts from; the backbone fills them in.
         initial_ratio: Share of open tokens at the start, in (0, 1).
+        early: Decide all stages of a row, and where it joins the next, when the row begins: one evaluation for all, and
+            the later ones do not see what the earlier ones made of the tokens.
         frozen: Keep the gate as loaded.
         init_cfg: mmengine's recipe for the weights.
 
@@ -83,18 +91,20 @@ class RouteGate(TokenGate):
         ValueError: If the share is out of its range.
     """
 
-    examples = (dict(initial_ratio=0.5), dict(frozen=True))
+    examples = (dict(initial_ratio=0.5), dict(frozen=True), dict(initial_ratio=0.5, early=True))
     needs_features = True
 
     def __init__(
         self,
         edges: Mapping[Edge, int],
         initial_ratio: float = 0.95,
+        early: bool = False,
         frozen: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(edges, init_cfg)
         check_in('(0, 1)', initial_ratio=initial_ratio)
+        self.early = early
         self.logits = nn.ModuleDict({edge_name(edge): _token_logit(dims) for edge, dims in self.edges.items()})
         parts: Any = self.logits.values()
         for _, linear in parts:
@@ -108,10 +118,23 @@ class RouteGate(TokenGate):
     def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
         norm, linear = cast(Iterable[Any], self.logits[edge_name(edge)])
         logits = linear(norm(tokens.to(linear.weight.dtype)))  # weights may be of half precision as well
+        return self._means(edge, logits, size).squeeze(-1)
+
+    def forward_all(self, edges: Sequence[Edge], tokens: Tensor, size: Size) -> Tensor:
+        """The same in one product: the norms differ in scale and shift alone, which the weights take in."""
+        norms, linears = zip(*(cast(Iterable[Any], self.logits[edge_name(edge)]) for edge in edges), strict=True)
+        scale, shift = (torch.stack([getattr(norm, name) for norm in norms]) for name in ('weight', 'bias'))
+        weight, bias = (torch.cat([getattr(linear, name) for linear in linears]) for name in ('weight', 'bias'))
+        normed = F.layer_norm(tokens.to(weight.dtype), tokens.shape[-1:], eps=norms[0].eps)
+        logits = F.linear(normed, weight * scale, (weight * shift).sum(1) + bias)
+        return self._means(edges[0], logits, size).movedim(-1, 0)
+
+    def _means(self, edge: Edge, logits: Tensor, size: Size) -> Tensor:
+        """Over the sources of a merge, (B, h * w, edges) -> (B, tokens that are decided about, edges)."""
         stride = self.merge_strides[edge[1]] if edge[0] == 'merge' else 1
-        if stride > 1:
-            logits = F.avg_pool2d(to_map(logits, size), stride, ceil_mode=True, count_include_pad=False)
-        return logits.flatten(1)
+        if stride == 1:
+            return logits
+        return to_tokens(F.avg_pool2d(to_map(logits, size), stride, ceil_mode=True, count_include_pad=False))
 
 
 @MODELS.register_module()

@@ -1,6 +1,6 @@
 """Gates around a gate: at work, so that time and gradients are its own, but with another outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.registry import MODELS
@@ -67,7 +67,7 @@ class StatedRoutes(TokenGate):
     def __init__(self, gate: TokenGate, decisions: Mapping[Edge, Tensor]) -> None:
         super().__init__(gate.edges)
         self.gate = gate
-        self.needs_features = gate.needs_features
+        self.needs_features, self.early = gate.needs_features, gate.early
         self.decisions = decisions
 
     def macs_per_token(self, edge: Edge) -> int:
@@ -75,6 +75,10 @@ class StatedRoutes(TokenGate):
 
     def forward(self, edge: Edge, tokens: Tensor, size: Size) -> Tensor:
         return _state(self.gate(edge, tokens, size), self.decisions[edge].flatten(1))
+
+    def forward_all(self, edges: Sequence[Edge], tokens: Tensor, size: Size) -> Tensor:
+        decisions = torch.stack([self.decisions[edge].flatten(1) for edge in edges])
+        return _state(self.gate.forward_all(edges, tokens, size), decisions)
 
 
 @MODELS.register_module()
@@ -93,7 +97,7 @@ class ShuffledRoutes(TokenGate):
     def __init__(self, edges: Mapping[Edge, int], gate: TokenGate) -> None:
         super().__init__(edges)
         self.gate = gate
-        self.needs_features = gate.needs_features
+        self.needs_features, self.early = gate.needs_features, gate.early
 
     def macs_per_token(self, edge: Edge) -> int:
         return self.gate.macs_per_token(edge)

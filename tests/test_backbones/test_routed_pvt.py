@@ -249,6 +249,21 @@ def test_open_tokens_alone_train_as_all_do(perturb, words, rate):
         torch.testing.assert_close(packed, masked)
 
 
+@pytest.mark.parametrize('early', [False, True])
+def test_an_early_gate_does_not_see_what_stages_made(perturb, early):
+    torch.manual_seed(0)
+    model, images = build(gate=dict(type='RouteGate', initial_ratio=0.5, early=early)), torch.randn(2, 3, *SIZE)
+    perturb(model)
+    size, first = row_sizes(SIZE)[0], ('row', 0, 0)
+    of_row = [edge for edge in model.edges if edge[1] == 0 and edge != first]
+    (_, closed), (_, opened) = (
+        run(model, 'sparse', images, {first: torch.full((2, *size), float(value))}) for value in (0, 1)
+    )
+    same = [torch.equal(closed.gate_values[edge], opened.gate_values[edge]) for edge in of_row]
+    assert all(same) if early else not any(same)
+    assert all(0 < closed.decisions[edge].mean() < 1 for edge in of_row)
+
+
 class LeafGate(TokenGate):
     """Logits that depend on nothing."""
 

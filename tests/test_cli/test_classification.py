@@ -34,6 +34,7 @@ def test_scenes(run, tmp_path):
     assert all(name in line for name in ('multi-label/mAP', 'multi-label/f1-score', 'num_tokens', 'gmacs'))
 
 
+@pytest.mark.slow
 def test_imagenet(run, imagenet_root, tmp_path):
     options = [f'{loader}.dataset.{key}' for loader in LOADERS for key in (f'data_root={imagenet_root}', 'indices=8')]
     options += [

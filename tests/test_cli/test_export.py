@@ -104,6 +104,7 @@ def test_the_backbone_alone(run, checkpoint, tmp_path):
         torch.testing.assert_close(got, maps, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_budget_it_masks(run, checkpoint, tmp_path):
     run('export', CONFIG, checkpoint, tmp_path / 'scenes', '--format', 'pt2', *SIZE, '--batch-size', 2)
     listed = json.loads((tmp_path / 'scenes.pt2.json').read_text())

@@ -148,6 +148,7 @@ def test_visualize_gate_draws_routes(run, routed_checkpoint, tmp_path):
     assert saved['cost_ratio'] > 0.5
 
 
+@pytest.mark.slow
 def test_compare_gates_on_routes(run, routed_checkpoint, figures, tmp_path):
     few = ('test_dataloader.dataset.num_images=4', 'test_dataloader.num_workers=0')
     few += ('test_dataloader.persistent_workers=False',)

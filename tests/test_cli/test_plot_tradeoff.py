@@ -58,6 +58,7 @@ def points_of(folder):
     return {point['name']: point for point in json.loads((folder / 'points.json').read_text())['points']}
 
 
+@pytest.mark.slow
 def test_all_points_are_evaluated_once(plot, checkpoints, tmp_path):
     learned = dict(
         name='learned', budgets=[60, 90.0], coarse_ratios=[0.2], random=[0.5], edges=[0.5], checkpoint='', config=''

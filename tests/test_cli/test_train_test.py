@@ -132,6 +132,7 @@ def test_another_head(fail, trained, tmp_path, toy_config, option, message):
     assert message in got
 
 
+@pytest.mark.slow
 def test_starts_from_weights_of_something_else(fail, run, trained, tmp_path, toy_config):
     def error(*options):
         return fail('train', toy_config, '--work-dir', tmp_path / 'new', '--cfg-options', *options)
@@ -184,7 +185,10 @@ def test_the_road_from_a_dense_network(run, fail, tmp_path):
 @pytest.mark.parametrize(
     ('start', 'goal', 'word', 'parts'),
     [
-        ('baselines/dense_fine_upernet', 'studies/merging/exits_upernet', [], 'backbone.exits'),
+        pytest.param(
+            *('baselines/dense_fine_upernet', 'studies/merging/exits_upernet', [], 'backbone.exits'),
+            marks=pytest.mark.slow,
+        ),
         ('routes/pvt_upernet', 'dit_upernet', ['model.backbone.init=pvtv2'], 'backbone.merge_scales, backbone.nodes'),
     ],
 )

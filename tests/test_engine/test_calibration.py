@@ -75,8 +75,20 @@ def reachable_costs(model, batches, measure):
     return costs
 
 
-@pytest.mark.parametrize('measure', SIGNS)
-@pytest.mark.parametrize(('task', 'test_cfg'), [('segmentor', None), ('segmentor', SLIDE), ('classifier', None)])
+@pytest.mark.parametrize(
+    ('task', 'test_cfg', 'measure'),
+    [
+        *(('segmentor', None, measure) for measure in SIGNS),
+        ('segmentor', SLIDE, 'gmacs'),
+        ('classifier', None, 'gmacs'),
+        *(
+            pytest.param(task, test_cfg, measure, marks=pytest.mark.slow)
+            for task, test_cfg in (('segmentor', SLIDE), ('classifier', None))
+            for measure in SIGNS
+            if measure != 'gmacs'
+        ),
+    ],
+)
 def test_predictions_cost_what_is_nearest_to_the_budget(make_model, measure, task, test_cfg):
     model, batches = make_model(task, test_cfg), make_batches(task, WINDOWS if test_cfg else SIZES)
     reachable = reachable_costs(model, batches, measure)

@@ -61,6 +61,7 @@ def ratio_of(cfg, checkpoint):
     return mean_costs(model.backbone, group_windows(images), 0.0)['coarse_ratio']
 
 
+@pytest.mark.slow
 def test_the_ratio_asked_for_is_the_ratio_got(make_config, tmp_path):
     cfg = make_config('run')
     runner = train(cfg)

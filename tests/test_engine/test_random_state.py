@@ -47,6 +47,7 @@ def test_validation_does_not_move_the_training(make_runner, tmp_path, assert_sam
     assert_same_training(tmp_path / 'often' / 'iter_12.pth', tmp_path / 'once' / 'iter_12.pth')
 
 
+@pytest.mark.slow
 def test_chance_is_there(make_runner, tmp_path, assert_same_training):
     """The law above is not empty: another seed gives another run."""
     make_runner('one').train()

@@ -20,6 +20,16 @@ def test_merge_logit_is_the_mean_over_its_sources():
     torch.testing.assert_close(per_token[:, 1, 2], per_source[:, 2, 4])
 
 
+@pytest.mark.parametrize('kind', ['row', 'merge'])
+def test_logits_of_all_edges_at_once(kind, perturb):
+    edges = {(kind, 0, stage): 8 for stage in range(3)}
+    gate, tokens = perturb(MODELS.build(dict(type='RouteGate', edges=edges))), torch.randn(2, 15, 8)
+    wanted = torch.stack([gate(edge, tokens, (3, 5)) for edge in edges])
+    assert wanted.std(0).min() > 1e-3  # each has its own
+    torch.testing.assert_close(gate.forward_all([*edges], tokens, (3, 5)), wanted)
+    assert count_macs(gate.forward_all, [*edges], tokens, (3, 5)) == 3 * count_macs(gate, (kind, 0, 0), tokens, (3, 5))
+
+
 def test_random_routes_have_their_share():
     tokens = torch.zeros(200, 40, 8)
     gate = build_gate(dict(type='RandomRoutes', active_ratio=0.3), TokenGate, edges=EDGES)

@@ -8,6 +8,7 @@ import copy
 import sys
 from unittest import mock
 
+import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
@@ -97,6 +98,7 @@ def run_process(rank: int, folder: str) -> None:
     torch.save(results, f'{folder}/{rank}.pt')
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(run_in_two_processes, tmp_path):
     run_in_two_processes(__file__)
 
