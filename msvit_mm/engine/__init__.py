@@ -3,6 +3,7 @@
 from .calibration import GateCalibrationHook
 from .checkpoint import SafeCheckpointHook
 from .finite import FiniteLossHook, NonFiniteError
+from .fitting import GateFitHook
 from .interrupt import Interrupted, InterruptHook
 from .layer_decay import GatedLayerDecayConstructor
 from .random_state import RandomStateHook
@@ -15,6 +16,7 @@ from .watch import RankWatchHook
 __all__ = [
     'FiniteLossHook',
     'GateCalibrationHook',
+    'GateFitHook',
     'GateSaturationHook',
     'GateScheduleHook',
     'GateStatisticsHook',

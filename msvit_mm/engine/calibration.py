@@ -261,7 +261,8 @@ class GateCalibrationHook(Hook):
             return
         model.eval()
         try:
-            report = calibrate_gate(model, self._images(runner), 'coarse_ratio', fmean(ratios), with_decoder=False)
+            images = training_images(runner, self.num_images, shared=True)
+            report = calibrate_gate(model, images, 'coarse_ratio', fmean(ratios), with_decoder=False)
         finally:
             model.train()
         runner.logger.info(
@@ -274,8 +275,17 @@ class GateCalibrationHook(Hook):
             )
         )
 
-    def _images(self, runner: Runner) -> PreparedImages:
-        """This process's share of the images."""
-        dataset, pipeline = runner.train_loop.dataloader.dataset, leaf_datasets(runner.cfg.test_dataloader.dataset)[0]
-        places = space_evenly(len(dataset), self.num_images)[get_rank() :: get_world_size()]
-        return PreparedImages([dataset.get_data_info(place) for place in places], pipeline['pipeline'])
+
+def training_images(
+    runner: Runner, num_images: int | None = None, with_labels: bool = False, shared: bool = False
+) -> PreparedImages:
+    """Images of a run's training set, evenly spaced or all, as its test pipeline prepares them.
+
+    Args:
+        shared: Each process takes a part of them.
+    """
+    dataset, pipeline = runner.train_loop.dataloader.dataset, leaf_datasets(runner.cfg.test_dataloader.dataset)[0]
+    places = space_evenly(len(dataset), num_images)
+    if shared:
+        places = places[get_rank() :: get_world_size()]
+    return PreparedImages([dataset.get_data_info(place) for place in places], pipeline['pipeline'], with_labels)

@@ -15,7 +15,7 @@ from msvit_mm.cli.config import load_config
 from msvit_mm.cli.guards import add_guards
 from msvit_mm.cli.images import load_split
 from msvit_mm.cli.models import build_gated_model, build_runner
-from msvit_mm.engine import GateCalibrationHook
+from msvit_mm.engine import GateCalibrationHook, calibration
 from msvit_mm.engine.calibration import group_windows, mean_costs, record_gate
 from msvit_mm.gates import RegionGate, build_region_gate
 
@@ -108,7 +108,7 @@ def test_what_has_no_ratio_to_learn_is_left_alone(tiny_arch, backbone, gate_loss
 def calibrate(monkeypatch):
     """Calibrate a model on noise, and return the coarse ratios there of it and of others."""
     batches = [dict(inputs=[torch.randn(3, 64, 96)], data_samples=[SegDataSample()]) for _ in range(8)]
-    monkeypatch.setattr(GateCalibrationHook, '_images', lambda self, runner: batches)
+    monkeypatch.setattr(calibration, 'training_images', lambda *args, **words: batches)
 
     def call(model, *averages):
         hooks = [EMAHook() for _ in averages]

@@ -11,9 +11,9 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from msvit_mm.engine.fitting import check_target
 from msvit_mm.ops.macs import count_macs
 from msvit_mm.ops.tiling import nodes_to_cells
-from msvit_mm.studies.fitting import check_target
 
 SLIDE = dict(mode='slide', crop_size=(64, 96), stride=(40, 56))
 SLIDE_SIZES = [(64, 96), (100, 200), (104, 152), (50, 200), (40, 70)]
@@ -204,7 +204,7 @@ def test_one_score_tells_no_softmax(make_segmentor, teacher):
             make_segmentor(decode_head=head, **words)
     model = make_segmentor(decode_head=head)
     for target in ('uncertainty', 'utility'):
-        with pytest.raises(ValueError, match=f'--target {target}: wanted a head with a score for each class'):
+        with pytest.raises(ValueError, match=f'target {target}: wanted a head with a score for each class'):
             check_target(model, [target])
 
 

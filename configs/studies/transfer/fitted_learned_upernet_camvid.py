@@ -1,7 +1,6 @@
 """MSViT from a trained dense network on CamVid: a gate fitted to class boundaries first, which then learns on.
 
-    python tools/fit_gate.py configs/studies/transfer/fitted_learned_upernet_camvid.py DENSE.pth fitted.pth
-    python tools/train.py configs/studies/transfer/fitted_learned_upernet_camvid.py --cfg-options load_from=fitted.pth
+    python tools/train.py configs/studies/transfer/fitted_learned_upernet_camvid.py --cfg-options load_from=DENSE.pth
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_camvid.py. No warm-up: the gate knows already.
 
@@ -16,6 +15,7 @@ model = dict(
     utility_loss=dict(type='UtilityGateLoss', coarse_ratio=_base_.coarse_ratio),
 )
 custom_hooks = [
+    dict(type='GateFitHook'),  # to boundaries, in a minute
     dict(type='GateScheduleHook', warmup=0.0),
     dict(type='GateCalibrationHook'),
     dict(type='GateStatisticsHook'),

@@ -1,7 +1,6 @@
 """MSViT from a trained dense network on Scenes: a gate fitted to class boundaries first, which then learns on.
 
-    python tools/fit_gate.py configs/studies/transfer/fitted_learned_upernet_scenes.py DENSE.pth fitted.pth
-    python tools/train.py configs/studies/transfer/fitted_learned_upernet_scenes.py --cfg-options load_from=fitted.pth
+    python tools/train.py configs/studies/transfer/fitted_learned_upernet_scenes.py --cfg-options load_from=DENSE.pth
 
 Runs on two CPU cores. DENSE.pth: of studies/baselines/dense_fine_upernet_scenes.py. No warm-up: the gate knows already.
 
@@ -13,6 +12,7 @@ _base_ = ['from_dense_upernet_scenes.py']
 gate = dict(_delete_=True, type='ContextGate', coarse_patch_size=16, initial_ratio=0.75)
 model = dict(backbone=dict(gate=gate))
 custom_hooks = [
+    dict(type='GateFitHook'),  # to boundaries, in a minute
     dict(type='GateScheduleHook', warmup=0.0),
     dict(type='GateCalibrationHook'),
     dict(type='GateStatisticsHook'),

@@ -7,12 +7,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader, RandomSampler
 
 from ...checkpoints import (
     carry_metadata,
@@ -23,7 +21,7 @@ from ...checkpoints import (
     write_files,
 )
 from ...engine.calibration import asked_ratios, calibrate_gate
-from ...studies.fitting import LABELLED, check_target, fit_gate, judge_gate, sides_of
+from ...engine.fitting import LABELLED, check_target, draw_images, fit_gate, judge_gate, sides_of
 from ..config import load_config, seed_of
 from ..errors import one_line_errors
 from ..images import load_split
@@ -44,10 +42,6 @@ def choose_ratios(given: float | None, asked: Sequence[float], num_scales: int) 
         got = ', '.join(f'{ratio:g}' for ratio in ratios) or 'none, and the config has no gate loss that says one'
         raise ValueError(f'--coarse-ratio: wanted a number between 0 and 1, got {got}')
     return ratios
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def main(args: Namespace) -> None:
@@ -71,14 +65,11 @@ def main(args: Namespace) -> None:
         images = load_split(cfg, 'train', with_labels=with_labels)
         judged = load_split(cfg, 'val', args.num_val_images, with_labels=with_labels)
 
-        sampler = RandomSampler(images, replacement=True, num_samples=args.steps * args.batch_size)
-        loader = DataLoader(
-            cast(Any, images), batch_size=None, sampler=sampler, num_workers=args.num_workers, collate_fn=_as_it_is
-        )
+        drawn = draw_images(images, args.steps * args.batch_size, args.num_workers)
         model.backbone.gate.requires_grad_(True)  # a gate that the config freezes is fitted, too
         losses = fit_gate(
             model,
-            track(loader, f'fitting to {" and ".join(args.target)}', total=len(sampler), console=console),
+            track(drawn, f'fitting to {" and ".join(args.target)}', total=len(drawn), console=console),
             args.target,
             ratios,
             args.batch_size,

@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.dist import broadcast, is_main_process
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
 
 from ..backbones import GateOutput
 from ..backbones.base import image_size
@@ -16,7 +22,11 @@ from ..evaluation.gate_content import area_under_curve
 from ..gates import node_sides
 from ..losses import UtilityGateLoss, region_means
 from ..models import GatedModel
+from ..ops.checks import check_in
 from ..ops.tiling import Maps, as_maps, map_scales, per_scale, regions_with_boundary
+from .calibration import asked_ratios, calibrate_gate, training_images
+from .random_state import get_random_states, set_random_states
+from .schedule import unwrap
 
 IGNORED = 255
 
@@ -123,21 +133,21 @@ def check_target(model: GatedModel, targets: Sequence[str]) -> None:
         raise ValueError(f'gate: wanted one with weights to fit (ContextGate, ScaleGate, StaticGate), got {got}')
     of_pixels = [name for name in targets if name in ('boundary', 'uncertainty')]
     if of_pixels and not hasattr(model, 'decode_head'):
-        raise ValueError(f'--target {of_pixels[0]}: wanted a segmentor, got {type(model).__name__}')
+        raise ValueError(f'target {of_pixels[0]}: wanted a segmentor, got {type(model).__name__}')
     segmentor: Any = model
     for name in ('uncertainty', 'utility'):
         if name in targets and hasattr(model, 'check_scores'):
-            segmentor.check_scores(f'--target {name}')
+            segmentor.check_scores(f'target {name}')
     if model.backbone.out_type != 'featmap' and 'scales' in targets:
-        raise ValueError(f"--target scales: wanted out_type='featmap', got {model.backbone.out_type!r}")
+        raise ValueError(f"target scales: wanted out_type='featmap', got {model.backbone.out_type!r}")
     if 'utility' in targets:
         if type(model)._utilities is GatedModel._utilities:
-            raise ValueError(f'--target utility: wanted a segmentor or a classifier, got {type(model).__name__}')
+            raise ValueError(f'target utility: wanted a segmentor or a classifier, got {type(model).__name__}')
         backbone: Any = model.backbone
         gradient, out_type = backbone.gate_gradient, backbone.out_type
         if gradient == 'mask' or out_type == 'cls_token':
             wanted = "gate_gradient='output' and out_type='featmap'"
-            raise ValueError(f'--target utility: wanted {wanted}, got {gradient!r} and {out_type!r}')
+            raise ValueError(f'target utility: wanted {wanted}, got {gradient!r} and {out_type!r}')
 
 
 def fit_gate(
@@ -185,7 +195,18 @@ def fit_gate(
         optimizer.step()
         schedule.step()
         history.append(loss.item())
+    optimizer.zero_grad()  # or what trains next would begin with this gradient
     return history
+
+
+def draw_images(images: Any, count: int, num_workers: int) -> DataLoader:
+    """``count`` of :class:`~msvit_mm.datasets.prepared.PreparedImages` at random, one after the other."""
+    sampler = RandomSampler(images, replacement=True, num_samples=count)
+    return DataLoader(images, batch_size=None, sampler=sampler, num_workers=num_workers, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 @torch.no_grad()
@@ -255,3 +276,96 @@ def _stride(model: GatedModel, features: Tensor, view: View) -> int:
 
 def _means(values: Tensor, side: int) -> Tensor:
     return region_means(values, torch.ones_like(values, dtype=torch.bool), side)
+
+
+@HOOKS.register_module()
+class GateFitHook(Hook):
+    """Fit the gate before the first iteration, in about a minute, in which all else stays as it is.
+
+    By :func:`fit_gate` on whole images of the training set, as the test pipeline prepares them; then it is calibrated
+    to the coarse ratio. Random states stay as they were, and a resumed run fits nothing. Of several processes the first
+    fits for all. A frozen gate is fitted, too, and so is that of the weights that an ``EMAHook`` averages.
+
+    Args:
+        targets: Some of ``boundary``, ``utility``, ``uncertainty`` and ``scales`` (docs/gates.md).
+        coarse_ratio: In (0, 1); by default what the gate loss asks for, or else the utility loss.
+        steps: Of the optimizer.
+        batch_size: Images of a step.
+        lr: Of AdamW, falling to 0 along a cosine.
+        scales: Of the images; each step draws one.
+        num_images: For the ratio, evenly spaced over the training set.
+
+    Raises:
+        ValueError: If an argument is out of its range; before the training, if the model lacks what a target is taken
+            from, nothing says a ratio, or there is no ``test_dataloader``.
+    """
+
+    priority = 'VERY_LOW'  # what would end the training shows before
+
+    def __init__(
+        self,
+        targets: Sequence[str] = ('boundary',),
+        coarse_ratio: float | None = None,
+        steps: int = 500,
+        batch_size: int = 8,
+        lr: float = 2e-3,
+        scales: Sequence[float] = (1.0, 0.85),
+        num_images: int = 256,
+    ) -> None:
+        if not targets or not set(targets) <= set(TEACHERS):
+            raise ValueError(f'targets must be some of {", ".join(TEACHERS)}, got {targets!r}')
+        if coarse_ratio is not None:
+            check_in('(0, 1)', coarse_ratio=coarse_ratio)
+        check_in('[1, inf)', steps=steps, batch_size=batch_size, num_images=num_images)
+        check_in('(0, inf)', lr=lr, **{f'scales[{i}]': scale for i, scale in enumerate(scales)})
+        self.targets = targets
+        self.coarse_ratio = coarse_ratio
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.scales = scales
+        self.num_images = num_images
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.iter:
+            return
+        model = unwrap(runner.model)
+        check_target(model, self.targets)
+        ratios = asked_ratios(model) if self.coarse_ratio is None else (self.coarse_ratio,) * len(sides_of(model))
+        if not ratios:
+            raise ValueError('GateFitHook: wanted coarse_ratio, or a gate or utility loss that says one, got neither.')
+        if not runner.cfg.get('test_dataloader'):
+            raise ValueError('GateFitHook: wanted a test_dataloader, whose pipeline prepares the images, got none.')
+        states, gate = get_random_states(), model.backbone.gate
+        model.eval()
+        try:
+            losses = self._fit(runner, model, ratios) if is_main_process() else []
+            for tensor in gate.state_dict().values():
+                broadcast(tensor)
+            images = training_images(runner, self.num_images, shared=True)
+            report = calibrate_gate(model, images, 'coarse_ratio', fmean(ratios), with_decoder=False)
+        finally:
+            model.train()
+            set_random_states(states)
+        for average in (unwrap(hook.ema_model.module) for hook in runner.hooks if isinstance(hook, EMAHook)):
+            average.backbone.gate.load_state_dict(gate.state_dict())
+        runner.logger.info(
+            'GateFitHook: fitted to {}, loss {:.4f} to {:.4f}; coarse ratio {:.4f} on {} training images.'.format(
+                ' and '.join(self.targets),
+                *(losses[:1] + losses[-1:] or (0.0, 0.0)),
+                report['after']['coarse_ratio'],
+                report['num_images'],
+            )
+        )
+
+    def _fit(self, runner: Runner, model: GatedModel, ratios: Sequence[float]) -> list[float]:
+        images = training_images(runner, with_labels=bool(set(self.targets) & set(LABELLED)))
+        num_workers = runner.train_loop.dataloader.num_workers
+        drawn = draw_images(images, self.steps * self.batch_size, num_workers)
+        parameters = list(model.backbone.gate.parameters())
+        learning = [parameter.requires_grad for parameter in parameters]
+        model.backbone.gate.requires_grad_(True)
+        losses = fit_gate(model, drawn, self.targets, ratios, self.batch_size, self.steps, self.lr, self.scales)
+        for parameter, is_learning in zip(parameters, learning, strict=True):
+            parameter.requires_grad_(is_learning)
+        return losses

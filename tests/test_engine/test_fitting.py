@@ -8,8 +8,8 @@ from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from msvit_mm.engine.fitting import TEACHERS, check_target, fit_gate, judge_gate, score, take_view
 from msvit_mm.ops.tiling import regions_with_boundary
-from msvit_mm.studies.fitting import TEACHERS, check_target, fit_gate, judge_gate, score, take_view
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
 
@@ -175,5 +175,5 @@ def test_models_that_cannot_teach(make_model, backbone, target, message):
 def test_the_target_at_fault_is_named(make_model):
     model = make_model()
     del model.decode_head
-    with pytest.raises(ValueError, match='--target boundary: wanted a segmentor'):
+    with pytest.raises(ValueError, match='target boundary: wanted a segmentor'):
         check_target(model, ['utility', 'boundary'])
