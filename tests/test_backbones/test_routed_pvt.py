@@ -286,6 +286,7 @@ def test_budget_pulls_every_gate_the_right_way(budget, sign):
     assert (gradients * sign > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'words', [dict(), dict(with_cp=True, row_stop=True), dict(train_execution='counterfactual')], ids=str
 )

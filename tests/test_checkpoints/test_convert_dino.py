@@ -93,11 +93,12 @@ def test_dinov3(make_dinov3, words, names):
     check_fine_and_coarse(model, source, [(64, 96), (96, 64), (48, 80)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name',
     [
         'vit_small_plus_patch16_dinov3',
-        *(pytest.param(f'vit_{x}_patch16_dinov3', marks=pytest.mark.slow) for x in ('small', 'base', 'large')),
+        *(f'vit_{x}_patch16_dinov3' for x in ('small', 'base', 'large')),
     ],
 )
 def test_published_dinov3(name):

@@ -27,6 +27,7 @@ def by_variant(rows, model, decisions='random 0.5'):
     return {row['variant']: row for row in rows}
 
 
+@pytest.mark.slow
 def test_inference_on_the_images_of_the_data_set(run, checkpoint, tmp_path):
     out = tmp_path / 'benchmark.json'
     printed = run('benchmark', CONFIG, checkpoint, '--batch-sizes', 1, 3, *QUICK, '--out', out)

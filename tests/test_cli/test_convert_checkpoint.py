@@ -205,7 +205,7 @@ def test_swin_becomes_a_mixed_scale_one(convert, check_fails, tmp_path, weights,
     assert torch.equal(model.norm2.weight, source['norm.weight'])
 
     check_fails('wanted a model.backbone of type MSSwin, got MSViT', 'swin.safetensors', '--config', config)
-    check_fails('weights of timm Swin: wanted no patch sizes and no', 'swin.safetensors', '--patch-size', 8)
+    check_fails('weights of timm Swin: wanted no patch sizes, got some', 'swin.safetensors', '--patch-size', 8)
     torch.save(weights, tmp_path / 'vit.pth')
     config.write_text(f"model = dict(type='EncoderDecoder', backbone=dict(type='MSSwin', arch={arch}))")
     check_fails('wanted a model.backbone of type MSViT, got MSSwin', 'vit.pth', '--config', config)

@@ -162,6 +162,7 @@ def test_mmpretrain_predicts_what_testing_does(publish, scene, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_lines_of_the_documentation(publish, scene, tmp_path):
     section = (ROOT / 'docs' / 'weights.md').read_text().split('## Publish and predict')[1].split('\n## ')[0]
     (code,) = re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
