@@ -20,15 +20,13 @@ $(STAMP): requirements.txt setup.py
 	@echo "setup: done"
 
 # A dense network on generated scenes; from it one of mixed scales and its controls, all trained alike, two at a time; then
-# all of them against their cost, and the one swept from all coarse to all fine. What is trained is kept. The gate is fitted
-# for fewer steps than elsewhere.
+# all of them against their cost, and the one swept from all coarse to all fine. What is trained is kept.
 SEED ?= 0
 DEMO := work_dirs/demo/seed$(SEED)
 START_STEPS ?= 900
 STEPS ?= 450
 START := $(DEMO)/start/iter_$(START_STEPS).pth
-mixed_CONFIG := configs/studies/transfer/fitted_learned_upernet_scenes.py
-mixed_OPTIONS := custom_hooks.0.steps=200
+mixed_CONFIG := configs/studies/transfer/from_dense_upernet_scenes.py
 edges_CONFIG := configs/studies/transfer/from_dense_edge_upernet_scenes.py
 random_CONFIG := configs/studies/transfer/from_dense_random_upernet_scenes.py
 dense_CONFIG := configs/studies/baselines/dense_continued_upernet_scenes.py
@@ -54,8 +52,7 @@ $(START):
 		--cfg-options $(call steps,$(START_STEPS))
 
 $(NETWORKS): $(DEMO)/%/iter_$(STEPS).pth: | $(START)
-	$(BIN)/python tools/train.py $($*_CONFIG) --work-dir $(@D) --cfg-options $(call steps,$(STEPS)) load_from=$(START) \
-		$($*_OPTIONS)
+	$(BIN)/python tools/train.py $($*_CONFIG) --work-dir $(@D) --cfg-options $(call steps,$(STEPS)) load_from=$(START)
 
 # The page of `msvit demo` on these networks.
 demo-page: demo-networks
