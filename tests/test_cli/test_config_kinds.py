@@ -12,7 +12,6 @@ PURE = Path(__file__).with_name('pure_config.py')
 SCENES = Path(__file__).parents[2] / 'configs' / 'msvit_upernet_scenes.py'
 
 
-@pytest.mark.slow
 @pytest.fixture(scope='module')
 def wrapped(tmp_path_factory):
     """A config whose data sets stand below wrappers, and a checkpoint that keeps it."""
@@ -36,6 +35,7 @@ def wrapped(tmp_path_factory):
     return config, folder / 'a.pth'
 
 
+@pytest.mark.slow
 def test_data_below_wrappers(run, wrapped, write_photos, tmp_path):
     config, checkpoint = wrapped
     printed = run('check-dataset', config, '--split', 'train')
@@ -50,7 +50,6 @@ def test_data_below_wrappers(run, wrapped, write_photos, tmp_path):
     assert 'mIoU' in printed
 
 
-@pytest.mark.slow
 def test_pure_python(run, toy_data, tmp_path):
     options = [f'{split}_dataloader.dataset.data_root={toy_data}' for split in ('val', 'test')]
     options += [f'train_dataloader.dataset.datasets.{i}.data_root={toy_data}' for i in (0, 1)]
@@ -64,6 +63,7 @@ def test_pure_python(run, toy_data, tmp_path):
     assert len(list((tmp_path / 'p').iterdir())) == 8
 
 
+@pytest.mark.slow
 def test_a_subset_of_the_classes(run, tmp_path):
     """Scenes' classes that are left out count for nothing, in training and testing."""
     config = tmp_path / 'subset.py'
