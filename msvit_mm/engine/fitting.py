@@ -349,14 +349,11 @@ class GateFitHook(Hook):
             set_random_states(states)
         for average in (unwrap(hook.ema_model.module) for hook in runner.hooks if isinstance(hook, EMAHook)):
             average.backbone.gate.load_state_dict(gate.state_dict())
-        runner.logger.info(
-            'GateFitHook: fitted to {}, loss {:.4f} to {:.4f}; coarse ratio {:.4f} on {} training images.'.format(
-                ' and '.join(self.targets),
-                *(losses[:1] + losses[-1:] or (0.0, 0.0)),
-                report['after']['coarse_ratio'],
-                report['num_images'],
+        if losses:
+            runner.logger.info(
+                f'GateFitHook: fitted to {" and ".join(self.targets)}, loss {losses[0]:.4f} to {losses[-1]:.4f}; '
+                f'coarse ratio {report["after"]["coarse_ratio"]:.4f} on {report["num_images"]} training images.'
             )
-        )
 
     def _fit(self, runner: Runner, model: GatedModel, ratios: Sequence[float]) -> list[float]:
         images = training_images(runner, with_labels=bool(set(self.targets) & set(LABELLED)))
